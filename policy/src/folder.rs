@@ -1,0 +1,105 @@
+//! A whole policy: weights, architecture and tokenizer of one Hugging Face folder.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use serde_json::Value;
+
+use crate::{
+    CausalLm, ModelConfig, PolicyError, SaveDtype, Tokenizer, config::token_ids, load_weights,
+    save_weights,
+};
+
+/// A language model as it is trained, sampled and saved.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The weights.
+    pub model: CausalLm,
+    /// The architecture.
+    pub config: ModelConfig,
+    /// The tokenizer, where the folder has one.
+    pub tokenizer: Option<Tokenizer>,
+    generation_config: Option<Value>,
+}
+
+const GENERATION_CONFIG: &str = "generation_config.json";
+
+impl Policy {
+    /// Loads a Hugging Face folder, its weights cast to `dtype`.
+    ///
+    /// # Errors
+    /// Whatever is missing or wrong in the folder, and a tokenizer with ids beyond the embedding.
+    pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
+        if !dir.is_dir() {
+            return Err(PolicyError::NotFound { path: dir.to_owned(), what: "a model folder".into() });
+        }
+        let config = ModelConfig::load(dir)?;
+        let has_tokenizer = dir.join("tokenizer.json").exists();
+        let tokenizer = has_tokenizer.then(|| Tokenizer::load(dir)).transpose()?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_fits(config.vocab_size)?;
+        }
+        let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
+        let model = load_weights(CausalLm::new(&config, device), dir, dtype)?;
+        Ok(Self { model, config, tokenizer, generation_config })
+    }
+
+    /// A policy with freshly drawn weights.
+    pub fn new(config: ModelConfig, tokenizer: Option<Tokenizer>, device: &Device) -> Self {
+        let model = CausalLm::new(&config, device);
+        Self { model, config, tokenizer, generation_config: None }
+    }
+
+    /// Writes a folder that [`Policy::load`] and transformers open. It must exist; files in it are replaced.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<(), PolicyError> {
+        write_json(&dir.join("config.json"), &self.config.to_json(dtype.config_name()))?;
+        if let Some(generation) = &self.generation_config {
+            write_json(&dir.join(GENERATION_CONFIG), generation)?;
+        }
+        if let Some(tokenizer) = &self.tokenizer {
+            tokenizer.save(dir)?;
+        }
+        save_weights(&self.model, dir, dtype)
+    }
+
+    /// The tokenizer, or an error that says that the folder has none.
+    ///
+    /// # Errors
+    /// The folder had no `tokenizer.json`.
+    pub fn require_tokenizer(&self) -> Result<&Tokenizer, PolicyError> {
+        self.tokenizer.as_ref().ok_or_else(|| PolicyError::NotFound {
+            path: PathBuf::from("tokenizer.json"),
+            what: "a tokenizer in the model's folder".into(),
+        })
+    }
+
+    /// Every id that ends a text: those of both configurations and the tokenizer's own.
+    pub fn end_token_ids(&self) -> Vec<u32> {
+        let mut ids = self.config.eos_token_ids();
+        if let Some(generation) = &self.generation_config {
+            ids.extend(token_ids(generation.get("eos_token_id")));
+        }
+        ids.extend(self.tokenizer.as_ref().and_then(Tokenizer::eos_token_id));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+fn optional_json(path: &Path) -> Result<Option<Value>, PolicyError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let json = |source| PolicyError::InvalidJson { path: path.to_owned(), source };
+    serde_json::from_str(&text).map(Some).map_err(json)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
+    let text = format!("{value:#}\n");
+    std::fs::write(path, text).map_err(|source| PolicyError::Io { path: path.to_owned(), source })
+}

@@ -1,0 +1,103 @@
+//! The head: log-probabilities and entropies of chosen tokens.
+
+use burn::tensor::{DType, Int, Tensor};
+
+use crate::CausalLm;
+
+/// What the head measures of each token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadOptions {
+    /// Divides the logits before the log-probabilities.
+    pub temperature: f64,
+    /// Whether entropies are computed too; they cost two more passes over the logits.
+    pub entropy: bool,
+}
+
+/// Figures of taken tokens, each `[tokens]`.
+#[derive(Debug, Clone)]
+pub struct TokenScores {
+    /// log π(token | context) at the temperature, with its gradient where the model has one.
+    pub log_probs: Tensor<1>,
+    /// Exact entropy -Σ p·log p of the softmax at temperature 1, in nats; no gradient.
+    pub entropies: Option<Tensor<1>>,
+    /// The same at the options' temperature.
+    pub entropies_at_temperature: Option<Tensor<1>>,
+}
+
+/// Logits held at once, in elements: 64 Mi of f32 are 256 MB.
+const CHUNK_ELEMENTS: usize = 1 << 26;
+
+impl CausalLm {
+    /// Log-probabilities, and entropies if asked for, of `targets` given the hidden states that predict them.
+    ///
+    /// log π = l_target - logsumexp(l), H = logsumexp(l) - Σ softmax(l)·l with l = logits / temperature, in f32.
+    /// Tokens go through the head in chunks, so the logits in memory are bounded where no gradient is kept.
+    ///
+    /// # Shapes
+    /// `hidden` `[tokens, hidden_size]`, `targets` `[tokens]`.
+    pub fn score_tokens(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        options: HeadOptions,
+    ) -> TokenScores {
+        let [tokens, _] = hidden.dims();
+        assert_eq!(targets.dims(), [tokens], "one target for each hidden state");
+        let rows = (CHUNK_ELEMENTS / self.vocab_size()).max(1);
+        let chunks = (0..tokens.max(1)).step_by(rows).map(|start| {
+            let count = rows.min(tokens - start);
+            let logits = self.logits(hidden.clone().narrow(0, start, count));
+            score_logits(logits, targets.clone().narrow(0, start, count), options)
+        });
+        concatenate(chunks.collect())
+    }
+}
+
+fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions) -> TokenScores {
+    let logits = logits.cast(DType::F32);
+    let entropies = options.entropy.then(|| entropy(logits.clone().without_autodiff()));
+    let is_plain = (options.temperature - 1.0).abs() < f64::EPSILON;
+    let scaled = if is_plain { logits } else { logits / options.temperature };
+    let entropies_at_temperature = match &entropies {
+        Some(plain) if is_plain => Some(plain.clone()),
+        Some(_) => Some(entropy(scaled.clone().without_autodiff())),
+        None => None,
+    };
+    let total = log_sum_exp(scaled.clone());
+    let [tokens, _] = scaled.dims();
+    let taken = scaled.gather(1, targets.reshape([tokens, 1])).reshape([tokens]);
+    TokenScores { log_probs: taken - total, entropies, entropies_at_temperature }
+}
+
+/// log Σ exp(l) over the last dimension, shifted by its maximum.
+fn log_sum_exp(logits: Tensor<2>) -> Tensor<1> {
+    let [tokens, _] = logits.dims();
+    let largest = logits.clone().detach().max_dim(1);
+    let sum = (logits - largest.clone()).exp().sum_dim(1);
+    (sum.log() + largest).reshape([tokens])
+}
+
+/// H = logsumexp(l) - Σ softmax(l)·l, in nats.
+fn entropy(logits: Tensor<2>) -> Tensor<1> {
+    let [tokens, _] = logits.dims();
+    let shifted = logits.clone() - logits.max_dim(1);
+    let weights = shifted.clone().exp();
+    let sum = weights.clone().sum_dim(1);
+    let mean = (weights * shifted).sum_dim(1) / sum.clone();
+    (sum.log() - mean).reshape([tokens])
+}
+
+fn concatenate(mut chunks: Vec<TokenScores>) -> TokenScores {
+    if chunks.len() == 1 {
+        return chunks.swap_remove(0);
+    }
+    let join = |pick: fn(&TokenScores) -> Option<Tensor<1>>| {
+        let parts = chunks.iter().map(pick).collect::<Option<Vec<_>>>()?;
+        Some(Tensor::cat(parts, 0))
+    };
+    TokenScores {
+        log_probs: Tensor::cat(chunks.iter().map(|c| c.log_probs.clone()).collect(), 0),
+        entropies: join(|c| c.entropies.clone()),
+        entropies_at_temperature: join(|c| c.entropies_at_temperature.clone()),
+    }
+}

@@ -1,0 +1,238 @@
+//! The decoder and its language-model head.
+
+use burn::{
+    module::Module,
+    nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig},
+    tensor::{DType, Device, Int, Tensor},
+};
+
+use super::{
+    attention::Attention,
+    cache::{KvCache, LayerCache},
+    mlp::{INITIALIZER_RANGE, Mlp, projection},
+    rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
+};
+use crate::ModelConfig;
+
+/// Token ids with the position of each: `rows` sequences of `length`, padding at [`PADDING_POSITION`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenBatch {
+    ids: Vec<i32>,
+    positions: Vec<i32>,
+    rows: usize,
+    length: usize,
+}
+
+impl TokenBatch {
+    /// Sequences padded on the right to `length`, or to the longest of them.
+    ///
+    /// # Panics
+    /// If a sequence is longer than `length`.
+    pub fn right_padded(sequences: &[&[u32]], length: Option<usize>) -> Self {
+        let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
+        let length = length.unwrap_or(longest).max(1);
+        assert!(longest <= length, "a sequence of {longest} tokens in rows of {length}");
+        let mut ids = vec![0; sequences.len() * length];
+        let mut positions = vec![PADDING_POSITION; sequences.len() * length];
+        for (row, sequence) in sequences.iter().enumerate() {
+            for (column, &id) in sequence.iter().enumerate() {
+                ids[row * length + column] = id as i32;
+                positions[row * length + column] = column as i32;
+            }
+        }
+        Self { ids, positions, rows: sequences.len(), length }
+    }
+
+    /// One token a row, each at its own position: a decoding step.
+    pub fn step(ids: &[u32], positions: &[i32]) -> Self {
+        assert_eq!(ids.len(), positions.len(), "one position for each id");
+        let rows = ids.len();
+        let ids = ids.iter().map(|&id| id as i32).collect();
+        Self { ids, positions: positions.to_vec(), rows, length: 1 }
+    }
+
+    /// Rows with an attention mask (1 = a token, 0 = padding, anywhere in the row), row-major.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn masked(ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Self {
+        let (rows, length) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let mut positions = Vec::with_capacity(rows * length);
+        for (ids, mask) in ids.iter().zip(mask) {
+            assert_eq!([ids.len(), mask.len()], [length, length], "rows of one length");
+            let mut next = 0;
+            for &real in mask {
+                positions.push(if real == 0 { PADDING_POSITION } else { next });
+                next += i32::from(real != 0);
+            }
+        }
+        let ids = ids.iter().flatten().map(|&id| id as i32).collect();
+        Self { ids, positions, rows, length }
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.rows, self.length]
+    }
+
+    fn tensor(&self, values: &[i32], device: &Device) -> Tensor<2, Int> {
+        let flat = Tensor::<1, Int>::from_data(values, (device, DType::I32));
+        flat.reshape([self.rows, self.length])
+    }
+}
+
+/// A transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    self_attn: Attention,
+    mlp: Mlp,
+    input_layernorm: RmsNorm,
+    post_attention_layernorm: RmsNorm,
+}
+
+impl DecoderLayer {
+    fn new(config: &ModelConfig, device: &Device) -> Self {
+        Self {
+            self_attn: Attention::new(config, device),
+            mlp: Mlp::new(config, device),
+            input_layernorm: norm(config, device),
+            post_attention_layernorm: norm(config, device),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rotation: &Rotation,
+        visibility: &Visibility,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let normed = self.input_layernorm.forward(x.clone());
+        let x = x + self.self_attn.forward(normed, rotation, visibility, cache);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        x + self.mlp.forward(normed)
+    }
+}
+
+/// Embedding, blocks and the last norm: Hugging Face's `model`.
+#[derive(Module, Debug)]
+pub struct DecoderModel {
+    embed_tokens: Embedding,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+}
+
+/// A causal language model: the decoder and its head.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    model: DecoderModel,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    inverse_frequencies: Vec<f32>,
+    #[module(skip)]
+    windows: Vec<Option<usize>>,
+}
+
+impl CausalLm {
+    /// A model with freshly drawn weights; nothing is allocated until a weight is first read.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let (vocab, width) = (config.vocab_size, config.hidden_size);
+        let initializer = Initializer::Normal { mean: 0.0, std: INITIALIZER_RANGE };
+        let embedding = EmbeddingConfig::new(vocab, width).with_initializer(initializer);
+        let head = || projection(width, vocab, false, device);
+        Self {
+            model: DecoderModel {
+                embed_tokens: embedding.init(device),
+                layers: (0..config.num_hidden_layers)
+                    .map(|_| DecoderLayer::new(config, device))
+                    .collect(),
+                norm: norm(config, device),
+            },
+            lm_head: (!config.tie_word_embeddings).then(head),
+            inverse_frequencies: inverse_frequencies(&config.rope, config.head_dim),
+            windows: config.sliding_windows.clone(),
+        }
+    }
+
+    /// The residual stream after the last norm, for every token of the batch.
+    ///
+    /// With a cache, the batch's tokens see what is in it and are added to it.
+    ///
+    /// # Shapes
+    /// `[rows, length, hidden_size]`; rows at padding hold nothing of use.
+    pub fn hidden_states(&self, batch: &TokenBatch, mut cache: Option<&mut KvCache>) -> Tensor<3> {
+        let weight = self.model.embed_tokens.weight.val();
+        let (device, dtype) = (weight.device(), weight.dtype());
+        let ids = batch.tensor(&batch.ids, &device);
+        let positions = batch.tensor(&batch.positions, &device);
+        let keys = match &mut cache {
+            Some(cache) => {
+                cache.announce(&batch.positions, batch.length);
+                cache.positions()
+            }
+            None => positions.clone(),
+        };
+        let rotation = Rotation::new(positions.clone(), &self.inverse_frequencies, dtype);
+        let visibilities = self.visibilities(&positions, &keys, dtype);
+        let mut x = self.model.embed_tokens.forward(ids);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let slot = cache.as_deref_mut().map(|cache| cache.layer(index));
+            let visibility = &visibilities[self.window_kind(index)];
+            x = layer.forward(x, &rotation, visibility, slot);
+        }
+        self.model.norm.forward(x)
+    }
+
+    /// One mask for each window that occurs.
+    fn visibilities(
+        &self,
+        queries: &Tensor<2, Int>,
+        keys: &Tensor<2, Int>,
+        dtype: DType,
+    ) -> Vec<Visibility> {
+        let of = |window| Visibility::new(queries.clone(), keys.clone(), window, dtype);
+        self.window_kinds().into_iter().map(of).collect()
+    }
+
+    fn window_kinds(&self) -> Vec<Option<usize>> {
+        let mut kinds = self.windows.clone();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
+    fn window_kind(&self, layer: usize) -> usize {
+        let kinds = self.window_kinds();
+        kinds.iter().position(|kind| *kind == self.windows[layer]).unwrap_or(0)
+    }
+
+    /// Next-token logits of hidden states.
+    ///
+    /// # Shapes
+    /// `[tokens, hidden_size]` to `[tokens, vocab_size]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.lm_head {
+            Some(head) => hidden.matmul(head.weight.val()),
+            None => hidden.matmul(self.model.embed_tokens.weight.val().transpose()),
+        }
+    }
+
+    /// Rows of the embedding: the number of token ids.
+    pub fn vocab_size(&self) -> usize {
+        self.model.embed_tokens.weight.lazy_shape()[0]
+    }
+
+    /// The device that holds the weights.
+    pub fn device(&self) -> Device {
+        self.model.embed_tokens.weight.val().device()
+    }
+
+    /// The weights' type.
+    pub fn dtype(&self) -> DType {
+        self.model.embed_tokens.weight.val().dtype()
+    }
+}
+
+fn norm(config: &ModelConfig, device: &Device) -> RmsNorm {
+    RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device)
+}

@@ -1,0 +1,52 @@
+//! The gated feed-forward layer.
+
+use burn::{
+    module::Module,
+    nn::{Initializer, Linear, LinearConfig},
+    tensor::{Device, Tensor, activation::silu},
+};
+
+use crate::ModelConfig;
+
+/// SwiGLU feed-forward: down(silu(gate(x)) · up(x)) (arXiv 2002.05202).
+#[derive(Module, Debug)]
+pub struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Mlp {
+    pub(super) fn new(config: &ModelConfig, device: &Device) -> Self {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let linear = |input, output| projection(input, output, config.mlp_bias, device);
+        Self {
+            gate_proj: linear(width, inner),
+            up_proj: linear(width, inner),
+            down_proj: linear(inner, width),
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, length, hidden_size]` in and out.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}
+
+/// A linear layer as Hugging Face initialises it: weights from N(0, 0.02²), biases at zero.
+pub(super) fn projection(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
+    let initializer = Initializer::Normal { mean: 0.0, std: INITIALIZER_RANGE };
+    let mut linear = LinearConfig::new(input, output)
+        .with_bias(false)
+        .with_initializer(initializer)
+        .init(device);
+    if bias {
+        linear.bias = Some(Initializer::Zeros.init([output], device));
+    }
+    linear
+}
+
+/// `initializer_range` of the published models.
+pub(super) const INITIALIZER_RANGE: f64 = 0.02;

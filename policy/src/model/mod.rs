@@ -1,0 +1,15 @@
+//! The decoder: plain burn modules whose fields bear Hugging Face's names, so that weights load without a remapping.
+//!
+//! This form is the truth that faster forms are tested against.
+
+mod attention;
+mod cache;
+mod decoder;
+mod mlp;
+mod rope;
+
+pub use attention::Attention;
+pub use cache::KvCache;
+pub use decoder::{CausalLm, DecoderLayer, DecoderModel, TokenBatch};
+pub use mlp::Mlp;
+pub use rope::PADDING_POSITION;
