@@ -5,6 +5,7 @@ mod error;
 mod folder;
 mod head;
 mod model;
+mod tokenizer;
 mod weights;
 
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
@@ -12,4 +13,5 @@ pub use error::PolicyError;
 pub use folder::Policy;
 pub use head::{HeadOptions, TokenScores};
 pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
+pub use tokenizer::Tokenizer;
 pub use weights::{SaveDtype, load_weights, save_weights};

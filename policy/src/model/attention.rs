@@ -15,7 +15,7 @@ use crate::{Family, ModelConfig};
 
 /// Self-attention with rotary positions and fewer key heads than query heads (arXiv 2305.13245).
 #[derive(Module, Debug)]
-pub struct Attention {
+pub(super) struct Attention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,

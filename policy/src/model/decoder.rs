@@ -83,7 +83,7 @@ impl TokenBatch {
 
 /// A transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 #[derive(Module, Debug)]
-pub struct DecoderLayer {
+struct DecoderLayer {
     self_attn: Attention,
     mlp: Mlp,
     input_layernorm: RmsNorm,
@@ -116,7 +116,7 @@ impl DecoderLayer {
 
 /// Embedding, blocks and the last norm: Hugging Face's `model`.
 #[derive(Module, Debug)]
-pub struct DecoderModel {
+struct DecoderModel {
     embed_tokens: Embedding,
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,

@@ -10,7 +10,7 @@ use crate::ModelConfig;
 
 /// SwiGLU feed-forward: down(silu(gate(x)) · up(x)) (arXiv 2002.05202).
 #[derive(Module, Debug)]
-pub struct Mlp {
+pub(super) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
@@ -29,7 +29,7 @@ impl Mlp {
 
     /// # Shapes
     /// `[batch, length, hidden_size]` in and out.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = silu(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
     }

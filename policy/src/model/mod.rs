@@ -8,8 +8,6 @@ mod decoder;
 mod mlp;
 mod rope;
 
-pub use attention::Attention;
 pub use cache::KvCache;
-pub use decoder::{CausalLm, DecoderLayer, DecoderModel, TokenBatch};
-pub use mlp::Mlp;
+pub use decoder::{CausalLm, TokenBatch};
 pub use rope::PADDING_POSITION;

@@ -6,7 +6,7 @@ use crate::config::{RopeConfig, RopeScaling};
 
 /// Cosines and sines of the rotation angles of one batch, shared by every layer.
 #[derive(Debug, Clone)]
-pub struct Rotation {
+pub(super) struct Rotation {
     cos: Tensor<4>,
     sin: Tensor<4>,
 }
@@ -16,7 +16,7 @@ impl Rotation {
     ///
     /// # Shapes
     /// `positions` `[batch, length]`, `inverse_frequencies` `[head_dim / 2]`.
-    pub fn new(positions: Tensor<2, Int>, inverse_frequencies: &[f32], dtype: DType) -> Self {
+    pub(super) fn new(positions: Tensor<2, Int>, inverse_frequencies: &[f32], dtype: DType) -> Self {
         let device = positions.device();
         let [batch, length] = positions.dims();
         let half = inverse_frequencies.len();
@@ -30,7 +30,7 @@ impl Rotation {
     ///
     /// # Shapes
     /// `[batch, heads, length, head_dim]` in and out.
-    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
@@ -44,7 +44,7 @@ impl Rotation {
 /// Inverse frequencies θ^(-2i/d) for i in 0..d/2, scaled as the configuration says.
 ///
 /// The `llama3` blend follows transformers' `_compute_llama3_parameters`.
-pub fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
+pub(super) fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
     let base = |i: usize| config.theta.powf(-((2 * i) as f64) / head_dim as f64);
     (0..head_dim / 2).map(|i| scaled(base(i), &config.scaling) as f32).collect()
 }
@@ -68,7 +68,7 @@ fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
 
 /// The device-side form of a batch's positions and which keys each query may see.
 #[derive(Debug, Clone)]
-pub struct Visibility {
+pub(super) struct Visibility {
     bias: Tensor<4>,
 }
 
@@ -83,7 +83,7 @@ impl Visibility {
     ///
     /// # Shapes
     /// `queries` `[batch, length]`, `keys` `[batch, keys]`; the bias is `[batch, 1, length, keys]`.
-    pub fn new(
+    pub(super) fn new(
         queries: Tensor<2, Int>,
         keys: Tensor<2, Int>,
         window: Option<usize>,
@@ -104,7 +104,7 @@ impl Visibility {
     }
 
     /// The additive bias on attention scores, `[batch, 1, length, keys]`.
-    pub fn bias(&self) -> Tensor<4> {
+    pub(super) fn bias(&self) -> Tensor<4> {
         self.bias.clone()
     }
 }

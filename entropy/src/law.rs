@@ -1,0 +1,255 @@
+//! The law `R = -a·e^H + b`, fitted and used to forecast.
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::EntropyError;
+
+/// Two coefficients and one degree of freedom for their intervals.
+const FEWEST_POINTS: usize = 3;
+/// Entropies count as one value where e^H spreads by less than rounding does.
+const LEAST_RELATIVE_SPREAD: f64 = 1e-12;
+/// e^H overflows f64 beyond 709.
+const LARGEST_ENTROPY_NATS: f64 = 700.0;
+/// So that 0.15·20 is 3 points however its product rounds.
+const COUNT_SLACK: f64 = 1e-9;
+
+/// One step of a run: its policy entropy and its downstream performance.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LawPoint {
+    /// Policy entropy H, in nats.
+    pub entropy: f64,
+    /// Downstream performance R, such as an accuracy.
+    pub reward: f64,
+}
+
+/// The fitted law `R = -a·e^H + b`, with 95 % Student-t intervals.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LawFit {
+    /// How much reward is gained per unit of e^H given up.
+    pub a: f64,
+    /// The intercept.
+    pub b: f64,
+    /// `√(Σ residual² / n)`.
+    pub rmse: f64,
+    /// Share of the reward's variance explained; 0 where the reward is constant.
+    pub r_squared: f64,
+    /// 95 % interval of `a`.
+    pub a_ci95: [f64; 2],
+    /// 95 % interval of `b`.
+    pub b_ci95: [f64; 2],
+    /// The reward at zero entropy, `-a + b`: what the run saturates at.
+    pub ceiling: f64,
+    /// 95 % interval of the ceiling.
+    pub ceiling_ci95: [f64; 2],
+}
+
+impl LawFit {
+    /// The reward that the law expects at an entropy, `-a·e^H + b`.
+    pub fn predict(&self, entropy_nats: f64) -> f64 {
+        self.b - self.a * entropy_nats.exp()
+    }
+}
+
+/// The law fitted to a whole run and to its first part, and how well the part predicted the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The fit to all points.
+    pub all: LawFit,
+    /// The fit to the first part.
+    pub early: LawFit,
+    /// `√mean (R - predicted R)²` of the early fit over the points that it has not seen.
+    pub early_prediction_rmse: f64,
+    /// `|R - predicted R|` of the early fit at the last point.
+    pub final_error: f64,
+}
+
+/// Fits `R = -a·e^H + b` by least squares, which is linear in e^H.
+///
+/// # Errors
+/// Fewer than three points, a point that is not finite, or entropies that are all the same.
+///
+/// # References
+/// arXiv 2505.22617, Section 2.
+pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
+    let moments = Moments::of(points)?;
+    let Moments { n, x_mean, y_mean, sxx, sxy, syy } = moments;
+    let slope = sxy / sxx;
+    let (a, b) = (-slope, y_mean - slope * x_mean);
+    let squared_error: f64 =
+        points.iter().map(|p| (p.reward - b - slope * p.entropy.exp()).powi(2)).sum();
+    let variance = squared_error / (n - 2.0);
+    let quantile = student_quantile_975(n - 2.0);
+    // The line's standard error at abscissa x; the intercept lies at 0, the ceiling at e^0 = 1.
+    let half_width = |x: f64| {
+        quantile * (variance * (n.recip() + (x - x_mean).powi(2) / sxx)).sqrt()
+    };
+    let interval = |center: f64, half: f64| [center - half, center + half];
+    Ok(LawFit {
+        a,
+        b,
+        rmse: (squared_error / n).sqrt(),
+        r_squared: if syy > 0.0 { 1.0 - squared_error / syy } else { 0.0 },
+        a_ci95: interval(a, quantile * (variance / sxx).sqrt()),
+        b_ci95: interval(b, half_width(0.0)),
+        ceiling: b - a,
+        ceiling_ci95: interval(b - a, half_width(1.0)),
+    })
+}
+
+/// Fits the first ⌊`first_fraction`·n⌋ points and predicts the rest of the run with that fit.
+///
+/// # Errors
+/// As [`fit_law`], for all points and for the first part; or a fraction outside (0, 1).
+pub fn forecast(points: &[LawPoint], first_fraction: f64) -> Result<Forecast, EntropyError> {
+    if !(first_fraction > 0.0 && first_fraction < 1.0) {
+        return Err(EntropyError::FractionOutOfRange { fraction: first_fraction });
+    }
+    let all = fit_law(points)?;
+    let early_count = (points.len() as f64 * first_fraction + COUNT_SLACK) as usize;
+    let (seen, unseen) = points.split_at(early_count.min(points.len() - 1));
+    let early = fit_law(seen)?;
+    let error = |p: &LawPoint| (p.reward - early.predict(p.entropy)).abs();
+    let mean_square = unseen.iter().map(|p| error(p).powi(2)).sum::<f64>() / unseen.len() as f64;
+    Ok(Forecast {
+        all,
+        early,
+        early_prediction_rmse: mean_square.sqrt(),
+        final_error: unseen.last().map_or(0.0, error),
+    })
+}
+
+/// Centred sums of x = e^H and y = R.
+struct Moments {
+    n: f64,
+    x_mean: f64,
+    y_mean: f64,
+    sxx: f64,
+    sxy: f64,
+    syy: f64,
+}
+
+impl Moments {
+    fn of(points: &[LawPoint]) -> Result<Self, EntropyError> {
+        check(points)?;
+        let n = points.len() as f64;
+        let pairs = || points.iter().map(|p| (p.entropy.exp(), p.reward));
+        let x_mean = pairs().map(|(x, _)| x).sum::<f64>() / n;
+        let y_mean = pairs().map(|(_, y)| y).sum::<f64>() / n;
+        let product_sum = |f: fn(f64, f64) -> f64| -> f64 {
+            pairs().map(|(x, y)| f(x - x_mean, y - y_mean)).sum()
+        };
+        let sxx = product_sum(|x, _| x * x);
+        if sxx <= (LEAST_RELATIVE_SPREAD * x_mean).powi(2) * n {
+            let entropy_nats = points[0].entropy;
+            return Err(EntropyError::ConstantEntropy { points: points.len(), entropy_nats });
+        }
+        let (sxy, syy) = (product_sum(|x, y| x * y), product_sum(|_, y| y * y));
+        Ok(Self { n, x_mean, y_mean, sxx, sxy, syy })
+    }
+}
+
+fn check(points: &[LawPoint]) -> Result<(), EntropyError> {
+    if points.len() < FEWEST_POINTS {
+        return Err(EntropyError::TooFewPoints { found: points.len(), needed: FEWEST_POINTS });
+    }
+    let usable = |p: &LawPoint| {
+        p.reward.is_finite() && p.entropy.is_finite() && p.entropy < LARGEST_ENTROPY_NATS
+    };
+    match points.iter().position(|p| !usable(p)) {
+        None => Ok(()),
+        Some(index) => Err(EntropyError::UnusablePoint {
+            index,
+            entropy_nats: points[index].entropy,
+            reward: points[index].reward,
+        }),
+    }
+}
+
+fn student_quantile_975(degrees_of_freedom: f64) -> f64 {
+    // The three-point minimum leaves one degree of freedom, so the distribution always exists.
+    StudentsT::new(0.0, 1.0, degrees_of_freedom).map_or(f64::NAN, |t| t.inverse_cdf(0.975))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(pairs: &[(f64, f64)]) -> Vec<LawPoint> {
+        pairs.iter().map(|&(entropy, reward)| LawPoint { entropy, reward }).collect()
+    }
+
+    fn on_the_law(a: f64, b: f64, entropies: &[f64]) -> Vec<LawPoint> {
+        let at = |&h: &f64| LawPoint { entropy: h, reward: b - a * h.exp() };
+        entropies.iter().map(at).collect()
+    }
+
+    #[test]
+    fn exact_points_give_back_their_coefficients() {
+        let fit = fit_law(&on_the_law(0.2, 0.7, &[1.2, 0.8, 0.4, 0.1])).unwrap();
+        assert!((fit.a - 0.2).abs() < 1e-12 && (fit.b - 0.7).abs() < 1e-12);
+        assert!((fit.ceiling - 0.5).abs() < 1e-12);
+        assert!((fit.r_squared - 1.0).abs() < 1e-12);
+        assert!((fit.predict(0.0) - fit.ceiling).abs() < 1e-15);
+    }
+
+    #[test]
+    fn intervals_worked_by_hand() {
+        // x = 1, 2, 3 and y = 0, 1, 1: slope 1/2, residuals -1/6, 1/3, -1/6, so s² = 1/6 and
+        // the slope's standard error is √(1/12); t(0.975, 1) = tan(0.475π).
+        let h: Vec<f64> = [1.0_f64, 2.0, 3.0].iter().map(|x| x.ln()).collect();
+        let fit = fit_law(&points(&[(h[0], 0.0), (h[1], 1.0), (h[2], 1.0)])).unwrap();
+        let half = (0.475 * std::f64::consts::PI).tan() * (1.0_f64 / 12.0).sqrt();
+        assert!((fit.a + 0.5).abs() < 1e-12);
+        assert!((fit.a_ci95[1] - (-0.5 + half)).abs() < 1e-6, "{:?}", fit.a_ci95);
+        assert!((fit.rmse - (1.0_f64 / 18.0).sqrt()).abs() < 1e-12);
+        assert!((fit.r_squared - 0.75).abs() < 1e-12);
+    }
+
+    #[test]
+    fn student_quantiles_match_the_tables() {
+        for (degrees, quantile) in [(1.0, 12.706_205), (10.0, 2.228_139), (238.0, 1.969_982)] {
+            assert!((student_quantile_975(degrees) - quantile).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn forecast_measures_the_unseen_points_only() {
+        let mut run = on_the_law(0.2, 0.7, &[1.2, 1.0, 0.8, 0.6, 0.4, 0.2]);
+        run[4].reward += 0.03;
+        run[5].reward -= 0.04;
+        let forecast = forecast(&run, 0.5).unwrap();
+        assert!((forecast.final_error - 0.04).abs() < 1e-12);
+        let expected = ((0.03_f64.powi(2) + 0.04_f64.powi(2)) / 3.0).sqrt();
+        assert!((forecast.early_prediction_rmse - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn degenerate_input_is_a_typed_error() {
+        let two = points(&[(1.0, 0.1), (0.5, 0.2)]);
+        assert_eq!(fit_law(&two), Err(EntropyError::TooFewPoints { found: 2, needed: 3 }));
+        let flat = points(&[(0.3, 0.1), (0.3, 0.2), (0.3, 0.4)]);
+        assert!(matches!(fit_law(&flat), Err(EntropyError::ConstantEntropy { points: 3, .. })));
+        for (entropy, reward) in [(f64::NAN, 0.1), (0.2, f64::INFINITY), (800.0, 0.1)] {
+            let run = points(&[(1.0, 0.1), (0.5, 0.2), (entropy, reward), (0.1, 0.3)]);
+            assert!(matches!(fit_law(&run), Err(EntropyError::UnusablePoint { index: 2, .. })));
+        }
+    }
+
+    #[test]
+    fn forecast_refuses_a_part_that_is_none_or_too_short() {
+        let run = on_the_law(0.2, 0.7, &[1.2, 1.0, 0.8, 0.6]);
+        for fraction in [0.0, 1.0, f64::NAN, -0.5] {
+            let error = forecast(&run, fraction).unwrap_err();
+            assert!(matches!(error, EntropyError::FractionOutOfRange { .. }));
+        }
+        let error = forecast(&run, 0.5).unwrap_err();
+        assert_eq!(error, EntropyError::TooFewPoints { found: 2, needed: 3 });
+    }
+
+    #[test]
+    fn a_constant_reward_has_no_variance_to_explain() {
+        let fit = fit_law(&points(&[(1.0, 0.5), (0.5, 0.5), (0.1, 0.5)])).unwrap();
+        assert!(fit.a.abs() < 1e-12 && fit.r_squared == 0.0);
+    }
+}
