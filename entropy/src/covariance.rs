@@ -56,8 +56,16 @@ pub struct CovarianceSummary {
 /// arXiv 2505.22617, Section 4, the token-wise covariance. The reference implementation takes the current log-probability and
 /// the advantage that the loss uses.
 pub fn token_covariances(advantages: &[f32], log_probs: &[f32], mask: &[f32]) -> Vec<f64> {
-    assert_eq!(advantages.len(), mask.len(), "advantages and mask differ in length");
-    assert_eq!(log_probs.len(), mask.len(), "log_probs and mask differ in length");
+    assert_eq!(
+        advantages.len(),
+        mask.len(),
+        "advantages and mask differ in length"
+    );
+    assert_eq!(
+        log_probs.len(),
+        mask.len(),
+        "log_probs and mask differ in length"
+    );
     let advantage_mean = trained_mean(advantages, mask);
     let log_prob_mean = trained_mean(log_probs, mask);
     (0..mask.len())
@@ -77,15 +85,29 @@ pub fn token_covariances(advantages: &[f32], log_probs: &[f32], mask: &[f32]) ->
 /// # Panics
 /// If the lengths differ.
 pub fn summarize_covariances(covariances: &[f64], mask: &[f32]) -> Option<CovarianceSummary> {
-    assert_eq!(covariances.len(), mask.len(), "covariances and mask differ in length");
-    let mut trained: Vec<f64> =
-        covariances.iter().zip(mask).filter(|&(_, &m)| m > 0.0).map(|(&c, _)| c).collect();
+    assert_eq!(
+        covariances.len(),
+        mask.len(),
+        "covariances and mask differ in length"
+    );
+    let mut trained: Vec<f64> = covariances
+        .iter()
+        .zip(mask)
+        .filter(|&(_, &m)| m > 0.0)
+        .map(|(&c, _)| c)
+        .collect();
     if trained.is_empty() {
         return None;
     }
     trained.sort_unstable_by(|a, b| b.total_cmp(a));
-    let [top_0_02_percent, top_0_2_percent, top_2_percent, top_20_percent, top_50_percent, all] =
-        RANK_FRACTIONS.map(|fraction| top_mean(&trained, fraction));
+    let [
+        top_0_02_percent,
+        top_0_2_percent,
+        top_2_percent,
+        top_20_percent,
+        top_50_percent,
+        all,
+    ] = RANK_FRACTIONS.map(|fraction| top_mean(&trained, fraction));
     Some(CovarianceSummary {
         tokens: trained.len(),
         mean: all,
@@ -110,7 +132,9 @@ fn trained_mean(values: &[f32], mask: &[f32]) -> f64 {
         .iter()
         .zip(mask)
         .filter(|&(_, &m)| m > 0.0)
-        .fold((0.0, 0_usize), |(sum, count), (&value, _)| (sum + f64::from(value), count + 1));
+        .fold((0.0, 0_usize), |(sum, count), (&value, _)| {
+            (sum + f64::from(value), count + 1)
+        });
     sum / count.max(1) as f64
 }
 
@@ -124,8 +148,11 @@ mod tests {
     #[test]
     fn covariances_worked_by_hand() {
         // ⟨A⟩ = 1, ⟨log π⟩ = -2 over the three trained tokens; the last one is padding.
-        let covariances =
-            token_covariances(&[2.0, 1.0, 0.0, 9.0], &[-1.0, -2.0, -3.0, 7.0], &[1., 1., 1., 0.]);
+        let covariances = token_covariances(
+            &[2.0, 1.0, 0.0, 9.0],
+            &[-1.0, -2.0, -3.0, 7.0],
+            &[1., 1., 1., 0.],
+        );
         assert_eq!(covariances, [1.0, 0.0, 1.0, 0.0]);
     }
 
@@ -164,7 +191,9 @@ mod tests {
     fn the_mean_does_not_depend_on_f32_accumulation() {
         // 2^24 + 1 is not an f32: an f32 running sum would stop growing.
         let n = 3_000_000;
-        let log_probs: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { -9.0 } else { -7.0 }).collect();
+        let log_probs: Vec<f32> = (0..n)
+            .map(|i| if i % 2 == 0 { -9.0 } else { -7.0 })
+            .collect();
         let mask = vec![1.0; n];
         assert!((trained_mean(&log_probs, &mask) + 8.0).abs() < EXACT);
     }

@@ -73,23 +73,35 @@ pub struct Forecast {
 /// arXiv 2505.22617, Section 2.
 pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
     let moments = Moments::of(points)?;
-    let Moments { n, x_mean, y_mean, sxx, sxy, syy } = moments;
+    let Moments {
+        n,
+        x_mean,
+        y_mean,
+        sxx,
+        sxy,
+        syy,
+    } = moments;
     let slope = sxy / sxx;
     let (a, b) = (-slope, y_mean - slope * x_mean);
-    let squared_error: f64 =
-        points.iter().map(|p| (p.reward - b - slope * p.entropy.exp()).powi(2)).sum();
+    let squared_error: f64 = points
+        .iter()
+        .map(|p| (p.reward - b - slope * p.entropy.exp()).powi(2))
+        .sum();
     let variance = squared_error / (n - 2.0);
     let quantile = student_quantile_975(n - 2.0);
     // The line's standard error at abscissa x; the intercept lies at 0, the ceiling at e^0 = 1.
-    let half_width = |x: f64| {
-        quantile * (variance * (n.recip() + (x - x_mean).powi(2) / sxx)).sqrt()
-    };
+    let half_width =
+        |x: f64| quantile * (variance * (n.recip() + (x - x_mean).powi(2) / sxx)).sqrt();
     let interval = |center: f64, half: f64| [center - half, center + half];
     Ok(LawFit {
         a,
         b,
         rmse: (squared_error / n).sqrt(),
-        r_squared: if syy > 0.0 { 1.0 - squared_error / syy } else { 0.0 },
+        r_squared: if syy > 0.0 {
+            1.0 - squared_error / syy
+        } else {
+            0.0
+        },
         a_ci95: interval(a, quantile * (variance / sxx).sqrt()),
         b_ci95: interval(b, half_width(0.0)),
         ceiling: b - a,
@@ -103,7 +115,9 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
 /// As [`fit_law`], for all points and for the first part; or a fraction outside (0, 1).
 pub fn forecast(points: &[LawPoint], first_fraction: f64) -> Result<Forecast, EntropyError> {
     if !(first_fraction > 0.0 && first_fraction < 1.0) {
-        return Err(EntropyError::FractionOutOfRange { fraction: first_fraction });
+        return Err(EntropyError::FractionOutOfRange {
+            fraction: first_fraction,
+        });
     }
     let all = fit_law(points)?;
     let early_count = (points.len() as f64 * first_fraction + COUNT_SLACK) as usize;
@@ -142,16 +156,29 @@ impl Moments {
         let sxx = product_sum(|x, _| x * x);
         if sxx <= (LEAST_RELATIVE_SPREAD * x_mean).powi(2) * n {
             let entropy_nats = points[0].entropy;
-            return Err(EntropyError::ConstantEntropy { points: points.len(), entropy_nats });
+            return Err(EntropyError::ConstantEntropy {
+                points: points.len(),
+                entropy_nats,
+            });
         }
         let (sxy, syy) = (product_sum(|x, y| x * y), product_sum(|_, y| y * y));
-        Ok(Self { n, x_mean, y_mean, sxx, sxy, syy })
+        Ok(Self {
+            n,
+            x_mean,
+            y_mean,
+            sxx,
+            sxy,
+            syy,
+        })
     }
 }
 
 fn check(points: &[LawPoint]) -> Result<(), EntropyError> {
     if points.len() < FEWEST_POINTS {
-        return Err(EntropyError::TooFewPoints { found: points.len(), needed: FEWEST_POINTS });
+        return Err(EntropyError::TooFewPoints {
+            found: points.len(),
+            needed: FEWEST_POINTS,
+        });
     }
     let usable = |p: &LawPoint| {
         p.reward.is_finite() && p.entropy.is_finite() && p.entropy < LARGEST_ENTROPY_NATS
@@ -176,11 +203,17 @@ mod tests {
     use super::*;
 
     fn points(pairs: &[(f64, f64)]) -> Vec<LawPoint> {
-        pairs.iter().map(|&(entropy, reward)| LawPoint { entropy, reward }).collect()
+        pairs
+            .iter()
+            .map(|&(entropy, reward)| LawPoint { entropy, reward })
+            .collect()
     }
 
     fn on_the_law(a: f64, b: f64, entropies: &[f64]) -> Vec<LawPoint> {
-        let at = |&h: &f64| LawPoint { entropy: h, reward: b - a * h.exp() };
+        let at = |&h: &f64| LawPoint {
+            entropy: h,
+            reward: b - a * h.exp(),
+        };
         entropies.iter().map(at).collect()
     }
 
@@ -201,7 +234,11 @@ mod tests {
         let fit = fit_law(&points(&[(h[0], 0.0), (h[1], 1.0), (h[2], 1.0)])).unwrap();
         let half = (0.475 * std::f64::consts::PI).tan() * (1.0_f64 / 12.0).sqrt();
         assert!((fit.a + 0.5).abs() < 1e-12);
-        assert!((fit.a_ci95[1] - (-0.5 + half)).abs() < 1e-6, "{:?}", fit.a_ci95);
+        assert!(
+            (fit.a_ci95[1] - (-0.5 + half)).abs() < 1e-6,
+            "{:?}",
+            fit.a_ci95
+        );
         assert!((fit.rmse - (1.0_f64 / 18.0).sqrt()).abs() < 1e-12);
         assert!((fit.r_squared - 0.75).abs() < 1e-12);
     }
@@ -227,12 +264,24 @@ mod tests {
     #[test]
     fn degenerate_input_is_a_typed_error() {
         let two = points(&[(1.0, 0.1), (0.5, 0.2)]);
-        assert_eq!(fit_law(&two), Err(EntropyError::TooFewPoints { found: 2, needed: 3 }));
+        assert_eq!(
+            fit_law(&two),
+            Err(EntropyError::TooFewPoints {
+                found: 2,
+                needed: 3
+            })
+        );
         let flat = points(&[(0.3, 0.1), (0.3, 0.2), (0.3, 0.4)]);
-        assert!(matches!(fit_law(&flat), Err(EntropyError::ConstantEntropy { points: 3, .. })));
+        assert!(matches!(
+            fit_law(&flat),
+            Err(EntropyError::ConstantEntropy { points: 3, .. })
+        ));
         for (entropy, reward) in [(f64::NAN, 0.1), (0.2, f64::INFINITY), (800.0, 0.1)] {
             let run = points(&[(1.0, 0.1), (0.5, 0.2), (entropy, reward), (0.1, 0.3)]);
-            assert!(matches!(fit_law(&run), Err(EntropyError::UnusablePoint { index: 2, .. })));
+            assert!(matches!(
+                fit_law(&run),
+                Err(EntropyError::UnusablePoint { index: 2, .. })
+            ));
         }
     }
 
@@ -244,7 +293,13 @@ mod tests {
             assert!(matches!(error, EntropyError::FractionOutOfRange { .. }));
         }
         let error = forecast(&run, 0.5).unwrap_err();
-        assert_eq!(error, EntropyError::TooFewPoints { found: 2, needed: 3 });
+        assert_eq!(
+            error,
+            EntropyError::TooFewPoints {
+                found: 2,
+                needed: 3
+            }
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 /// Sums from which the means of per-token entropies follow.
 ///
 /// Chunks of a batch may be added in any split: a chunk holds whole responses. The token mean
-/// weighs every token alike (TRL, OpenRLHF); the response mean weighs every response alike (the
+/// weighs every token alike (TRL, `OpenRLHF`); the response mean weighs every response alike (the
 /// paper and its code).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EntropyTally {
@@ -23,13 +23,19 @@ impl EntropyTally {
     /// # Panics
     /// If the lengths differ or are no multiple of `response_len`.
     pub fn add(&mut self, entropies_nats: &[f32], mask: &[f32], response_len: usize) {
-        assert_eq!(entropies_nats.len(), mask.len(), "entropies and mask differ in length");
+        assert_eq!(
+            entropies_nats.len(),
+            mask.len(),
+            "entropies and mask differ in length"
+        );
         assert!(
             response_len > 0 && mask.len().is_multiple_of(response_len),
             "{} values are not rows of {response_len}",
             mask.len()
         );
-        let rows = entropies_nats.chunks(response_len).zip(mask.chunks(response_len));
+        let rows = entropies_nats
+            .chunks(response_len)
+            .zip(mask.chunks(response_len));
         for (row, row_mask) in rows {
             let (sum, tokens) = trained_sum(row, row_mask);
             if tokens > 0 {
@@ -69,7 +75,11 @@ impl EntropyTally {
 /// # Panics
 /// If the lengths differ.
 pub fn sampled_entropy(log_probs: &[f32], mask: &[f32]) -> Option<f64> {
-    assert_eq!(log_probs.len(), mask.len(), "log_probs and mask differ in length");
+    assert_eq!(
+        log_probs.len(),
+        mask.len(),
+        "log_probs and mask differ in length"
+    );
     let (sum, tokens) = trained_sum(log_probs, mask);
     (tokens > 0).then(|| -sum / tokens as f64)
 }
@@ -79,7 +89,9 @@ fn trained_sum(values: &[f32], mask: &[f32]) -> (f64, usize) {
         .iter()
         .zip(mask)
         .filter(|&(_, &m)| m > 0.0)
-        .fold((0.0, 0), |(sum, tokens), (&value, _)| (sum + f64::from(value), tokens + 1))
+        .fold((0.0, 0), |(sum, tokens), (&value, _)| {
+            (sum + f64::from(value), tokens + 1)
+        })
 }
 
 #[cfg(test)]
@@ -90,7 +102,11 @@ mod tests {
     fn token_and_response_means_worked_by_hand() {
         let mut tally = EntropyTally::default();
         // Rows 1, 2, 3 and 5: token mean 11/4, response mean (2 + 5)/2.
-        tally.add(&[1.0, 2.0, 3.0, 5.0, f32::NAN, 8.0], &[1., 1., 1., 1., 0., 0.], 3);
+        tally.add(
+            &[1.0, 2.0, 3.0, 5.0, f32::NAN, 8.0],
+            &[1., 1., 1., 1., 0., 0.],
+            3,
+        );
         assert_eq!(tally.token_mean_nats(), Some(2.75));
         assert_eq!(tally.response_mean_nats(), Some(3.5));
     }
@@ -116,7 +132,10 @@ mod tests {
 
     #[test]
     fn sampled_entropy_is_minus_the_mean_log_prob() {
-        assert_eq!(sampled_entropy(&[-1.0, -3.0, 5.0], &[1., 1., 0.]), Some(2.0));
+        assert_eq!(
+            sampled_entropy(&[-1.0, -3.0, 5.0], &[1., 1., 0.]),
+            Some(2.0)
+        );
         assert_eq!(sampled_entropy(&[-1.0], &[0.0]), None);
     }
 }

@@ -13,13 +13,17 @@ const LOWEST_SHIFTED_LOGIT: f32 = -200.0;
 /// # Panics
 /// If the shapes differ.
 pub fn masked_mean(values: Tensor<2>, mask: Tensor<2>) -> Tensor<1> {
-    assert_eq!(values.dims(), mask.dims(), "values and mask differ in shape");
+    assert_eq!(
+        values.dims(),
+        mask.dims(),
+        "values and mask differ in shape"
+    );
     let kept = values.mask_fill(mask.clone().equal_elem(0.0), 0.0);
     (kept * mask.clone()).sum() / mask.sum().clamp_min(1.0)
 }
 
 /// Exact entropy of each row's softmax, in nats: `H = log Z - Σ_v p_v·z_v`, with z the logits less
-/// their maximum and Z = Σ_v e^{z_v}.
+/// their maximum and `Z = Σ_v e^{z_v}`.
 ///
 /// Masked logits (-∞) contribute nothing. Differentiable in the logits.
 ///
@@ -35,6 +39,7 @@ pub fn token_entropy(logits: Tensor<2>) -> Tensor<1> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use burn::tensor::{Device, Tolerance};
 
@@ -43,7 +48,10 @@ mod tests {
     fn entropies(rows: &[Vec<f32>]) -> Vec<f32> {
         let (n, vocab) = (rows.len(), rows[0].len());
         let data = burn::tensor::TensorData::new(rows.concat(), [n, vocab]);
-        token_entropy(Tensor::from_data(data, &Device::flex())).into_data().try_to_vec().unwrap()
+        token_entropy(Tensor::from_data(data, &Device::flex()))
+            .into_data()
+            .try_to_vec()
+            .unwrap()
     }
 
     /// `-Σ p log p` in f64, straight from the definition.
@@ -58,7 +66,8 @@ mod tests {
     #[test]
     fn masked_mean_drops_padding_whatever_it_holds() {
         let device = Device::flex();
-        let values = Tensor::<2>::from_data([[1.0, 3.0, f32::NAN], [8.0, f32::INFINITY, 0.0]], &device);
+        let values =
+            Tensor::<2>::from_data([[1.0, 3.0, f32::NAN], [8.0, f32::INFINITY, 0.0]], &device);
         let mask = Tensor::<2>::from_data([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]], &device);
         assert_eq!(masked_mean(values, mask).into_scalar::<f32>(), 4.0);
     }
@@ -66,7 +75,10 @@ mod tests {
     #[test]
     fn masked_mean_of_nothing_is_zero() {
         let device = Device::flex();
-        let mean = masked_mean(Tensor::ones([1, 2], &device), Tensor::zeros([1, 2], &device));
+        let mean = masked_mean(
+            Tensor::ones([1, 2], &device),
+            Tensor::zeros([1, 2], &device),
+        );
         assert_eq!(mean.into_scalar::<f32>(), 0.0);
     }
 
@@ -86,7 +98,10 @@ mod tests {
         ];
         for (found, row) in entropies(&rows).into_iter().zip(&rows) {
             // A few f32 roundings of numbers near one.
-            assert!((f64::from(found) - definition(row)).abs() < 1e-6, "{found} for {row:?}");
+            assert!(
+                (f64::from(found) - definition(row)).abs() < 1e-6,
+                "{found} for {row:?}"
+            );
         }
     }
 

@@ -51,7 +51,10 @@ impl Denominator {
             mask.len()
         );
         let trained = |values: &[f32]| values.iter().filter(|&&m| m > 0.0).count();
-        let sequences = mask.chunks(response_len).filter(|row| trained(row) > 0).count();
+        let sequences = mask
+            .chunks(response_len)
+            .filter(|row| trained(row) > 0)
+            .count();
         Self {
             tokens: trained(mask) as f64,
             sequences: sequences as f64,
@@ -62,7 +65,10 @@ impl Denominator {
     /// The same counts, with L replaced.
     #[must_use]
     pub fn with_constant_length(self, constant_length_tokens: f64) -> Self {
-        Self { constant_length_tokens, ..self }
+        Self {
+            constant_length_tokens,
+            ..self
+        }
     }
 }
 
@@ -79,7 +85,11 @@ pub fn aggregate(
     mode: Aggregation,
     denominator: &Denominator,
 ) -> Tensor<1> {
-    assert_eq!(per_token.dims(), mask.dims(), "per_token and mask differ in shape");
+    assert_eq!(
+        per_token.dims(),
+        mask.dims(),
+        "per_token and mask differ in shape"
+    );
     let masked = per_token * mask.clone();
     let sum = match mode {
         Aggregation::SeqMeanTokenMean => {
@@ -101,6 +111,7 @@ fn divisor(mode: Aggregation, denominator: &Denominator) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use burn::tensor::Device;
 
@@ -108,7 +119,8 @@ mod tests {
 
     fn reduce(mode: Aggregation) -> f32 {
         let device = Device::flex();
-        let losses = Tensor::<2>::from_data([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0], [9.0, 9.0, 9.0]], &device);
+        let losses =
+            Tensor::<2>::from_data([[1.0, 2.0, 9.0], [6.0, 9.0, 9.0], [9.0, 9.0, 9.0]], &device);
         let mask = [1., 1., 0., 1., 0., 0., 0., 0., 0.];
         let denominator = Denominator::from_mask(&mask, 3).with_constant_length(4.0);
         let mask = Tensor::<1>::from_data(mask, &device).reshape([3, 3]);

@@ -108,10 +108,16 @@ mod tests {
         let clip_cov = loss(json!({"type": "clip_cov"})).unwrap();
         assert_eq!(clip_cov, LossConfig::ClipCov(ClipCov::default()));
         let kl_cov = loss(json!({"type": "kl_cov", "penalty": "k2"})).unwrap();
-        let expected = KlCov { penalty: CovPenalty::K2, ..KlCov::default() };
+        let expected = KlCov {
+            penalty: CovPenalty::K2,
+            ..KlCov::default()
+        };
         assert_eq!(kl_cov, LossConfig::KlCov(expected));
         let dual = loss(json!({"type": "ppo_clip", "dual_clip": 3.0})).unwrap();
-        let expected = PpoClip { dual_clip: Some(3.0), ..PpoClip::default() };
+        let expected = PpoClip {
+            dual_clip: Some(3.0),
+            ..PpoClip::default()
+        };
         assert_eq!(dual, LossConfig::PpoClip(expected));
     }
 
@@ -128,7 +134,11 @@ mod tests {
         ] {
             assert!(loss(value.clone()).is_err(), "{value}");
         }
-        assert!(loss(json!({"type": "kl_cov", "clip_low": 0.3})).unwrap_err().contains("clip_low"));
+        assert!(
+            loss(json!({"type": "kl_cov", "clip_low": 0.3}))
+                .unwrap_err()
+                .contains("clip_low")
+        );
     }
 
     #[test]
@@ -137,7 +147,10 @@ mod tests {
                     selection = \"micro_batch\"\n[reference_kl]\ncoef = 0.01\n";
         let config: ObjectiveConfig = toml::from_str(text).unwrap();
         assert_eq!(config.aggregation, Aggregation::SeqMeanTokenMean);
-        assert_eq!(config.loss.selection_scope(), Some(SelectionScope::MicroBatch));
+        assert_eq!(
+            config.loss.selection_scope(),
+            Some(SelectionScope::MicroBatch)
+        );
         assert!((config.reference_kl.unwrap().coef - 0.01).abs() < 1e-15);
         let again: ObjectiveConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config);
@@ -158,13 +171,14 @@ mod tests {
     #[test]
     fn advantages_are_tagged_and_strict() {
         let parse = serde_json::from_value::<AdvantageConfig>;
-        let AdvantageConfig::Grpo(grpo) =
-            parse(json!({"type": "grpo", "scale": "batch"})).unwrap()
+        let AdvantageConfig::Grpo(grpo) = parse(json!({"type": "grpo", "scale": "batch"})).unwrap()
         else {
             panic!("not GRPO")
         };
         assert_eq!(grpo.scale, GrpoScale::Batch);
-        assert!(parse(json!({"type": "dr_grpo"})).is_ok() && parse(json!({"type": "rloo"})).is_ok());
+        assert!(
+            parse(json!({"type": "dr_grpo"})).is_ok() && parse(json!({"type": "rloo"})).is_ok()
+        );
         for value in [
             json!({"type": "dr_grpo", "scale": "group"}),
             json!({"type": "rloo", "epsilon": 1.0}),
@@ -177,18 +191,39 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         for (value, name) in [
-            (json!({"type": "ppo_clip", "clip_low": -0.1}), "loss.clip_low"),
-            (json!({"type": "ppo_clip", "dual_clip": 1.0}), "loss.dual_clip"),
-            (json!({"type": "clip_cov", "fraction": 0.0}), "clip_cov.fraction"),
-            (json!({"type": "clip_cov", "fraction": 1.5}), "clip_cov.fraction"),
-            (json!({"type": "clip_cov", "cov_low": 5.0}), "clip_cov.cov_low"),
-            (json!({"type": "kl_cov", "top_fraction": 20.0}), "kl_cov.top_fraction"),
+            (
+                json!({"type": "ppo_clip", "clip_low": -0.1}),
+                "loss.clip_low",
+            ),
+            (
+                json!({"type": "ppo_clip", "dual_clip": 1.0}),
+                "loss.dual_clip",
+            ),
+            (
+                json!({"type": "clip_cov", "fraction": 0.0}),
+                "clip_cov.fraction",
+            ),
+            (
+                json!({"type": "clip_cov", "fraction": 1.5}),
+                "clip_cov.fraction",
+            ),
+            (
+                json!({"type": "clip_cov", "cov_low": 5.0}),
+                "clip_cov.cov_low",
+            ),
+            (
+                json!({"type": "kl_cov", "top_fraction": 20.0}),
+                "kl_cov.top_fraction",
+            ),
             (json!({"type": "kl_cov", "kl_coef": -1.0}), "kl_cov.kl_coef"),
         ] {
             let message = loss(value).unwrap().validate().unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
-        let mut config = ObjectiveConfig { aggregation: Aggregation::SeqMeanTokenSumNorm, ..ObjectiveConfig::default() };
+        let mut config = ObjectiveConfig {
+            aggregation: Aggregation::SeqMeanTokenSumNorm,
+            ..ObjectiveConfig::default()
+        };
         assert_eq!(config.validate(), Err(LossError::MissingConstantLength));
         config.constant_length_tokens = Some(512.0);
         assert_eq!(config.validate(), Ok(()));

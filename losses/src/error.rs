@@ -68,5 +68,9 @@ pub(crate) fn check_range(
     if passes(value) {
         return Ok(());
     }
-    Err(LossError::OutOfRange { setting, value, requirement })
+    Err(LossError::OutOfRange {
+        setting,
+        value,
+        requirement,
+    })
 }

@@ -30,13 +30,19 @@ impl LossInputs {
         let padding = self.mask.clone().equal_elem(0.0);
         let blank = |name: &str, tensor: &Tensor<2>| {
             let (found, expected) = (tensor.dims(), self.mask.dims());
-            assert_eq!(found, expected, "{name} is {found:?}, the mask is {expected:?}");
+            assert_eq!(
+                found, expected,
+                "{name} is {found:?}, the mask is {expected:?}"
+            );
             tensor.clone().mask_fill(padding.clone(), 0.0)
         };
         Self {
             log_probs: blank("log_probs", &self.log_probs),
             old_log_probs: blank("old_log_probs", &self.old_log_probs),
-            ref_log_probs: self.ref_log_probs.as_ref().map(|t| blank("ref_log_probs", t)),
+            ref_log_probs: self
+                .ref_log_probs
+                .as_ref()
+                .map(|t| blank("ref_log_probs", t)),
             advantages: blank("advantages", &self.advantages),
             mask: self.mask.clone(),
         }

@@ -35,7 +35,10 @@ pub struct KlClamp {
 
 impl Default for KlClamp {
     fn default() -> Self {
-        Self { log_ratio: 20.0, value: 10.0 }
+        Self {
+            log_ratio: 20.0,
+            value: 10.0,
+        }
     }
 }
 
@@ -53,7 +56,11 @@ pub struct ReferenceKl {
 
 impl Default for ReferenceKl {
     fn default() -> Self {
-        Self { coef: 1e-3, estimator: KlEstimator::K3, clamp: None }
+        Self {
+            coef: 1e-3,
+            estimator: KlEstimator::K3,
+            clamp: None,
+        }
     }
 }
 
@@ -64,17 +71,32 @@ impl ReferenceKl {
     /// A negative or non-finite coefficient, or a bound that is not positive.
     pub fn validate(&self) -> Result<(), LossError> {
         let finite = |v: f64| v.is_finite() && v >= 0.0;
-        check_range("reference_kl.coef", self.coef, "it must be finite and at least 0", finite)?;
+        check_range(
+            "reference_kl.coef",
+            self.coef,
+            "it must be finite and at least 0",
+            finite,
+        )?;
         if let Some(clamp) = self.clamp {
             let positive = |v: f64| v > 0.0;
-            check_range("reference_kl.clamp.log_ratio", clamp.log_ratio, "it must be above 0", positive)?;
-            check_range("reference_kl.clamp.value", clamp.value, "it must be above 0", positive)?;
+            check_range(
+                "reference_kl.clamp.log_ratio",
+                clamp.log_ratio,
+                "it must be above 0",
+                positive,
+            )?;
+            check_range(
+                "reference_kl.clamp.value",
+                clamp.value,
+                "it must be above 0",
+                positive,
+            )?;
         }
         Ok(())
     }
 }
 
-/// The per-token estimate of KL(π ‖ π_ref), in nats, for tokens sampled from π.
+/// The per-token estimate of `KL(π ‖ π_ref)`, in nats, for tokens sampled from π.
 ///
 /// # Shapes
 /// Both inputs and the result: `[batch, response_len]`.
@@ -87,9 +109,16 @@ pub fn kl_estimate(
     estimator: KlEstimator,
     clamp: Option<KlClamp>,
 ) -> Tensor<2> {
-    assert_eq!(log_probs.dims(), ref_log_probs.dims(), "log_probs and ref_log_probs differ");
+    assert_eq!(
+        log_probs.dims(),
+        ref_log_probs.dims(),
+        "log_probs and ref_log_probs differ"
+    );
     let x = bounded(ref_log_probs - log_probs, clamp.map(|c| c.log_ratio));
-    bounded(estimate_from_log_ratio(x, estimator), clamp.map(|c| c.value))
+    bounded(
+        estimate_from_log_ratio(x, estimator),
+        clamp.map(|c| c.value),
+    )
 }
 
 /// The estimate from `x = log π_ref - log π`.
@@ -110,6 +139,7 @@ fn bounded(tensor: Tensor<2>, bound: Option<f64>) -> Tensor<2> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use burn::tensor::Device;
 
@@ -121,7 +151,10 @@ mod tests {
         let reference = Tensor::zeros([1, 1], &device);
         let value = kl_estimate(log_probs.clone(), reference, estimator, clamp);
         let gradients = value.clone().sum().backward();
-        (value.into_scalar(), log_probs.grad(&gradients).unwrap().into_scalar())
+        (
+            value.into_scalar(),
+            log_probs.grad(&gradients).unwrap().into_scalar(),
+        )
     }
 
     #[test]

@@ -53,7 +53,9 @@ impl PolicyObjective {
     pub fn warnings(&self, updates_per_rollout: usize) -> Vec<String> {
         match &self.config.loss {
             LossConfig::PpoClip(_) | LossConfig::ClipCov(_) => Vec::new(),
-            LossConfig::KlCov(kl_cov) => kl_cov.inertness(updates_per_rollout).into_iter().collect(),
+            LossConfig::KlCov(kl_cov) => {
+                kl_cov.inertness(updates_per_rollout).into_iter().collect()
+            }
         }
     }
 
@@ -108,11 +110,17 @@ impl PolicyObjective {
         let inputs = inputs.without_padding();
         if let Some(selected) = &selection {
             let (found, expected) = (selected.dims(), inputs.mask.dims());
-            assert_eq!(found, expected, "the selection is {found:?}, the batch {expected:?}");
+            assert_eq!(
+                found, expected,
+                "the selection is {found:?}, the batch {expected:?}"
+            );
         }
         let log_ratio = inputs.log_ratio();
-        let PerToken { mut loss, clipped } =
-            self.per_token(log_ratio.clone(), inputs.advantages.clone(), selection.clone());
+        let PerToken { mut loss, clipped } = self.per_token(
+            log_ratio.clone(),
+            inputs.advantages.clone(),
+            selection.clone(),
+        );
         let reference_kl = self.reference_kl(&inputs);
         if let Some((penalty, _)) = &reference_kl {
             loss = loss + penalty.clone();
@@ -140,12 +148,18 @@ impl PolicyObjective {
             LossConfig::PpoClip(clip) => clip.per_token(log_ratio, advantages),
             LossConfig::ClipCov(clip_cov) => {
                 let base = clip_cov.clip().per_token(log_ratio, advantages);
-                PerToken { loss: ClipCov::take_out(base.loss, selected()), ..base }
+                PerToken {
+                    loss: ClipCov::take_out(base.loss, selected()),
+                    ..base
+                }
             }
             LossConfig::KlCov(kl_cov) => {
                 let penalty = kl_cov.penalty(log_ratio.clone(), selected());
                 let loss = importance_weighted(log_ratio, advantages) + penalty;
-                PerToken { loss, clipped: None }
+                PerToken {
+                    loss,
+                    clipped: None,
+                }
             }
         }
     }
@@ -155,8 +169,12 @@ impl PolicyObjective {
         let config = self.config.reference_kl?;
         let reference = inputs.ref_log_probs.clone();
         let reference = reference.expect("reference_kl is configured: pass ref_log_probs");
-        let estimate =
-            kl_estimate(inputs.log_probs.clone(), reference, config.estimator, config.clamp);
+        let estimate = kl_estimate(
+            inputs.log_probs.clone(),
+            reference,
+            config.estimator,
+            config.clamp,
+        );
         Some((estimate.clone() * config.coef, estimate))
     }
 }

@@ -17,11 +17,11 @@ pub struct LossSums {
     pub clipped: f64,
     /// Tokens that the entropy controller selected.
     pub selected: f64,
-    /// `Σ -Δ`, the estimator k1 of KL(π_old ‖ π).
+    /// `Σ -Δ`, the estimator k1 of `KL(π_old ‖ π)`.
     pub k1: f64,
     /// `Σ |Δ|`.
     pub abs_log_ratio: f64,
-    /// `Σ (e^Δ - Δ - 1)`, the estimator k3 of KL(π_old ‖ π).
+    /// `Σ (e^Δ - Δ - 1)`, the estimator k3 of `KL(π_old ‖ π)`.
     pub k3: f64,
     /// `Σ k`, the configured estimate of the KL to the reference policy; 0 without one.
     pub reference_kl: f64,
@@ -39,7 +39,13 @@ pub(crate) struct StatMaps {
 impl LossStats {
     /// Sums the maps over the trained tokens.
     pub(crate) fn of(maps: StatMaps) -> Self {
-        let StatMaps { mask, log_ratio, clipped, selected, reference_kl } = maps;
+        let StatMaps {
+            mask,
+            log_ratio,
+            clipped,
+            selected,
+            reference_kl,
+        } = maps;
         let total = |map: Tensor<2>| (map * mask.clone()).sum();
         let optional = |map: Option<Tensor<2>>| total(map.unwrap_or_else(|| mask.zeros_like()));
         let k3 = log_ratio.clone().exp() - log_ratio.clone() - 1.0;
@@ -58,12 +64,6 @@ impl LossStats {
         Self { sums }
     }
 
-    /// Adds another micro-batch's sums, on the device.
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
-        Self { sums: self.sums + other.sums }
-    }
-
     /// The sums as one tensor, `[7]`, in the order of [`LossSums`]'s fields: for a caller that
     /// reads several tensors in one transfer.
     pub fn into_tensor(self) -> Tensor<1> {
@@ -79,16 +79,44 @@ impl LossStats {
     }
 }
 
+impl std::ops::Add for LossStats {
+    type Output = Self;
+
+    /// Adds another micro-batch's sums, on the device.
+    fn add(self, other: Self) -> Self {
+        Self {
+            sums: self.sums + other.sums,
+        }
+    }
+}
+
 impl LossSums {
     /// The sums from the values of [`LossStats::into_tensor`].
     ///
     /// # Panics
     /// If there are not seven values.
     pub fn from_values(values: &[f64]) -> Self {
-        let &[tokens, clipped, selected, k1, abs_log_ratio, k3, reference_kl] = values else {
+        let &[
+            tokens,
+            clipped,
+            selected,
+            k1,
+            abs_log_ratio,
+            k3,
+            reference_kl,
+        ] = values
+        else {
             panic!("{} values are not the 7 sums of a loss", values.len());
         };
-        Self { tokens, clipped, selected, k1, abs_log_ratio, k3, reference_kl }
+        Self {
+            tokens,
+            clipped,
+            selected,
+            k1,
+            abs_log_ratio,
+            k3,
+            reference_kl,
+        }
     }
 
     /// Share of the trained tokens whose gradient the clip removed.
@@ -101,12 +129,12 @@ impl LossSums {
         self.per_token(self.selected)
     }
 
-    /// Mean of `-Δ`, the estimator k1 of KL(π_old ‖ π), in nats.
+    /// Mean of `-Δ`, the estimator k1 of `KL(π_old ‖ π)`, in nats.
     pub fn approx_kl(&self) -> f64 {
         self.per_token(self.k1)
     }
 
-    /// Mean of the estimator k3 of KL(π_old ‖ π), in nats, which is never negative.
+    /// Mean of the estimator k3 of `KL(π_old ‖ π)`, in nats, which is never negative.
     pub fn approx_kl_k3(&self) -> f64 {
         self.per_token(self.k3)
     }

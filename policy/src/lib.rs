@@ -13,5 +13,5 @@ pub use error::PolicyError;
 pub use folder::Policy;
 pub use head::{HeadOptions, TokenScores};
 pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{ChatTemplate, Tokenizer};
 pub use weights::{SaveDtype, load_weights, save_weights};

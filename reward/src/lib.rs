@@ -1,1 +1,28 @@
-//! Stub.
+//! Problems, answer extraction, verification and procedural tasks: text in, number out.
+//!
+//! A [`Problem`] comes from a file ([`load_problems`]) or from a procedural [`Task`]. A [`Reward`]
+//! turns a model's response to it into a [`Score`]; [`score_all`] does so for a whole batch, in
+//! parallel and in order. [`VerifierReward`] asks the [`Verifier`], which finds the answer in the
+//! response ([`extract_answer`]) and compares it with the gold one by text and by exact number.
+//!
+//! Whatever a model writes, nothing here panics, hangs or rounds in silence: work is bounded, and
+//! every verdict carries its reason.
+
+mod error;
+mod extract;
+mod load;
+mod problem;
+mod reward;
+mod task;
+mod verify;
+
+pub use error::RewardError;
+pub use extract::{Extraction, ExtractionRule, extract_answer, extract_by_rule};
+pub use load::{DEFAULT_MAX_LINE_BYTES, load_problems, load_problems_capped};
+pub use problem::Problem;
+pub use reward::{Reward, Score, VerifierReward, score_all};
+pub use task::{
+    ArithmeticConfig, ArithmeticTask, CountdownConfig, CountdownReward, CountdownStyles,
+    CountdownTask, MistakeRate, Operation, Sign, Split, StyleWeights, Task, TaskConfig,
+};
+pub use verify::{DEFAULT_MAX_BITS, Verdict, VerdictReason, Verifier, verify};

@@ -1,1 +1,37 @@
-//! Stub.
+//! The loop that joins the stages: problems → rollouts → scores → groups → loss inputs → step.
+//!
+//! [`Trainer::step`] is one step and reads as its outline; [`Trainer::run`] is the loop around it. The trainer does
+//! not know which algorithm it runs: [`losses::PolicyObjective`] does.
+
+mod answer;
+mod batch;
+mod checkpoint;
+mod config;
+mod error;
+mod folder;
+mod group;
+mod metrics;
+mod observer;
+mod optimizer;
+mod prompt;
+mod run;
+mod sft;
+mod source;
+mod step;
+
+pub use answer::{AnswerKey, Answerer};
+pub use batch::{Collated, Sequence, micro_batches};
+pub use checkpoint::list_checkpoints;
+pub use config::{
+    CheckpointSection, DataSection, Dtype, ModelSection, OptimizerSection, PromptStyle,
+    RolloutSection, TrainConfig, UpdateSection, ValidationSection,
+};
+pub use error::TrainerError;
+pub use folder::RunFolder;
+pub use group::{Group, Scored};
+pub use metrics::StepMetrics;
+pub use observer::{Event, Observer};
+pub use prompt::PromptFormat;
+pub use run::{RunState, Trainer};
+pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};
+pub use source::ProblemSource;

@@ -36,7 +36,10 @@ pub struct Grpo {
 
 impl Default for Grpo {
     fn default() -> Self {
-        Self { scale: GrpoScale::Group, epsilon: 1e-6 }
+        Self {
+            scale: GrpoScale::Group,
+            epsilon: 1e-6,
+        }
     }
 }
 
@@ -47,7 +50,9 @@ impl Grpo {
     /// An ε that is negative, zero or not finite.
     pub fn validate(&self) -> Result<(), LossError> {
         let requirement = "it must be finite and above 0";
-        check_range("advantage.epsilon", self.epsilon, requirement, |v| v.is_finite() && v > 0.0)
+        check_range("advantage.epsilon", self.epsilon, requirement, |v| {
+            v.is_finite() && v > 0.0
+        })
     }
 
     pub(super) fn advantages(&self, groups: &[&[f64]]) -> Vec<Vec<f64>> {
@@ -55,7 +60,10 @@ impl Grpo {
             GrpoScale::Batch => deviation(groups.concat().into_iter()),
             GrpoScale::Group | GrpoScale::None => 1.0,
         };
-        groups.iter().map(|rewards| self.group_advantages(rewards, batch)).collect()
+        groups
+            .iter()
+            .map(|rewards| self.group_advantages(rewards, batch))
+            .collect()
     }
 
     fn group_advantages(&self, rewards: &[f64], batch_deviation: f64) -> Vec<f64> {
@@ -65,7 +73,10 @@ impl Grpo {
             GrpoScale::Batch => batch_deviation + self.epsilon,
             GrpoScale::None => 1.0,
         };
-        rewards.iter().map(|reward| (reward - mean) / divisor).collect()
+        rewards
+            .iter()
+            .map(|reward| (reward - mean) / divisor)
+            .collect()
     }
 }
 
@@ -74,13 +85,23 @@ mod tests {
     use super::*;
 
     fn advantages(scale: GrpoScale, groups: &[&[f64]]) -> Vec<Vec<f64>> {
-        Grpo { scale, ..Grpo::default() }.advantages(groups)
+        Grpo {
+            scale,
+            ..Grpo::default()
+        }
+        .advantages(groups)
     }
 
     fn assert_close(found: &[f64], expected: &[f64]) {
         // ε moves a quotient by about 2e-6.
-        let close = found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5);
-        assert!(close && found.len() == expected.len(), "{found:?}, expected {expected:?}");
+        let close = found
+            .iter()
+            .zip(expected)
+            .all(|(f, e)| (f - e).abs() < 1e-5);
+        assert!(
+            close && found.len() == expected.len(),
+            "{found:?}, expected {expected:?}"
+        );
     }
 
     #[test]

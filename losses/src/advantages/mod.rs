@@ -69,7 +69,11 @@ fn check(groups: &[&[f64]]) -> Result<(), LossError> {
         }
         if let Some(response) = rewards.iter().position(|r| !r.is_finite()) {
             let reward = rewards[response];
-            return Err(LossError::NonFiniteReward { group, response, reward });
+            return Err(LossError::NonFiniteReward {
+                group,
+                response,
+                reward,
+            });
         }
     }
     Ok(())
@@ -78,7 +82,11 @@ fn check(groups: &[&[f64]]) -> Result<(), LossError> {
 /// The mean that a group's rewards are compared with: 0 for a group of one, which has no other
 /// response to compare with.
 fn baseline(rewards: &[f64]) -> f64 {
-    if rewards.len() < 2 { 0.0 } else { rewards.iter().sum::<f64>() / rewards.len() as f64 }
+    if rewards.len() < 2 {
+        0.0
+    } else {
+        rewards.iter().sum::<f64>() / rewards.len() as f64
+    }
 }
 
 /// The unbiased standard deviation, and 1 for a single reward, which leaves it as it is.
@@ -102,10 +110,16 @@ mod tests {
         let empty = config.advantages(&[vec![1.0], vec![]]).unwrap_err();
         assert_eq!(empty, LossError::EmptyGroup { group: 1 });
         let infinite = config.advantages(&[vec![1.0, f64::INFINITY]]).unwrap_err();
-        let expected =
-            LossError::NonFiniteReward { group: 0, response: 1, reward: f64::INFINITY };
+        let expected = LossError::NonFiniteReward {
+            group: 0,
+            response: 1,
+            reward: f64::INFINITY,
+        };
         assert_eq!(infinite, expected);
-        assert_eq!(config.advantages(&[] as &[Vec<f64>]).unwrap(), Vec::<Vec<f64>>::new());
+        assert_eq!(
+            config.advantages(&[] as &[Vec<f64>]).unwrap(),
+            Vec::<Vec<f64>>::new()
+        );
     }
 
     #[test]

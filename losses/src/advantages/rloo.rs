@@ -18,7 +18,10 @@ impl Rloo {
         let left_out = |rewards: &&[f64]| {
             let (mean, n) = (baseline(rewards), rewards.len() as f64);
             let scale = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
-            rewards.iter().map(|reward| (reward - mean) * scale).collect()
+            rewards
+                .iter()
+                .map(|reward| (reward - mean) * scale)
+                .collect()
         };
         groups.iter().map(left_out).collect()
     }

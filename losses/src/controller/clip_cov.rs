@@ -4,9 +4,7 @@ use burn::tensor::Tensor;
 use entropy::token_covariances;
 use serde::{Deserialize, Serialize};
 
-use super::selection::{
-    Quota, Selection, SelectionKey, SelectionScope, SelectionView, first_by,
-};
+use super::selection::{Quota, Selection, SelectionKey, SelectionScope, SelectionView, first_by};
 use crate::{LossError, PpoClip, error::check_range};
 
 /// Clip-Cov.
@@ -68,12 +66,19 @@ impl ClipCov {
         if self.cov_low < self.cov_high {
             return Ok(());
         }
-        Err(LossError::EmptyBand { low: self.cov_low, high: self.cov_high })
+        Err(LossError::EmptyBand {
+            low: self.cov_low,
+            high: self.cov_high,
+        })
     }
 
     /// The PPO clip underneath.
     pub fn clip(&self) -> PpoClip {
-        PpoClip { clip_low: self.clip_low, clip_high: self.clip_high, dual_clip: None }
+        PpoClip {
+            clip_low: self.clip_low,
+            clip_high: self.clip_high,
+            dual_clip: None,
+        }
     }
 
     /// Selects among the batch's tokens.
@@ -95,9 +100,17 @@ impl ClipCov {
             })
             .collect();
         let (quota, candidates) = (Quota::of(view, self.fraction), drawn.len());
-        let chosen: Vec<usize> =
-            first_by(drawn, quota.count, Ord::cmp).into_iter().map(|drawn| drawn.3).collect();
-        Ok(Selection::of(view, &covariances, quota, candidates, &chosen))
+        let chosen: Vec<usize> = first_by(drawn, quota.count, Ord::cmp)
+            .into_iter()
+            .map(|drawn| drawn.3)
+            .collect();
+        Ok(Selection::of(
+            view,
+            &covariances,
+            quota,
+            candidates,
+            &chosen,
+        ))
     }
 
     /// The losses with those of the selected tokens taken out.
@@ -117,11 +130,16 @@ impl ClipCov {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use super::*;
     use crate::SelectionStats;
 
-    const KEY: SelectionKey = SelectionKey { seed: 7, step: 1, mini_batch: 0 };
+    const KEY: SelectionKey = SelectionKey {
+        seed: 7,
+        step: 1,
+        mini_batch: 0,
+    };
 
     /// Two rows of four; ⟨A⟩ = 0 and ⟨log π⟩ = -2 over the seven trained tokens, so that the
     /// covariances are 2, -1, 0, -1 | 1.5, -1.5, 0 and padding.
@@ -137,52 +155,108 @@ mod tests {
 
     fn selected(config: ClipCov, view: &SelectionView) -> Vec<usize> {
         let selection = config.select(view, &KEY).unwrap();
-        (0..selection.mask.len()).filter(|&i| selection.mask[i] > 0.0).collect()
+        (0..selection.mask.len())
+            .filter(|&i| selection.mask[i] > 0.0)
+            .collect()
     }
 
     #[test]
     fn the_band_is_open_and_padding_stays_out() {
-        let all = ClipCov { fraction: 1.0, cov_low: 0.0, ..ClipCov::default() };
+        let all = ClipCov {
+            fraction: 1.0,
+            cov_low: 0.0,
+            ..ClipCov::default()
+        };
         assert_eq!(selected(all, &view()), [0, 4]);
         // The ends themselves are outside.
-        assert_eq!(selected(ClipCov { cov_low: 1.5, ..all }, &view()), [0]);
-        assert_eq!(selected(ClipCov { cov_high: 2.0, ..all }, &view()), [4]);
+        assert_eq!(
+            selected(
+                ClipCov {
+                    cov_low: 1.5,
+                    ..all
+                },
+                &view()
+            ),
+            [0]
+        );
+        assert_eq!(
+            selected(
+                ClipCov {
+                    cov_high: 2.0,
+                    ..all
+                },
+                &view()
+            ),
+            [4]
+        );
     }
 
     #[test]
     fn tokens_that_ppo_clips_already_are_not_eligible() {
         let old_log_probs = [-1.3, -2.5, -2.0, -2.5, -1.0, -3.0, -2.0, 0.0];
-        let view = SelectionView { old_log_probs: &old_log_probs, ..view() };
-        let config =
-            ClipCov { fraction: 1.0, cov_low: 0.0, clip_high: 0.2, ..ClipCov::default() };
+        let view = SelectionView {
+            old_log_probs: &old_log_probs,
+            ..view()
+        };
+        let config = ClipCov {
+            fraction: 1.0,
+            cov_low: 0.0,
+            clip_high: 0.2,
+            ..ClipCov::default()
+        };
         assert_eq!(selected(config, &view), [4]);
     }
 
     #[test]
     fn one_token_at_least_and_the_statistics_say_so() {
-        let config = ClipCov { cov_low: 0.0, ..ClipCov::default() };
+        let config = ClipCov {
+            cov_low: 0.0,
+            ..ClipCov::default()
+        };
         let stats = config.select(&view(), &KEY).unwrap().stats;
         assert_eq!((stats.tokens, stats.candidates, stats.count), (7, 2, 1));
         assert!(stats.from_minimum_of_one);
         assert!((stats.fraction - 1.0 / 7.0).abs() < 1e-15);
 
-        let quota_of_one = ClipCov { fraction: 0.2, ..config };
-        assert!(!quota_of_one.select(&view(), &KEY).unwrap().stats.from_minimum_of_one);
+        let quota_of_one = ClipCov {
+            fraction: 0.2,
+            ..config
+        };
+        assert!(
+            !quota_of_one
+                .select(&view(), &KEY)
+                .unwrap()
+                .stats
+                .from_minimum_of_one
+        );
     }
 
     #[test]
     fn an_empty_band_or_batch_selects_nothing() {
-        let config = ClipCov { cov_low: 50.0, cov_high: 60.0, ..ClipCov::default() };
+        let config = ClipCov {
+            cov_low: 50.0,
+            cov_high: 60.0,
+            ..ClipCov::default()
+        };
         let stats = config.select(&view(), &KEY).unwrap().stats;
         assert_eq!((stats.count, stats.from_minimum_of_one), (0, false));
         assert_eq!(stats.mean_covariance, None);
-        let empty = SelectionView { mask: &[0.0; 8], ..view() };
-        assert_eq!(config.select(&empty, &KEY).unwrap().stats, SelectionStats::default());
+        let empty = SelectionView {
+            mask: &[0.0; 8],
+            ..view()
+        };
+        assert_eq!(
+            config.select(&empty, &KEY).unwrap().stats,
+            SelectionStats::default()
+        );
     }
 
     #[test]
     fn every_candidate_has_an_equal_chance() {
-        let config = ClipCov { cov_low: 0.0, ..ClipCov::default() };
+        let config = ClipCov {
+            cov_low: 0.0,
+            ..ClipCov::default()
+        };
         let first = (0..2000)
             .filter(|&step| {
                 let key = SelectionKey { step, ..KEY };

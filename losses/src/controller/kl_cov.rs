@@ -5,13 +5,9 @@ use entropy::token_covariances;
 use serde::{Deserialize, Serialize};
 
 use super::selection::{Quota, Selection, SelectionScope, SelectionView, first_by};
-use crate::{
-    KlEstimator, LossError,
-    error::check_range,
-    kl::estimate_from_log_ratio,
-};
+use crate::{KlEstimator, LossError, error::check_range, kl::estimate_from_log_ratio};
 
-/// The estimator of the penalty, in Δ = log π - log π_old.
+/// The estimator of the penalty, in `Δ = log π - log π_old`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CovPenalty {
@@ -81,7 +77,12 @@ impl KlCov {
         let requirement = "it must lie in (0, 1]: 2e-3 is 0.2 %";
         check_range("kl_cov.top_fraction", self.top_fraction, requirement, share)?;
         let finite = |v: f64| v.is_finite() && v >= 0.0;
-        check_range("kl_cov.kl_coef", self.kl_coef, "it must be finite and at least 0", finite)
+        check_range(
+            "kl_cov.kl_coef",
+            self.kl_coef,
+            "it must be finite and at least 0",
+            finite,
+        )
     }
 
     /// Why this configuration does nothing beyond its unclipped loss, if so.
@@ -112,7 +113,13 @@ impl KlCov {
                 .total_cmp(&covariances[i])
                 .then_with(|| view.identity(i).cmp(&view.identity(j)))
         });
-        Ok(Selection::of(view, &covariances, quota, quota.tokens, &chosen))
+        Ok(Selection::of(
+            view,
+            &covariances,
+            quota,
+            quota.tokens,
+            &chosen,
+        ))
     }
 
     /// `β·k(Δ)` for the selected tokens, 0 for the others.
@@ -142,8 +149,15 @@ mod tests {
     }
 
     fn selected(top_fraction: f64, view: &SelectionView) -> Vec<usize> {
-        let selection = KlCov { top_fraction, ..KlCov::default() }.select(view).unwrap();
-        (0..selection.mask.len()).filter(|&i| selection.mask[i] > 0.0).collect()
+        let selection = KlCov {
+            top_fraction,
+            ..KlCov::default()
+        }
+        .select(view)
+        .unwrap();
+        (0..selection.mask.len())
+            .filter(|&i| selection.mask[i] > 0.0)
+            .collect()
     }
 
     #[test]
@@ -156,27 +170,47 @@ mod tests {
 
     #[test]
     fn statistics_describe_the_choice() {
-        let config = KlCov { top_fraction: 0.43, ..KlCov::default() };
+        let config = KlCov {
+            top_fraction: 0.43,
+            ..KlCov::default()
+        };
         let stats = config.select(&view()).unwrap().stats;
         assert_eq!((stats.tokens, stats.candidates, stats.count), (7, 7, 3));
         // Covariances 2, 2 and 0.
         assert!((stats.mean_covariance.unwrap() - 4.0 / 3.0).abs() < 1e-6);
         assert!(!stats.from_minimum_of_one);
-        assert!(KlCov::default().select(&view()).unwrap().stats.from_minimum_of_one);
+        assert!(
+            KlCov::default()
+                .select(&view())
+                .unwrap()
+                .stats
+                .from_minimum_of_one
+        );
     }
 
     #[test]
     fn a_batch_without_a_trained_token_selects_nothing() {
-        let empty = SelectionView { mask: &[0.0; 8], ..view() };
+        let empty = SelectionView {
+            mask: &[0.0; 8],
+            ..view()
+        };
         assert_eq!(KlCov::default().select(&empty).unwrap().stats.count, 0);
     }
 
     #[test]
     fn one_update_per_rollout_is_reported_as_inert() {
         let config = KlCov::default();
-        assert!(config.inertness(1).unwrap().contains("one update per rollout"));
+        assert!(
+            config
+                .inertness(1)
+                .unwrap()
+                .contains("one update per rollout")
+        );
         assert_eq!(config.inertness(2), None);
-        let off = KlCov { kl_coef: 0.0, ..config };
+        let off = KlCov {
+            kl_coef: 0.0,
+            ..config
+        };
         assert!(off.inertness(8).unwrap().contains("kl_coef = 0"));
     }
 }

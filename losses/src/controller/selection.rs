@@ -13,7 +13,7 @@ use crate::LossError;
 
 /// Keeps these draws apart from any other use of the same seeds: "select" in ASCII.
 const SELECTION_STREAM: u64 = 0x7365_6c65_6374;
-/// ChaCha words in one u64 draw.
+/// Words of the keystream in one u64 draw.
 const WORDS_PER_DRAW: u128 = 2;
 
 /// The tokens among which a controller selects.
@@ -52,7 +52,11 @@ impl SelectionView<'_> {
 
     /// Indices of the trained tokens, ascending.
     pub(super) fn trained(&self) -> impl Iterator<Item = usize> {
-        self.mask.iter().enumerate().filter(|&(_, &m)| m > 0.0).map(|(index, _)| index)
+        self.mask
+            .iter()
+            .enumerate()
+            .filter(|&(_, &m)| m > 0.0)
+            .map(|(index, _)| index)
     }
 
     /// `(row key, token)`: what a token is, wherever its row stands.
@@ -67,7 +71,11 @@ impl SelectionView<'_> {
     /// If the lengths differ.
     pub(super) fn check(&self) -> Result<(), LossError> {
         let len = self.mask.len();
-        assert_eq!(len, self.row_keys.len() * self.response_len(), "mask is not whole rows");
+        assert_eq!(
+            len,
+            self.row_keys.len() * self.response_len(),
+            "mask is not whole rows"
+        );
         let quantities = [
             ("the log-probability", self.log_probs),
             ("the old log-probability", self.old_log_probs),
@@ -77,7 +85,12 @@ impl SelectionView<'_> {
             assert_eq!(values.len(), len, "{quantity} and mask differ in length");
             if let Some(index) = self.trained().find(|&index| !values[index].is_finite()) {
                 let (row, token) = (index / self.response_len(), index % self.response_len());
-                return Err(LossError::NonFiniteToken { quantity, row, token, value: values[index] });
+                return Err(LossError::NonFiniteToken {
+                    quantity,
+                    row,
+                    token,
+                    value: values[index],
+                });
             }
         }
         Ok(())
@@ -147,7 +160,10 @@ impl Selection {
     /// If the mask is not `rows` whole rows.
     pub fn to_tensor(&self, rows: usize, device: &Device) -> Tensor<2> {
         let response_len = self.mask.len() / rows.max(1);
-        Tensor::from_data(TensorData::new(self.mask.clone(), [rows, response_len]), device)
+        Tensor::from_data(
+            TensorData::new(self.mask.clone(), [rows, response_len]),
+            device,
+        )
     }
 
     pub(super) fn of(
@@ -187,7 +203,11 @@ impl Quota {
     pub(super) fn of(view: &SelectionView, fraction: f64) -> Self {
         let tokens = view.trained().count();
         let share = (tokens as f64 * fraction) as usize;
-        Self { tokens, count: share.max(1), is_minimum: share == 0 }
+        Self {
+            tokens,
+            count: share.max(1),
+            is_minimum: share == 0,
+        }
     }
 }
 
@@ -208,7 +228,11 @@ pub(super) fn first_by<T>(
 mod tests {
     use super::*;
 
-    const KEY: SelectionKey = SelectionKey { seed: 1, step: 2, mini_batch: 3 };
+    const KEY: SelectionKey = SelectionKey {
+        seed: 1,
+        step: 2,
+        mini_batch: 3,
+    };
 
     #[test]
     fn draws_depend_on_every_part_of_the_key() {
@@ -217,7 +241,11 @@ mod tests {
         let others = [
             SelectionKey { seed: 9, ..KEY }.draw(4, 5),
             SelectionKey { step: 9, ..KEY }.draw(4, 5),
-            SelectionKey { mini_batch: 9, ..KEY }.draw(4, 5),
+            SelectionKey {
+                mini_batch: 9,
+                ..KEY
+            }
+            .draw(4, 5),
             KEY.draw(9, 5),
             KEY.draw(4, 9),
         ];
@@ -247,7 +275,13 @@ mod tests {
             row_keys: &[0, 1],
         };
         let error = view.check().unwrap_err();
-        let LossError::NonFiniteToken { quantity, row, token, .. } = error else {
+        let LossError::NonFiniteToken {
+            quantity,
+            row,
+            token,
+            ..
+        } = error
+        else {
             panic!("{error}")
         };
         assert_eq!((quantity, row, token), ("the log-probability", 1, 1));

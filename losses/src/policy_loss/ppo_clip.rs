@@ -34,7 +34,11 @@ pub struct PpoClip {
 
 impl Default for PpoClip {
     fn default() -> Self {
-        Self { clip_low: 0.2, clip_high: 0.2, dual_clip: None }
+        Self {
+            clip_low: 0.2,
+            clip_high: 0.2,
+            dual_clip: None,
+        }
     }
 }
 
@@ -76,7 +80,10 @@ impl PpoClip {
             of_losses = of_losses.clamp_max(c.ln() as f32);
         }
         let bounded = of_losses.mask_where(gain, log_ratio.clamp_max(highest));
-        PerToken { loss: -(bounded.exp() * advantages), clipped: Some(clipped) }
+        PerToken {
+            loss: -(bounded.exp() * advantages),
+            clipped: Some(clipped),
+        }
     }
 
     /// Whether the clip removes a token's gradient: the host's form of [`Self::per_token`]'s
@@ -89,8 +96,7 @@ impl PpoClip {
 
     fn clipped(&self, log_ratio: Tensor<2>, advantages: Tensor<2>) -> Tensor<2> {
         let (lowest, highest) = self.bounds();
-        let (log_ratio, advantages) =
-            (log_ratio.without_autodiff(), advantages.without_autodiff());
+        let (log_ratio, advantages) = (log_ratio.without_autodiff(), advantages.without_autodiff());
         let above = log_ratio.clone().greater_elem(highest).float()
             * advantages.clone().greater_elem(0.0).float();
         match lowest {
@@ -109,6 +115,7 @@ impl PpoClip {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "the values are exact in f32")]
 mod tests {
     use burn::tensor::Device;
 
@@ -125,7 +132,11 @@ mod tests {
         let output = clip.per_token(log_ratio.clone(), Tensor::from_data([[advantage]], &device));
         let gradients = output.loss.clone().sum().backward();
         let gradient = log_ratio.grad(&gradients).unwrap().into_scalar();
-        (output.loss.into_scalar(), gradient, output.clipped.unwrap().into_scalar())
+        (
+            output.loss.into_scalar(),
+            gradient,
+            output.clipped.unwrap().into_scalar(),
+        )
     }
 
     #[track_caller]
@@ -139,7 +150,11 @@ mod tests {
 
     #[test]
     fn values_worked_by_hand() {
-        let clip = PpoClip { clip_low: 0.2, clip_high: 0.28, dual_clip: None };
+        let clip = PpoClip {
+            clip_low: 0.2,
+            clip_high: 0.28,
+            dual_clip: None,
+        };
         // Inside: l = -A·r and its gradient by Δ is the same.
         assert_token(token(&clip, 1.1, 2.0), (-2.2, -2.2, 0.0));
         assert_token(token(&clip, 0.9, -2.0), (1.8, 1.8, 0.0));
@@ -155,7 +170,10 @@ mod tests {
 
     #[test]
     fn the_dual_clip_bounds_losses_and_is_not_counted() {
-        let clip = PpoClip { dual_clip: Some(3.0), ..PpoClip::default() };
+        let clip = PpoClip {
+            dual_clip: Some(3.0),
+            ..PpoClip::default()
+        };
         assert_token(token(&clip, 5.0, -2.0), (6.0, 0.0, 0.0));
         assert_token(token(&clip, 2.9, -1.0), (2.9, 2.9, 0.0));
         assert_token(token(&clip, 5.0, 2.0), (-2.4, 0.0, 1.0));
@@ -163,7 +181,11 @@ mod tests {
 
     #[test]
     fn a_low_clip_of_one_never_clips_from_below() {
-        let clip = PpoClip { clip_low: 1.0, clip_high: 1.0, dual_clip: None };
+        let clip = PpoClip {
+            clip_low: 1.0,
+            clip_high: 1.0,
+            dual_clip: None,
+        };
         assert_token(token(&clip, 1e-3, -1.0), (1e-3, 1e-3, 0.0));
         assert_token(token(&clip, 2.5, 1.0), (-2.0, 0.0, 1.0));
     }
@@ -176,12 +198,20 @@ mod tests {
 
     #[test]
     fn the_host_agrees_with_the_device_on_what_is_clipped() {
-        let clip = PpoClip { clip_low: 0.2, clip_high: 0.28, dual_clip: Some(3.0) };
+        let clip = PpoClip {
+            clip_low: 0.2,
+            clip_high: 0.28,
+            dual_clip: Some(3.0),
+        };
         let edge = 1.28_f64.ln() as f32;
         for log_ratio in [edge, edge.next_up(), edge.next_down(), 0.0, -0.3, -0.1, 2.0] {
             for advantage in [1.0, -1.0, 0.0] {
                 let device = at(&clip, log_ratio, advantage).2 > 0.5;
-                assert_eq!(clip.clips(log_ratio, advantage), device, "{log_ratio} {advantage}");
+                assert_eq!(
+                    clip.clips(log_ratio, advantage),
+                    device,
+                    "{log_ratio} {advantage}"
+                );
             }
         }
     }

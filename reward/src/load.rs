@@ -1,0 +1,442 @@
+//! Problems from JSON lines.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::{ExtractionRule, Problem, RewardError, extract_by_rule};
+
+/// The longest line that [`load_problems`] reads: 16 MiB.
+pub const DEFAULT_MAX_LINE_BYTES: usize = 16 << 20;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const PROMPT_FIELDS: [&str; 3] = ["problem", "question", "prompt"];
+const ID_FIELDS: [&str; 3] = ["id", "unique_id", "idx"];
+const SOURCE_FIELDS: [&str; 2] = ["source", "data_source"];
+
+/// Reads problems from JSON lines, in the file's order.
+///
+/// The prompt is `problem`, `question` or `prompt`. The answer is `answer` (text, number, boolean,
+/// or a list of them; where it is a text with a `#### 72` line, as in GSM8K, what follows the
+/// hashes without commas), else `final_answer`, else the last box in `solution`. `id` defaults to
+/// the line's number, `source` to the file's stem. Blank lines and a byte order mark are skipped.
+///
+/// # Errors
+/// If the file cannot be read, holds no problem, or a line is too long, broken, or lacks a prompt
+/// or an answer; with the line's number, from 1.
+pub fn load_problems(path: impl AsRef<Path>) -> Result<Vec<Problem>, RewardError> {
+    load_problems_capped(path, DEFAULT_MAX_LINE_BYTES)
+}
+
+/// As [`load_problems`], with a cap on the length of a line in bytes.
+///
+/// # Errors
+/// As [`load_problems`].
+pub fn load_problems_capped(
+    path: impl AsRef<Path>,
+    max_line_bytes: usize,
+) -> Result<Vec<Problem>, RewardError> {
+    let path = path.as_ref();
+    let file = File::open(path).map_err(|source| RewardError::Open {
+        path: path.into(),
+        source,
+    })?;
+    let mut reader = BufReader::new(file);
+    let mut problems = Vec::new();
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        let position = Position { path, line };
+        if !read_line(&mut reader, &mut bytes, max_line_bytes, position)? {
+            break;
+        }
+        if let Some(object) = parse_line(&bytes, position)? {
+            problems.push(read_problem(&object, position)?);
+        }
+    }
+    if problems.is_empty() {
+        return Err(RewardError::Empty { path: path.into() });
+    }
+    Ok(problems)
+}
+
+/// Where a line stands, for errors.
+#[derive(Clone, Copy)]
+struct Position<'a> {
+    path: &'a Path,
+    line: usize,
+}
+
+impl Position<'_> {
+    fn wrong_type(self, field: &'static str, expected: &'static str) -> RewardError {
+        RewardError::WrongType {
+            path: self.path.into(),
+            line: self.line,
+            field,
+            expected,
+        }
+    }
+}
+
+/// Reads the next line into `bytes`; false at the end of the file.
+fn read_line(
+    reader: &mut impl BufRead,
+    bytes: &mut Vec<u8>,
+    max_line_bytes: usize,
+    Position { path, line }: Position<'_>,
+) -> Result<bool, RewardError> {
+    bytes.clear();
+    // One byte more than the cap (and the line feed) tells a line that is too long.
+    let mut limited = reader.take(max_line_bytes as u64 + 1);
+    let count = limited
+        .read_until(b'\n', bytes)
+        .map_err(|source| RewardError::Read {
+            path: path.into(),
+            line,
+            source,
+        })?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.len() > max_line_bytes {
+        let limit_bytes = max_line_bytes;
+        return Err(RewardError::LineTooLong {
+            path: path.into(),
+            line,
+            limit_bytes,
+        });
+    }
+    Ok(count > 0)
+}
+
+/// The line's object; `None` where the line is blank.
+fn parse_line(
+    bytes: &[u8],
+    Position { path, line }: Position<'_>,
+) -> Result<Option<Map<String, Value>>, RewardError> {
+    let bytes = match bytes.strip_prefix(BYTE_ORDER_MARK) {
+        Some(rest) if line == 1 => rest,
+        _ => bytes,
+    };
+    let text = str::from_utf8(bytes).map_err(|source| RewardError::InvalidUtf8 {
+        path: path.into(),
+        line,
+        source,
+    })?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(Some(object)),
+        Ok(_) => Err(RewardError::NotAnObject {
+            path: path.into(),
+            line,
+        }),
+        Err(source) => {
+            let column = source.column();
+            Err(RewardError::InvalidJson {
+                path: path.into(),
+                line,
+                column,
+                source,
+            })
+        }
+    }
+}
+
+fn read_problem(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<Problem, RewardError> {
+    let text = |value: &Value| scalar_text(value).filter(|text| !text.trim().is_empty());
+    let stem = || {
+        position
+            .path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    Ok(Problem {
+        id: ID_FIELDS
+            .iter()
+            .find_map(|field| object.get(*field).and_then(text))
+            .unwrap_or_else(|| position.line.to_string()),
+        prompt: read_prompt(object, position)?,
+        answer: read_answer(object, position)?,
+        source: SOURCE_FIELDS
+            .iter()
+            .find_map(|field| object.get(*field).and_then(text))
+            .unwrap_or_else(stem),
+        numbers: read_numbers(object, position)?,
+        solution: object
+            .get("solution")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+    })
+}
+
+fn read_prompt(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+    for field in PROMPT_FIELDS {
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.trim().is_empty() => {}
+            Some(Value::String(text)) => return Ok(text.clone()),
+            Some(_) => return Err(position.wrong_type(field, "a string")),
+        }
+    }
+    Err(RewardError::MissingPrompt {
+        path: position.path.into(),
+        line: position.line,
+    })
+}
+
+fn read_answer(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+    for field in ["answer", "final_answer"] {
+        let text = match object.get(field) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(items)) => list_text(items),
+            Some(value) => scalar_text(value),
+        };
+        let expected = "a string, a number, a boolean or a list of them";
+        let text = text.ok_or_else(|| position.wrong_type(field, expected))?;
+        if !text.trim().is_empty() {
+            return Ok(without_steps(&text));
+        }
+    }
+    boxed_in_solution(object).ok_or_else(|| RewardError::MissingAnswer {
+        path: position.path.into(),
+        line: position.line,
+    })
+}
+
+/// GSM8K's answers are whole solutions that end in `#### 72`.
+fn without_steps(text: &str) -> String {
+    match extract_by_rule(ExtractionRule::Hashes, text) {
+        Some(found) => found.text.replace(',', ""),
+        None => text.trim().to_owned(),
+    }
+}
+
+fn boxed_in_solution(object: &Map<String, Value>) -> Option<String> {
+    let solution = object.get("solution")?.as_str()?;
+    let found = extract_by_rule(ExtractionRule::Boxed, solution)?;
+    (!found.text.is_empty()).then(|| found.text.to_owned())
+}
+
+fn read_numbers(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<Option<Vec<i64>>, RewardError> {
+    let value = match object.get("numbers") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value,
+    };
+    let numbers: Option<Vec<i64>> = value
+        .as_array()
+        .and_then(|items| items.iter().map(Value::as_i64).collect());
+    let expected = "a list of integers";
+    numbers
+        .map(Some)
+        .ok_or_else(|| position.wrong_type("numbers", expected))
+}
+
+fn list_text(items: &[Value]) -> Option<String> {
+    let texts: Option<Vec<String>> = items.iter().map(scalar_text).collect();
+    Some(texts?.join(", "))
+}
+
+fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(number) => Some(number_text(number)),
+        _ => None,
+    }
+}
+
+/// Whole floats are written as integers: 70.0 is "70".
+fn number_text(number: &serde_json::Number) -> String {
+    /// Up to here every whole f64 is the integer that was written.
+    const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < LARGEST_EXACT => {
+            (float as i64).to_string()
+        }
+        _ => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_with(contents: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::Builder::new()
+            .suffix(".jsonl")
+            .tempfile()
+            .unwrap();
+        file.write_all(contents).unwrap();
+        file
+    }
+
+    fn load(contents: &[u8]) -> Result<Vec<Problem>, RewardError> {
+        load_problems(file_with(contents).path())
+    }
+
+    fn answer(line: &str) -> String {
+        load(line.as_bytes()).unwrap().remove(0).answer
+    }
+
+    #[test]
+    fn reads_the_shapes_of_the_public_sets() {
+        assert_eq!(
+            answer(r#"{"id": "0", "question": "q", "answer": 70.0}"#),
+            "70"
+        );
+        assert_eq!(
+            answer(r#"{"id": 60, "problem": "p", "question": "q", "answer": "204"}"#),
+            "204"
+        );
+        assert_eq!(
+            answer(r#"{"question": "q", "answer": "a\nb\n#### 1,072"}"#),
+            "1072"
+        );
+        assert_eq!(
+            answer(r#"{"question": "q", "final_answer": ["2"], "answer": null}"#),
+            "2"
+        );
+        assert_eq!(
+            answer(r#"{"question": "q", "final_answer": ["$2$", 3]}"#),
+            "$2$, 3"
+        );
+        assert_eq!(
+            answer(r#"{"problem": "p", "solution": "so $\\boxed{1.6} \\mathrm{cm}$"}"#),
+            "1.6"
+        );
+        assert_eq!(answer(r#"{"prompt": "p", "answer": true}"#), "true");
+        assert_eq!(answer(r#"{"prompt": "p", "answer": -0.25}"#), "-0.25");
+        assert_eq!(answer(r#"{"prompt": "p", "answer": 3}"#), "3");
+    }
+
+    #[test]
+    fn keeps_ids_sources_and_prompts() {
+        let text = "\u{feff}{\"problem\": \"p\", \"question\": \"q\", \"answer\": 1, \
+                    \"unique_id\": \"a/1\", \"data_source\": \"set\"}\r\n\n  \n\
+                    {\"question\": \"q\", \"answer\": 2, \"numbers\": [1, -2]}";
+        let file = file_with(text.as_bytes());
+        let problems = load_problems(file.path()).unwrap();
+        assert_eq!(problems.len(), 2);
+        assert_eq!(
+            (problems[0].id.as_str(), problems[0].source.as_str()),
+            ("a/1", "set")
+        );
+        assert_eq!(problems[0].prompt, "p");
+        assert_eq!(problems[1].id, "4");
+        assert_eq!(
+            problems[1].source,
+            file.path().file_stem().unwrap().to_string_lossy()
+        );
+        assert_eq!(problems[1].numbers, Some(vec![1, -2]));
+    }
+
+    #[test]
+    fn a_problem_written_as_json_is_read_back() {
+        let written = Problem {
+            id: "x-1".into(),
+            prompt: "3 7 -> 21\n".into(),
+            answer: "21".into(),
+            source: "countdown".into(),
+            numbers: Some(vec![3, 7]),
+            solution: Some("3*7".into()),
+        };
+        let line = serde_json::to_string(&written).unwrap();
+        assert_eq!(load(line.as_bytes()).unwrap(), [written]);
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let good = b"{\"prompt\": \"p\", \"answer\": 1}\n\n".as_slice();
+        let after = |bad: &[u8]| load(&[good, bad].concat()).unwrap_err();
+        assert!(matches!(
+            after(b"{\"pro"),
+            RewardError::InvalidJson { line: 3, .. }
+        ));
+        assert!(matches!(
+            after(b"[1]"),
+            RewardError::NotAnObject { line: 3, .. }
+        ));
+        assert!(matches!(
+            after(b"{\"a\": \"\xff\"}"),
+            RewardError::InvalidUtf8 { line: 3, .. }
+        ));
+        assert!(matches!(
+            after(b"{\"answer\": 1}"),
+            RewardError::MissingPrompt { line: 3, .. }
+        ));
+        let no_answer = b"{\"prompt\": \"p\", \"answer\": \" \"}";
+        assert!(matches!(
+            after(no_answer),
+            RewardError::MissingAnswer { line: 3, .. }
+        ));
+        let wrong = b"{\"prompt\": [\"p\"], \"answer\": 1}";
+        assert!(matches!(
+            after(wrong),
+            RewardError::WrongType {
+                line: 3,
+                field: "prompt",
+                ..
+            }
+        ));
+        let wrong = b"{\"prompt\": \"p\", \"answer\": {}}";
+        assert!(matches!(
+            after(wrong),
+            RewardError::WrongType {
+                line: 3,
+                field: "answer",
+                ..
+            }
+        ));
+        let wrong = b"{\"prompt\": \"p\", \"answer\": 1, \"numbers\": [1.5]}";
+        assert!(matches!(
+            after(wrong),
+            RewardError::WrongType {
+                line: 3,
+                field: "numbers",
+                ..
+            }
+        ));
+        let deep = [b"{\"prompt\": ".as_slice(), &b"[".repeat(100_000)].concat();
+        assert!(matches!(
+            after(&deep),
+            RewardError::InvalidJson { line: 3, .. }
+        ));
+        assert!(after(b"{").to_string().contains("line 3"));
+    }
+
+    #[test]
+    fn files_without_problems_and_missing_files_are_errors() {
+        assert!(matches!(load(b""), Err(RewardError::Empty { .. })));
+        assert!(matches!(load(b" \n\n"), Err(RewardError::Empty { .. })));
+        let missing = load_problems("no/such/file.jsonl").unwrap_err();
+        assert!(matches!(&missing, RewardError::Open { .. }));
+        assert!(missing.to_string().contains("no/such/file.jsonl"));
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load_problems(folder.path()).is_err());
+    }
+
+    #[test]
+    fn lines_are_capped() {
+        let line = "{\"prompt\": \"p\", \"answer\": 1}";
+        let file = file_with(format!("{line}\n{line}\n").as_bytes());
+        assert_eq!(
+            load_problems_capped(file.path(), line.len()).unwrap().len(),
+            2
+        );
+        let error = load_problems_capped(file.path(), line.len() - 1).unwrap_err();
+        assert!(matches!(error, RewardError::LineTooLong { line: 1, .. }));
+    }
+}

@@ -1,0 +1,144 @@
+//! The arithmetic task itself.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::style::{Style, Worker, sum_text};
+use super::{ArithmeticConfig, Sign};
+use crate::task::seed::problem_rng;
+use crate::{ExtractionRule, MistakeRate, Problem, Reward, Split, Task, Verifier, VerifierReward};
+
+pub(super) const NAME: &str = "arithmetic";
+
+/// Sums of several integers, for models that read characters.
+///
+/// A response counts where its last line that begins with `####` holds the sum.
+#[derive(Debug, Clone)]
+pub struct ArithmeticTask {
+    config: ArithmeticConfig,
+}
+
+impl ArithmeticTask {
+    pub(super) fn new(config: ArithmeticConfig) -> Self {
+        Self { config }
+    }
+
+    /// Signed operands; the first is positive.
+    fn draw_terms(&self, rng: &mut ChaCha8Rng) -> Vec<i64> {
+        let lowest = 10_i64.pow(self.config.digits - 1);
+        let signs = &self.config.operations;
+        (0..self.config.operands)
+            .map(|position| {
+                let magnitude = rng.random_range(lowest..lowest * 10);
+                let sign = signs[rng.random_range(0..signs.len())];
+                if position > 0 && sign == Sign::Minus {
+                    -magnitude
+                } else {
+                    magnitude
+                }
+            })
+            .collect()
+    }
+
+    fn subtracts(&self) -> bool {
+        self.config.operations.contains(&Sign::Minus)
+    }
+}
+
+impl Task for ArithmeticTask {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn problem(&self, split: Split, seed: u64, index: u64) -> Problem {
+        let mut rng = problem_rng(NAME, split, seed, index);
+        let terms = loop {
+            let terms = self.draw_terms(&mut rng);
+            if Split::of(&canonical(&terms)) == split {
+                break terms;
+            }
+        };
+        Problem {
+            id: format!("{NAME}-{}-{seed}-{index}", split.as_str()),
+            prompt: format!("{}=\n", sum_text(&terms)),
+            answer: terms.iter().sum::<i64>().to_string(),
+            source: NAME.to_owned(),
+            numbers: Some(terms),
+            solution: None,
+        }
+    }
+
+    fn worked_solution(
+        &self,
+        problem: &Problem,
+        rng: &mut ChaCha8Rng,
+        mistakes: MistakeRate,
+    ) -> String {
+        let Some(terms) = problem.numbers.as_deref().filter(|terms| terms.len() > 1) else {
+            return format!("#### {}", problem.answer);
+        };
+        let style = Style::choose(self.config.styles, rng);
+        Worker::new(rng, mistakes).solve(terms, style)
+    }
+
+    fn reward(&self) -> Box<dyn Reward> {
+        let required_rule = Some(ExtractionRule::Hashes);
+        Box::new(VerifierReward {
+            verifier: Verifier {
+                required_rule,
+                ..Verifier::default()
+            },
+        })
+    }
+
+    fn alphabet(&self) -> String {
+        let minus = if self.subtracts() { "-" } else { "" };
+        let plus = "+";
+        format!("\n #{plus}{minus}0123456789=")
+    }
+}
+
+/// The terms in order of size, so that a sum and its rearrangements fall into one split.
+fn canonical(terms: &[i64]) -> String {
+    let mut sorted = terms.to_vec();
+    sorted.sort_unstable();
+    sum_text(&sorted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_compact_sums() {
+        let task = ArithmeticConfig::default().build().unwrap();
+        for index in 0..100 {
+            let problem = task.problem(Split::Train, 1, index);
+            let sum = problem.prompt.strip_suffix("=\n").unwrap();
+            let terms: Vec<i64> = sum.split('+').map(|term| term.parse().unwrap()).collect();
+            assert_eq!(terms.len(), 4);
+            assert!(terms.iter().all(|term| (10..100).contains(term)));
+            assert_eq!(terms.iter().sum::<i64>().to_string(), problem.answer);
+        }
+    }
+
+    #[test]
+    fn the_reward_wants_the_final_line() {
+        let task = ArithmeticConfig::default().build().unwrap();
+        let problem = Problem {
+            answer: "202".into(),
+            ..task.problem(Split::Train, 1, 0)
+        };
+        let reward = task.reward();
+        assert!(reward.score(&problem, "176+26=202\n#### 202").correct);
+        assert!(!reward.score(&problem, "176+26=202").correct);
+        assert!(!reward.score(&problem, "#### 202\n#### 203").correct);
+        assert_eq!(reward.score(&problem, "202").reason, "no_answer");
+    }
+
+    #[test]
+    fn rearranged_sums_are_in_one_split() {
+        assert_eq!(canonical(&[47, -38, 91]), canonical(&[91, 47, -38]));
+        assert_ne!(canonical(&[47, -38, 91]), canonical(&[47, 38, -91]));
+    }
+}

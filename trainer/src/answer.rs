@@ -1,0 +1,103 @@
+//! Problems to scored groups: prompts, generation, decoding and scoring, for training and evaluation alike.
+
+use burn::module::Module;
+use policy::Policy;
+use reward::{Problem, Reward, score_all};
+use rollout::{
+    Engine, EngineOptions, Generator, Progress, Request, Rollout, SampleKey, SamplingParams,
+};
+
+use crate::{Group, PromptFormat, Scored, TrainerError};
+
+/// What answers problems, and what scores the answers.
+pub struct Answerer<'a> {
+    /// The model.
+    pub policy: &'a Policy,
+    /// How problems become prompts.
+    pub format: PromptFormat<'a>,
+    /// What scores responses.
+    pub reward: &'a dyn Reward,
+    /// How responses are sampled.
+    pub params: &'a SamplingParams,
+    /// Sequences decoded together.
+    pub batch_rows: usize,
+}
+
+/// Which random draws a set of answers makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// The training step; 0 outside of training.
+    pub step: u64,
+    /// The first problem's row; the others follow.
+    pub first_row: u64,
+}
+
+impl Answerer<'_> {
+    /// Samples `samples` responses to each problem and scores them, in the problems' order.
+    ///
+    /// # Errors
+    /// A prompt that leaves no room for its response, or a model that fails to generate.
+    pub fn answer(
+        &self,
+        problems: Vec<Problem>,
+        samples: usize,
+        key: AnswerKey,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Group>, TrainerError> {
+        let requests = self.requests(&problems, samples, key)?;
+        let model = self.policy.model.valid();
+        let options = EngineOptions { batch_rows: self.batch_rows, ..Default::default() };
+        let engine = Engine::new(self.policy, &model, options);
+        let rollouts = engine.generate(&requests, self.params, on_progress)?;
+        self.score(problems, rollouts, samples)
+    }
+
+    fn requests(
+        &self,
+        problems: &[Problem],
+        samples: usize,
+        key: AnswerKey,
+    ) -> Result<Vec<Request>, TrainerError> {
+        let mut requests = Vec::with_capacity(problems.len() * samples);
+        for (problem, row) in problems.iter().zip(key.first_row..) {
+            let prompt_ids = self.format.encode(problem)?;
+            self.check(problem, prompt_ids.len())?;
+            requests.extend((0..samples as u64).map(|sample| Request {
+                prompt_ids: prompt_ids.clone(),
+                key: SampleKey { seed: key.seed, step: key.step, row, sample },
+            }));
+        }
+        Ok(requests)
+    }
+
+    fn check(&self, problem: &Problem, prompt_tokens: usize) -> Result<(), TrainerError> {
+        let context_tokens = self.policy.config.max_position_embeddings;
+        let max_new_tokens = self.params.max_new_tokens;
+        if prompt_tokens + max_new_tokens <= context_tokens {
+            return Ok(());
+        }
+        let id = problem.id.clone();
+        Err(TrainerError::PromptTooLong { id, prompt_tokens, max_new_tokens, context_tokens })
+    }
+
+    fn score(
+        &self,
+        problems: Vec<Problem>,
+        rollouts: Vec<Rollout>,
+        samples: usize,
+    ) -> Result<Vec<Group>, TrainerError> {
+        let tokenizer = self.policy.require_tokenizer()?;
+        let decode = |rollout: &Rollout| tokenizer.decode(&rollout.response_ids, true);
+        let texts = rollouts.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        let problem_of = |index: usize| &problems[index / samples];
+        let pairs: Vec<_> =
+            texts.iter().enumerate().map(|(i, text)| (problem_of(i), text.as_str())).collect();
+        let scores = score_all(self.reward, &pairs);
+        let scored = rollouts.into_iter().zip(texts).zip(scores);
+        let mut scored = scored.map(|((rollout, text), score)| Scored { rollout, text, score });
+        let group = |problem| Group { problem, samples: scored.by_ref().take(samples).collect() };
+        Ok(problems.into_iter().map(group).collect())
+    }
+}

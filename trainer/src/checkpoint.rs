@@ -1,0 +1,84 @@
+//! Checkpoints: a Hugging Face folder with the optimizer and the run's state beside it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use policy::SaveDtype;
+
+use crate::{RunState, Trainer, TrainerError};
+
+const OPTIMIZER: &str = "optimizer.bpk";
+const STATE: &str = "trainer_state.json";
+
+impl Trainer {
+    /// Writes a checkpoint: to a folder beside, then renamed, so that none is ever seen half-written.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainerError> {
+        let io = |source| TrainerError::Io { path: path.to_owned(), source };
+        let beside = path.with_extension("tmp");
+        if beside.exists() {
+            fs::remove_dir_all(&beside).map_err(io)?;
+        }
+        fs::create_dir_all(&beside).map_err(io)?;
+        self.policy.save(&beside, SaveDtype::F32)?;
+        let damaged = |message: String| TrainerError::Damaged { path: path.to_owned(), message };
+        self.optimizer
+            .save(beside.join(OPTIMIZER))
+            .map_err(|error| damaged(format!("cannot write the optimizer's state: {error:?}")))?;
+        let state = serde_json::to_vec(&self.state).map_err(|error| damaged(error.to_string()))?;
+        fs::write(beside.join(STATE), state).map_err(io)?;
+        if path.exists() {
+            fs::remove_dir_all(path).map_err(io)?;
+        }
+        fs::rename(&beside, path).map_err(io)
+    }
+
+    /// Takes the optimizer and the run's state from a checkpoint whose policy this trainer was built with.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
+        let file = path.join(STATE);
+        let damaged = |message: String| TrainerError::Damaged { path: path.to_owned(), message };
+        let text = fs::read(&file)
+            .map_err(|source| TrainerError::Io { path: file.clone(), source })?;
+        self.state = serde_json::from_slice::<RunState>(&text)
+            .map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
+        self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
+        Ok(())
+    }
+}
+
+/// The checkpoints of a run, oldest first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list_checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError> {
+    let folder = run.join("checkpoints");
+    let io = |source| TrainerError::Io { path: folder.clone(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes all but the newest `keep` checkpoints; 0 keeps all.
+pub(crate) fn prune(run: &Path, keep: usize) -> Result<(), TrainerError> {
+    let all = list_checkpoints(run)?;
+    let surplus = if keep == 0 { 0 } else { all.len().saturating_sub(keep) };
+    for (_, path) in &all[..surplus] {
+        fs::remove_dir_all(path).map_err(|source| TrainerError::Io { path: path.clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,546 @@
+//! A run's configuration: defaults < TOML file < `key=value` on the command line.
+
+use std::path::{Path, PathBuf};
+
+use config::{Config, File, FileFormat};
+use losses::{AdvantageConfig, LossConfig, ObjectiveConfig};
+use reward::TaskConfig;
+use rollout::SamplingParams;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use crate::{SftConfig, TrainerError};
+
+/// A training run. Its `Default` is the vetted setting for the built-in task and the bundled base.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Steps to run: each is one rollout with all its updates.
+    pub steps: u64,
+    /// The seed that every random choice follows from.
+    pub seed: u64,
+    /// The policy to start from.
+    pub model: ModelSection,
+    /// Problems from files; without a file, `task` makes them.
+    pub data: DataSection,
+    /// The built-in task, used where `data.train` is not set.
+    pub task: TaskConfig,
+    /// Sampling.
+    pub rollout: RolloutSection,
+    /// Rewards to advantages.
+    pub advantage: AdvantageConfig,
+    /// The objective.
+    pub loss: ObjectiveConfig,
+    /// How a rollout is cut into updates.
+    pub update: UpdateSection,
+    /// AdamW.
+    pub optimizer: OptimizerSection,
+    /// Accuracy on held-out problems.
+    pub validation: ValidationSection,
+    /// What is kept of the run.
+    pub checkpoint: CheckpointSection,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 60,
+            seed: 1,
+            model: ModelSection::default(),
+            data: DataSection::default(),
+            task: TaskConfig::default(),
+            rollout: RolloutSection::default(),
+            advantage: AdvantageConfig::default(),
+            loss: ObjectiveConfig::default(),
+            update: UpdateSection::default(),
+            optimizer: OptimizerSection::default(),
+            validation: ValidationSection::default(),
+            checkpoint: CheckpointSection::default(),
+        }
+    }
+}
+
+/// The policy to start from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSection {
+    /// A Hugging Face folder or hub name; empty is the bundled base.
+    pub path: String,
+    /// The type that weights are held and computed in.
+    pub dtype: Dtype,
+}
+
+/// A floating-point type of weights and activations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl From<Dtype> for burn::tensor::DType {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::BF16,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}
+
+/// Problems from JSON-lines files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSection {
+    /// Problems to train on; unset, the built-in task makes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<PathBuf>,
+    /// Problems to validate on; unset, the task's held-out split or, for files, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<PathBuf>,
+    /// How a problem becomes a prompt.
+    pub prompt: PromptStyle,
+    /// Text put after a problem of a file.
+    pub instruction: String,
+    /// Whether a file's problems are reordered, anew for each epoch.
+    pub shuffle: bool,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            train: None,
+            validation: None,
+            prompt: PromptStyle::Auto,
+            instruction: "\nPlease reason step by step, and put your final answer within \\boxed{}."
+                .into(),
+            shuffle: true,
+        }
+    }
+}
+
+/// How a problem becomes a prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptStyle {
+    /// By the model's chat template where it has one, else the bare text.
+    #[default]
+    Auto,
+    /// By the chat template.
+    Chat,
+    /// The bare text.
+    Plain,
+}
+
+/// Sampling of rollouts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolloutSection {
+    /// Problems in a rollout, once filtered.
+    pub prompts_per_step: usize,
+    /// Responses to each problem.
+    pub group_size: usize,
+    /// The longest response, in tokens.
+    pub max_new_tokens: usize,
+    /// Divides the logits when sampling, and in the trainer's log-probabilities.
+    pub temperature: f64,
+    /// Keeps the k most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the fewest tokens whose probabilities sum to this.
+    pub top_p: f64,
+    /// Drops tokens less probable than this share of the most probable one.
+    pub min_p: f64,
+    /// Texts that end a response.
+    pub stop_strings: Vec<String>,
+    /// Sequences decoded together. Speed alone depends on it.
+    pub batch_rows: usize,
+    /// Whether groups whose scores are all equal are dropped and sampled anew.
+    pub filter_groups: bool,
+    /// The most times that a step samples to fill its groups; then it trains on what it has.
+    pub max_sampling_rounds: usize,
+}
+
+impl Default for RolloutSection {
+    fn default() -> Self {
+        Self {
+            prompts_per_step: 32,
+            group_size: 8,
+            max_new_tokens: 64,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            stop_strings: Vec::new(),
+            batch_rows: 256,
+            filter_groups: true,
+            max_sampling_rounds: 3,
+        }
+    }
+}
+
+/// How a rollout is cut into optimizer updates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpdateSection {
+    /// Problems (whole groups) in a mini-batch: one optimizer update each.
+    pub mini_batch_prompts: usize,
+    /// Tokens, padding included, that go through the model at once. Memory alone depends on it.
+    pub max_tokens: usize,
+    /// Times that a rollout is gone through.
+    pub epochs: usize,
+}
+
+impl Default for UpdateSection {
+    fn default() -> Self {
+        Self { mini_batch_prompts: 4, max_tokens: 4096, epochs: 1 }
+    }
+}
+
+/// AdamW (arXiv 1711.05101).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// The rate, constant over the run.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta_1: f64,
+    /// Decay of the second moment.
+    pub beta_2: f64,
+    /// ε of the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The largest norm of a whole gradient; 0 leaves it as it is.
+    pub max_grad_norm: f64,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-4,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+/// Accuracy on held-out problems.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidationSection {
+    /// Steps between validations; 0 for the first and the last alone.
+    pub every: u64,
+    /// Problems, the first of the set; 0 for all of a file, none of a task.
+    pub problems: usize,
+    /// Temperature; 0 is greedy.
+    pub temperature: f64,
+}
+
+impl Default for ValidationSection {
+    fn default() -> Self {
+        Self { every: 10, problems: 256, temperature: 0.0 }
+    }
+}
+
+/// What is kept of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSection {
+    /// Steps between checkpoints; 0 for the last alone.
+    pub every: u64,
+    /// How many of the newest are kept; 0 keeps all.
+    pub keep: usize,
+    /// Whether each step's rollouts are written to `rollouts/`.
+    pub rollouts: bool,
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        Self { every: 20, keep: 2, rollouts: true }
+    }
+}
+
+impl TrainConfig {
+    /// Reads a file, if one is given, and applies `key=value` overrides.
+    ///
+    /// # Errors
+    /// An unreadable file, invalid TOML, an unknown key (with the nearest known one), a value of the
+    /// wrong type or out of range.
+    pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, TrainerError> {
+        let config: Self = load_layers(file, overrides, &known_keys()?)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first value out of range.
+    pub fn validate(&self) -> Result<(), TrainerError> {
+        let at_least_one = [
+            ("rollout.prompts_per_step", self.rollout.prompts_per_step),
+            ("rollout.group_size", self.rollout.group_size),
+            ("rollout.batch_rows", self.rollout.batch_rows),
+            ("rollout.max_sampling_rounds", self.rollout.max_sampling_rounds),
+            ("update.mini_batch_prompts", self.update.mini_batch_prompts),
+            ("update.max_tokens", self.update.max_tokens),
+            ("update.epochs", self.update.epochs),
+        ];
+        for (key, value) in at_least_one {
+            check(key, value >= 1, "at least 1", value)?;
+        }
+        self.sampling().validate()?;
+        check("rollout.temperature", self.rollout.temperature > 0.0, "above 0", self.rollout.temperature)?;
+        let warm = self.validation.temperature;
+        check("validation.temperature", (0.0..=100.0).contains(&warm), "in 0..=100", warm)?;
+        self.optimizer.validate()?;
+        self.advantage.validate()?;
+        self.loss.validate()?;
+        self.task.validate()?;
+        Ok(())
+    }
+
+    /// The sampling parameters of rollouts, without the model's own end tokens.
+    pub fn sampling(&self) -> SamplingParams {
+        SamplingParams {
+            temperature: self.rollout.temperature,
+            top_k: self.rollout.top_k,
+            top_p: self.rollout.top_p,
+            min_p: self.rollout.min_p,
+            max_new_tokens: self.rollout.max_new_tokens,
+            stop_token_ids: Vec::new(),
+            stop_strings: self.rollout.stop_strings.clone(),
+            ignore_stops: false,
+        }
+    }
+
+    /// Optimizer updates that a full rollout makes.
+    pub fn updates_per_rollout(&self) -> usize {
+        self.rollout.prompts_per_step.div_ceil(self.update.mini_batch_prompts) * self.update.epochs
+    }
+
+    /// The resolved configuration as TOML, which [`TrainConfig::load`] reads back.
+    ///
+    /// # Errors
+    /// None in practice; the serializer's, if it finds a value that TOML cannot hold.
+    pub fn to_toml(&self) -> Result<String, TrainerError> {
+        toml::to_string(self).map_err(|error| TrainerError::Config { message: error.to_string() })
+    }
+}
+
+impl OptimizerSection {
+    pub(crate) fn validate(&self) -> Result<(), TrainerError> {
+        let rate = self.learning_rate;
+        check("optimizer.learning_rate", (0.0..=1.0).contains(&rate), "in 0..=1", rate)?;
+        for (key, beta) in [("optimizer.beta_1", self.beta_1), ("optimizer.beta_2", self.beta_2)] {
+            check(key, (0.0..1.0).contains(&beta), "in [0, 1)", beta)?;
+        }
+        let epsilon = self.epsilon;
+        check("optimizer.epsilon", epsilon > 0.0 && epsilon <= 1.0, "in (0, 1]", epsilon)?;
+        let decay = self.weight_decay;
+        check("optimizer.weight_decay", (0.0..=10.0).contains(&decay), "in 0..=10", decay)?;
+        let norm = self.max_grad_norm;
+        check("optimizer.max_grad_norm", norm >= 0.0 && norm.is_finite(), "0 or more", norm)
+    }
+}
+
+pub(crate) fn check(
+    key: &str,
+    is_valid: bool,
+    expected: &str,
+    found: impl std::fmt::Display,
+) -> Result<(), TrainerError> {
+    if is_valid {
+        return Ok(());
+    }
+    Err(TrainerError::Config { message: format!("{key} must be {expected}, not {found}") })
+}
+
+/// Merges a file and overrides into one typed configuration; serde's defaults fill the rest.
+///
+/// Defaults are no layer of their own: a tagged table such as `loss` takes the keys of its `type` alone,
+/// and those of the default type would be unknown to another.
+pub(crate) fn load_layers<T: DeserializeOwned>(
+    file: Option<&Path>,
+    overrides: &[String],
+    known: &[String],
+) -> Result<T, TrainerError> {
+    let mut builder = Config::builder();
+    if let Some(path) = file {
+        let table = read_table(path)?;
+        check_keys(&table, known, &path.display().to_string())?;
+        let kept = without_replaced_types(table, overrides);
+        builder = builder.add_source(File::from_str(&kept.to_string(), FileFormat::Toml));
+    }
+    for item in overrides {
+        let (key, value) = parse_override(item)?;
+        check_key(&key, known, "the command line")?;
+        builder = builder.set_override(&key, value).map_err(|e| config_error(&e))?;
+    }
+    let merged = builder.build().map_err(|e| config_error(&e))?;
+    merged.try_deserialize().map_err(|error| config_error(&error))
+}
+
+fn config_error(error: &impl std::fmt::Display) -> TrainerError {
+    TrainerError::Config { message: error.to_string() }
+}
+
+fn read_table(path: &Path) -> Result<Table, TrainerError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| TrainerError::Io { path: path.to_owned(), source })?;
+    text.parse::<Table>().map_err(|error| TrainerError::Config {
+        message: format!("{}: {}", path.display(), error.to_string().trim_end().replace('\n', " ")),
+    })
+}
+
+/// `key=value`, the value read as TOML and, where it is none, as a bare string.
+fn parse_override(item: &str) -> Result<(String, config::Value), TrainerError> {
+    let (key, text) = item.split_once('=').ok_or_else(|| TrainerError::Config {
+        message: format!("'{item}' is not of the form key=value"),
+    })?;
+    let parsed = format!("value = {text}").parse::<Table>().ok();
+    let value = parsed.and_then(|mut table| table.remove("value"));
+    let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
+    let origin = "the command line".to_owned();
+    let kind = into_kind(value);
+    Ok((key.trim().to_owned(), config::Value::new(Some(&origin), kind)))
+}
+
+fn into_kind(value: Value) -> config::ValueKind {
+    let wrap = |value| config::Value::new(None, into_kind(value));
+    match value {
+        Value::String(text) => text.into(),
+        Value::Integer(number) => number.into(),
+        Value::Float(number) => number.into(),
+        Value::Boolean(flag) => flag.into(),
+        Value::Datetime(time) => time.to_string().into(),
+        Value::Array(items) => {
+            config::ValueKind::Array(items.into_iter().map(wrap).collect())
+        }
+        Value::Table(table) => config::ValueKind::Table(
+            table.into_iter().map(|(key, value)| (key, wrap(value))).collect(),
+        ),
+    }
+}
+
+/// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
+fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
+    for item in overrides {
+        let Some((key, text)) = item.split_once('=') else { continue };
+        let Some((section, "type" | "name")) = key.rsplit_once('.') else { continue };
+        let Some(Value::Table(fields)) = table.get_mut(section) else { continue };
+        let tag = key.rsplit_once('.').map_or("type", |(_, tag)| tag);
+        let old = fields.get(tag).and_then(Value::as_str);
+        if old.is_some_and(|old| old != text.trim_matches('"')) {
+            fields.retain(|key, _| key == "aggregation");
+        }
+    }
+    table
+}
+
+/// Every dotted key that a run's configuration may hold, of all types of its tagged tables.
+fn known_keys() -> Result<Vec<String>, TrainerError> {
+    let mut keys = Vec::new();
+    let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
+        let table = text.parse::<Table>().map_err(|error| config_error(&error))?;
+        collect_keys(&table, prefix, &mut keys);
+        Ok(())
+    };
+    let text = |value: Result<String, toml::ser::Error>| value.map_err(|e| config_error(&e));
+    add("", text(toml::to_string(&TrainConfig::default()))?)?;
+    for loss in LOSSES {
+        add("loss.", default_of::<LossConfig>("type", loss)?)?;
+    }
+    for advantage in ADVANTAGES {
+        add("advantage.", default_of::<AdvantageConfig>("type", advantage)?)?;
+    }
+    add_tasks(&mut add)?;
+    keys.extend(OPTIONAL_KEYS.map(str::to_owned));
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The types of the tagged tables, whose defaults show the keys of each.
+const LOSSES: [&str; 3] = ["ppo_clip", "clip_cov", "kl_cov"];
+const ADVANTAGES: [&str; 3] = ["grpo", "dr_grpo", "rloo"];
+const TASKS: [&str; 2] = ["arithmetic", "countdown"];
+
+fn add_tasks(
+    add: &mut dyn FnMut(&str, String) -> Result<(), TrainerError>,
+) -> Result<(), TrainerError> {
+    TASKS.iter().try_for_each(|task| add("task.", default_of::<TaskConfig>("name", task)?))
+}
+
+/// A tagged table's default for one tag, as TOML.
+fn default_of<T: DeserializeOwned + Serialize>(
+    tag: &str,
+    value: &str,
+) -> Result<String, TrainerError> {
+    let table = toml::from_str::<T>(&format!("{tag} = \"{value}\""));
+    let table = table.map_err(|error| config_error(&error))?;
+    toml::to_string(&table).map_err(|error| config_error(&error))
+}
+
+/// The keys of a supervised run's configuration.
+pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
+    let mut keys: Vec<String> = ["data.train", "data.validation"].map(str::to_owned).into();
+    let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
+        collect_keys(&text.parse().map_err(|error| config_error(&error))?, prefix, &mut keys);
+        Ok(())
+    };
+    add("", toml::to_string(&SftConfig::default()).map_err(|error| config_error(&error))?)?;
+    add_tasks(&mut add)?;
+    Ok(keys)
+}
+
+/// Keys whose default is to be absent, so that no serialized default shows them.
+const OPTIONAL_KEYS: [&str; 11] = [
+    "data.train",
+    "data.validation",
+    "loss.dual_clip",
+    "loss.constant_length_tokens",
+    "loss.reference_kl",
+    "loss.reference_kl.coef",
+    "loss.reference_kl.estimator",
+    "loss.reference_kl.clamp",
+    "loss.reference_kl.clamp.log_ratio",
+    "loss.reference_kl.clamp.value",
+    "model",
+];
+
+fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            collect_keys(inner, &format!("{path}."), keys);
+        }
+        keys.push(path);
+    }
+}
+
+fn check_keys(table: &Table, known: &[String], place: &str) -> Result<(), TrainerError> {
+    let mut found = Vec::new();
+    collect_keys(table, "", &mut found);
+    found.iter().try_for_each(|key| check_key(key, known, place))
+}
+
+fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerError> {
+    if known.iter().any(|name| name == key) {
+        return Ok(());
+    }
+    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, key));
+    Err(TrainerError::UnknownKey {
+        key: key.to_owned(),
+        place: place.to_owned(),
+        nearest: nearest.cloned().unwrap_or_default(),
+    })
+}

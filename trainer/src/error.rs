@@ -1,0 +1,79 @@
+//! What can go wrong in a run.
+
+use std::{io, path::PathBuf};
+
+/// A configuration, a folder, a stage or a number that a run cannot go on with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainerError {
+    /// A setting that is not valid.
+    #[error("{message}")]
+    Config {
+        /// What is wrong, with the key.
+        message: String,
+    },
+    /// A key that no setting has.
+    #[error("{place}: unknown key '{key}'; the nearest known one is '{nearest}'")]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The file, or the command line.
+        place: String,
+        /// The known key of the least edit distance.
+        nearest: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A run folder that already holds something.
+    #[error("{}: the folder is not empty; choose another with --out, or remove it first", path.display())]
+    OutputInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A problem whose prompt leaves no room for its response.
+    #[error("problem '{id}' makes a prompt of {prompt_tokens} tokens; with {max_new_tokens} new ones it does not fit the model's context of {context_tokens}")]
+    PromptTooLong {
+        /// The problem.
+        id: String,
+        /// Tokens of its prompt.
+        prompt_tokens: usize,
+        /// `rollout.max_new_tokens`.
+        max_new_tokens: usize,
+        /// The model's context.
+        context_tokens: usize,
+    },
+    /// Several updates in a row whose gradients were not finite.
+    #[error("step {step}: {count} updates in a row had a gradient that is not finite; lower optimizer.learning_rate, or start from another model")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// How many in a row.
+        count: usize,
+    },
+    /// A run's own file that is damaged.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A stage's error.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
+    /// A stage's error.
+    #[error(transparent)]
+    Rollout(#[from] rollout::RolloutError),
+    /// A stage's error.
+    #[error(transparent)]
+    Reward(#[from] reward::RewardError),
+    /// A stage's error.
+    #[error(transparent)]
+    Loss(#[from] losses::LossError),
+}

@@ -1,0 +1,94 @@
+//! A run's folder: what it holds and how it is written.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{Group, StepMetrics, TrainConfig, TrainerError};
+
+/// `config.toml`, `metrics.jsonl`, `rollouts/` and `checkpoints/` of one run.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: File,
+}
+
+impl RunFolder {
+    /// Creates the folder and writes the resolved configuration.
+    ///
+    /// # Errors
+    /// The folder holds something already, or cannot be written.
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainerError> {
+        let io = |source| TrainerError::Io { path: path.to_owned(), source };
+        if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
+            return Err(TrainerError::OutputInUse { path: path.to_owned() });
+        }
+        let text = config.to_toml()?;
+        fs::create_dir_all(path.join("rollouts")).map_err(io)?;
+        fs::create_dir_all(path.join("checkpoints")).map_err(io)?;
+        fs::write(path.join("config.toml"), text).map_err(io)?;
+        Self::open(path)
+    }
+
+    /// Opens the folder of a run that goes on.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn open(path: &Path) -> Result<Self, TrainerError> {
+        let file = path.join("metrics.jsonl");
+        let metrics = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&file)
+            .map_err(|source| TrainerError::Io { path: file, source })?;
+        Ok(Self { path: path.to_owned(), metrics })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a line to `metrics.jsonl`, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, metrics: &StepMetrics) -> Result<(), TrainerError> {
+        let file = self.path.join("metrics.jsonl");
+        let line = to_line(metrics, &file)?;
+        let written = self.metrics.write_all(&line);
+        written.map_err(|source| TrainerError::Io { path: file, source })
+    }
+
+    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_rollouts(&self, step: u64, groups: &[Group]) -> Result<(), TrainerError> {
+        let path = self.path.join("rollouts").join(format!("step-{step:06}.jsonl"));
+        let io = |source| TrainerError::Io { path: path.clone(), source };
+        let mut file = BufWriter::new(File::create(&path).map_err(io)?);
+        for group in groups {
+            file.write_all(&to_line(group, &path)?).map_err(io)?;
+        }
+        file.flush().map_err(io)
+    }
+
+    /// The folder of a step's checkpoint.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.path.join("checkpoints").join(format!("step-{step:06}"))
+    }
+}
+
+fn to_line(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, TrainerError> {
+    let mut line = serde_json::to_vec(value).map_err(|error| TrainerError::Damaged {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
+    line.push(b'\n');
+    Ok(line)
+}

@@ -1,0 +1,98 @@
+//! What a step measured: a line of `metrics.jsonl`. METRICS.md defines each key.
+
+use entropy::RankMeans;
+use serde::{Deserialize, Serialize};
+
+/// One step's figures. A figure that a step did not measure is NaN, which JSON shows as null.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "METRICS.md defines every key by formula, unit and estimator")]
+pub struct StepMetrics {
+    pub step: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub reward_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub accuracy_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_token_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_response_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_rollout_temperature: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_sampled: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub covariance_mean: f64,
+    pub covariance_quantiles: Option<RankMeans>,
+    pub selected_tokens: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub selected_fraction: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub policy_loss: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub clip_fraction: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub approx_kl: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub grad_norm: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub learning_rate: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub response_length_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub truncated_fraction: f64,
+    pub groups_kept: u64,
+    pub groups_sampled: u64,
+    pub updates: u64,
+    pub skipped_updates: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub sampler_log_prob_gap: f64,
+    pub tokens_generated: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub generate_seconds: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub update_seconds: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub step_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_accuracy: Option<f64>,
+}
+
+impl Default for StepMetrics {
+    fn default() -> Self {
+        Self {
+            step: 0,
+            reward_mean: f64::NAN,
+            accuracy_mean: f64::NAN,
+            entropy_token_mean: f64::NAN,
+            entropy_response_mean: f64::NAN,
+            entropy_rollout_temperature: f64::NAN,
+            entropy_sampled: f64::NAN,
+            covariance_mean: f64::NAN,
+            covariance_quantiles: None,
+            selected_tokens: 0,
+            selected_fraction: f64::NAN,
+            policy_loss: f64::NAN,
+            clip_fraction: f64::NAN,
+            approx_kl: f64::NAN,
+            grad_norm: f64::NAN,
+            learning_rate: f64::NAN,
+            response_length_mean: f64::NAN,
+            truncated_fraction: f64::NAN,
+            groups_kept: 0,
+            groups_sampled: 0,
+            updates: 0,
+            skipped_updates: 0,
+            sampler_log_prob_gap: f64::NAN,
+            tokens_generated: 0,
+            generate_seconds: f64::NAN,
+            update_seconds: f64::NAN,
+            step_seconds: f64::NAN,
+            validation_accuracy: None,
+        }
+    }
+}
+
+fn nullable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}

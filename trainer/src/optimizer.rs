@@ -1,0 +1,70 @@
+//! Gradients to an update: the global norm, its clip, and AdamW.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
+    tensor::Tensor,
+};
+use policy::CausalLm;
+
+use crate::OptimizerSection;
+
+/// burn's AdamW as the configuration sets it.
+pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
+    AdamWConfig::new()
+        .with_beta_1(config.beta_1 as f32)
+        .with_beta_2(config.beta_2 as f32)
+        .with_epsilon(config.epsilon as f32)
+        .with_weight_decay(config.weight_decay as f32)
+        .init()
+}
+
+/// Euclidean norm of the whole gradient, all parameters together; the one transfer from the device.
+pub(crate) fn gradient_norm(model: &CausalLm, gradients: &GradientsParams) -> f64 {
+    let mut squares = Squares { gradients, sums: Vec::new() };
+    model.visit(&mut squares);
+    if squares.sums.is_empty() {
+        return 0.0;
+    }
+    let sums = Tensor::cat(squares.sums, 0).into_data().convert::<f64>();
+    sums.iter::<f64>().sum::<f64>().sqrt()
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sums: Vec<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.sums.push(gradient.square().sum());
+        }
+    }
+}
+
+/// Scales the whole gradient so that its norm is at most `largest`; 0 leaves it as it is.
+pub(crate) fn clip(
+    model: &CausalLm,
+    mut gradients: GradientsParams,
+    norm: f64,
+    largest: f64,
+) -> GradientsParams {
+    if largest > 0.0 && norm > largest {
+        model.visit(&mut Scale { gradients: &mut gradients, factor: largest / norm });
+    }
+    gradients
+}
+
+struct Scale<'a> {
+    gradients: &'a mut GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients.register(param.id, gradient * self.factor);
+        }
+    }
+}

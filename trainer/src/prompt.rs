@@ -1,0 +1,53 @@
+//! From a problem to a prompt's tokens.
+
+use policy::{ChatTemplate, Policy, Tokenizer};
+use reward::Problem;
+use serde_json::{Map, json};
+
+use crate::{DataSection, PromptStyle, TrainerError};
+
+/// Turns problems into token ids in the way that the model was made for.
+#[derive(Debug)]
+pub struct PromptFormat<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<&'a ChatTemplate>,
+    instruction: String,
+}
+
+impl<'a> PromptFormat<'a> {
+    /// Chooses between chat and plain prompts; a task's problems are whole as they are and get no instruction.
+    ///
+    /// # Errors
+    /// The model has no tokenizer, or no chat template where one is asked for.
+    pub fn new(
+        policy: &'a Policy,
+        data: &DataSection,
+        is_task: bool,
+    ) -> Result<Self, TrainerError> {
+        let tokenizer = policy.require_tokenizer()?;
+        let available = tokenizer.chat_template();
+        let template = match data.prompt {
+            PromptStyle::Plain => None,
+            PromptStyle::Auto => available,
+            PromptStyle::Chat => Some(available.ok_or_else(|| TrainerError::Config {
+                message: "data.prompt is 'chat', but the model has no chat template".into(),
+            })?),
+        };
+        let instruction = if is_task { String::new() } else { data.instruction.clone() };
+        Ok(Self { tokenizer, template, instruction })
+    }
+
+    /// The prompt's tokens.
+    ///
+    /// # Errors
+    /// A template that fails on the problem, or text that the tokenizer cannot encode.
+    pub fn encode(&self, problem: &Problem) -> Result<Vec<u32>, TrainerError> {
+        let text = format!("{}{}", problem.prompt, self.instruction);
+        let Some(template) = self.template else {
+            return Ok(self.tokenizer.encode(&text, true)?);
+        };
+        let messages = [json!({"role": "user", "content": text})];
+        let rendered = template.render(&messages, true, &Map::new())?;
+        Ok(self.tokenizer.encode(&rendered, false)?)
+    }
+}

@@ -1,0 +1,164 @@
+//! The loop: steps, validations and checkpoints, until the run is done.
+
+use burn::optim::ModuleOptimizer;
+use losses::PolicyObjective;
+use policy::Policy;
+use rollout::SamplingParams;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder, StepMetrics, TrainConfig,
+    TrainerError, checkpoint::prune, optimizer::adamw,
+};
+
+/// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState {
+    /// Steps done.
+    pub step: u64,
+    /// Problems drawn so far.
+    pub cursor: u64,
+    /// Groups sampled and not yet trained on.
+    pub surplus: Vec<Group>,
+    /// Updates skipped in a row because their gradient was not finite.
+    pub skipped_in_a_row: usize,
+}
+
+/// A run: a policy, its problems and objective, and where it stands.
+pub struct Trainer {
+    pub(crate) config: TrainConfig,
+    pub(crate) policy: Policy,
+    pub(crate) source: ProblemSource,
+    pub(crate) objective: PolicyObjective,
+    pub(crate) optimizer: ModuleOptimizer,
+    pub(crate) sampling: SamplingParams,
+    pub(crate) state: RunState,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trainer(step {} of {}, {:?})", self.state.step, self.config.steps, self.source)
+    }
+}
+
+impl Trainer {
+    /// Joins the stages. The policy's device must track gradients (`device.autodiff()`).
+    ///
+    /// # Errors
+    /// A setting out of range, a policy without a tokenizer or with no end token, or problems that cannot be read.
+    pub fn new(config: TrainConfig, policy: Policy) -> Result<Self, TrainerError> {
+        config.validate()?;
+        let source = ProblemSource::new(&config)?;
+        policy.require_tokenizer()?;
+        let mut sampling = config.sampling();
+        sampling.stop_token_ids = policy.end_token_ids();
+        Ok(Self {
+            objective: PolicyObjective::new(config.loss)?,
+            optimizer: adamw(&config.optimizer),
+            policy,
+            source,
+            sampling,
+            state: RunState::default(),
+            config,
+        })
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Runs to the configured number of steps and leaves metrics, rollouts and checkpoints in the folder.
+    ///
+    /// # Errors
+    /// A stage's error; what was written before it stays.
+    pub fn run(
+        &mut self,
+        folder: &mut RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainerError> {
+        for warning in self.objective.warnings(self.config.updates_per_rollout()) {
+            observer.on_event(Event::Warning(&warning));
+        }
+        if self.state.step == 0 {
+            let metrics = StepMetrics {
+                validation_accuracy: self.validate(observer)?,
+                ..StepMetrics::default()
+            };
+            folder.append(&metrics)?;
+            observer.on_event(Event::Step(&metrics));
+        }
+        while self.state.step < self.config.steps {
+            let (mut metrics, groups) = self.step(observer)?;
+            if self.is_due(self.config.validation.every) {
+                metrics.validation_accuracy = self.validate(observer)?;
+            }
+            folder.append(&metrics)?;
+            if self.config.checkpoint.rollouts {
+                folder.write_rollouts(self.state.step, &groups)?;
+            }
+            observer.on_event(Event::Step(&metrics));
+            if self.is_due(self.config.checkpoint.every) {
+                let path = folder.checkpoint(self.state.step);
+                self.save_checkpoint(&path)?;
+                prune(folder.path(), self.config.checkpoint.keep)?;
+                observer.on_event(Event::Checkpoint(&path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something done every `every` steps is due now; always after the last one.
+    fn is_due(&self, every: u64) -> bool {
+        let step = self.state.step;
+        step >= self.config.steps || (every > 0 && step.is_multiple_of(every))
+    }
+
+    /// Share of the validation problems answered right; `None` where there are none.
+    ///
+    /// # Errors
+    /// As generation.
+    pub fn validate(&self, observer: &mut dyn Observer) -> Result<Option<f64>, TrainerError> {
+        let problems = self.source.validation();
+        if problems.is_empty() {
+            return Ok(None);
+        }
+        let params = SamplingParams {
+            temperature: self.config.validation.temperature,
+            ..self.sampling.clone()
+        };
+        let step = self.state.step;
+        // Step 0 sets these draws apart from training's, whose steps count from 1.
+        let key = AnswerKey { seed: self.config.seed, step: 0, first_row: 0 };
+        let groups =
+            self.answerer(&params)?.answer(problems.to_vec(), 1, key, &mut |progress| {
+                observer.on_event(Event::Validating { step, progress });
+            })?;
+        let correct = groups.iter().filter(|group| group.samples[0].score.correct).count();
+        Ok(Some(correct as f64 / groups.len() as f64))
+    }
+
+    pub(crate) fn answerer<'a>(
+        &'a self,
+        params: &'a SamplingParams,
+    ) -> Result<Answerer<'a>, TrainerError> {
+        Ok(Answerer {
+            policy: &self.policy,
+            format: PromptFormat::new(&self.policy, &self.config.data, self.source.is_task())?,
+            reward: self.source.reward(),
+            params,
+            batch_rows: self.config.rollout.batch_rows,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! Where problems come from: a file's epochs, or a procedural task without end.
+
+use std::path::Path;
+
+use rand::seq::SliceRandom;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use reward::{Problem, Reward, Split, Task, VerifierReward, load_problems};
+
+use crate::{TrainConfig, TrainerError};
+
+/// Training and validation problems, and the reward that scores answers to them.
+pub struct ProblemSource {
+    training: Training,
+    validation: Vec<Problem>,
+    reward: Box<dyn Reward>,
+    seed: u64,
+}
+
+enum Training {
+    Task(Box<dyn Task>),
+    File { problems: Vec<Problem>, shuffle: bool },
+}
+
+impl std::fmt::Debug for ProblemSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_task() { "task" } else { "file" };
+        write!(f, "ProblemSource({kind}, {} for validation)", self.validation.len())
+    }
+}
+
+/// Validation problems are drawn apart from the run's seed, so that every run is measured on the same ones.
+const VALIDATION_SEED: u64 = 0;
+
+impl ProblemSource {
+    /// Opens the files that the configuration names, or builds its task.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a task's setting out of range.
+    pub fn new(config: &TrainConfig) -> Result<Self, TrainerError> {
+        let count = config.validation.problems;
+        let from_file = |path: &Path| -> Result<Vec<Problem>, TrainerError> {
+            let mut problems = load_problems(path)?;
+            problems.truncate(if count == 0 { problems.len() } else { count });
+            Ok(problems)
+        };
+        let validation = config.data.validation.as_deref().map(from_file).transpose()?;
+        if let Some(path) = &config.data.train {
+            let problems = load_problems(path)?;
+            return Ok(Self {
+                training: Training::File { problems, shuffle: config.data.shuffle },
+                validation: validation.unwrap_or_default(),
+                reward: Box::new(VerifierReward::default()),
+                seed: config.seed,
+            });
+        }
+        let task = config.task.build()?;
+        let held_out = |index| task.problem(Split::HeldOut, VALIDATION_SEED, index);
+        let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
+        let reward = task.reward();
+        Ok(Self { training: Training::Task(task), validation, reward, seed: config.seed })
+    }
+
+    /// The problem at a position of the run's endless sequence.
+    pub fn problem(&self, cursor: u64) -> Problem {
+        match &self.training {
+            Training::Task(task) => task.problem(Split::Train, self.seed, cursor),
+            Training::File { problems, shuffle } => {
+                let (epoch, index) = (cursor / problems.len() as u64, cursor % problems.len() as u64);
+                let index = index as usize;
+                let place = if *shuffle { shuffled(problems.len(), self.seed, epoch)[index] } else { index };
+                problems[place].clone()
+            }
+        }
+    }
+
+    /// The held-out problems.
+    pub fn validation(&self) -> &[Problem] {
+        &self.validation
+    }
+
+    /// What scores responses.
+    pub fn reward(&self) -> &dyn Reward {
+        self.reward.as_ref()
+    }
+
+    /// Whether a procedural task makes the problems.
+    pub fn is_task(&self) -> bool {
+        matches!(self.training, Training::Task(_))
+    }
+}
+
+/// The order of an epoch: a permutation keyed by (seed, epoch), so that a cursor is all a resume needs.
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..24].copy_from_slice(b"shuffled");
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::from_seed(key));
+    order
+}
