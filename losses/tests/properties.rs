@@ -346,3 +346,31 @@ fn a_missing_selection_is_refused() {
     let denominator = objective.denominator(&concat(&rows, |r| &r.mask), 4);
     let _ = objective.evaluate(&inputs, None, &denominator);
 }
+
+/// The objective with a reference penalty is the one without, plus `coef·⟨k⟩`.
+#[test]
+fn the_reference_penalty_adds_its_mean_estimate() {
+    let rows = batch(7, 5, 6);
+    let plain = ObjectiveConfig::default();
+    let penalty = ReferenceKl {
+        coef: 0.25,
+        ..ReferenceKl::default()
+    };
+    let penalised = ObjectiveConfig {
+        reference_kl: Some(penalty),
+        ..plain
+    };
+    let [plain, penalised] = [plain, penalised].map(|config| PolicyObjective::new(config).unwrap());
+    assert!(penalised.needs_reference() && !plain.needs_reference());
+    let (without, with) = (run(&plain, &rows, 5), run(&penalised, &rows, 5));
+    let (mut sum, mut tokens) = (0.0, 0.0);
+    for row in &rows {
+        for t in (0..6).filter(|&t| row.mask[t] > 0.0) {
+            let x = f64::from(row.ref_log_probs[t]) - f64::from(row.log_probs[t]);
+            sum += x.exp() - x - 1.0;
+            tokens += 1.0;
+        }
+    }
+    assert!(close(with.sums.mean_reference_kl(), sum / tokens));
+    assert!(close(with.loss - without.loss, 0.25 * sum / tokens));
+}

@@ -1,5 +1,6 @@
 //! The language model: Hugging Face decoders, their tokenizers and chat templates, import and export.
 
+mod chat;
 mod config;
 mod error;
 mod folder;
@@ -8,10 +9,11 @@ mod model;
 mod tokenizer;
 mod weights;
 
+pub use chat::{ChatTemplate, Message};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
 pub use error::PolicyError;
 pub use folder::Policy;
 pub use head::{HeadOptions, TokenScores};
 pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
-pub use tokenizer::{ChatTemplate, Tokenizer};
+pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{SaveDtype, load_weights, save_weights};

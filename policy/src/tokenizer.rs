@@ -1,32 +1,393 @@
-//! Stub until the real one lands.
-use std::path::{Path, PathBuf};
-use crate::PolicyError;
-use serde_json::json;
-/// Stub.
-#[derive(Debug, Clone)]
-pub struct Tokenizer { inner: tokenizers::Tokenizer, dir: Option<PathBuf>, eos: Option<u32> }
-/// Stub.
-#[derive(Debug, Clone)]
-pub struct ChatTemplate;
-#[allow(clippy::all, missing_docs)]
-impl ChatTemplate { pub fn render(&self, _: &[serde_json::Value], _: bool, _: &serde_json::Map<String, serde_json::Value>) -> Result<String, PolicyError> { Ok(String::new()) } }
-#[allow(clippy::all, missing_docs)]
-impl Tokenizer {
-    pub fn load(d: &Path) -> Result<Self, PolicyError> { let inner = tokenizers::Tokenizer::from_file(d.join("tokenizer.json")).map_err(|e| PolicyError::Encoding{message:e.to_string()})?; let eos = inner.token_to_id("<|endoftext|>"); Ok(Self{inner, dir: Some(d.into()), eos}) }
-    pub fn characters(alphabet: &str) -> Result<Self, PolicyError> {
-        let mut vocab = serde_json::Map::new();
-        vocab.insert("<|pad|>".into(), 0.into()); vocab.insert("<|endoftext|>".into(), 1.into());
-        for (i,c) in alphabet.chars().enumerate() { vocab.insert(c.to_string(), (i+2).into()); }
-        let special = |id: u32, t: &str| json!({"id":id,"content":t,"single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true});
-        let v = json!({"version":"1.0","truncation":null,"padding":null,"added_tokens":[special(0,"<|pad|>"),special(1,"<|endoftext|>")],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":{"type":"Fuse"},"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,"vocab":vocab,"merges":[]}});
-        let inner: tokenizers::Tokenizer = v.to_string().parse().map_err(|e: tokenizers::Error| PolicyError::Encoding{message:e.to_string()})?;
-        Ok(Self{inner, dir: None, eos: Some(1)})
+//! Text to token ids and back, by a Hugging Face `tokenizer.json`.
+
+use std::{
+    collections::HashSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value, json};
+use tokenizers::ModelWrapper;
+
+use crate::{ChatTemplate, PolicyError};
+
+/// The definition that every fast tokenizer has.
+pub(crate) const DEFINITION_FILE: &str = "tokenizer.json";
+pub(crate) const CONFIG_FILE: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+pub(crate) const TEMPLATE_FILE: &str = "chat_template.jinja";
+
+/// What belongs to a tokenizer, and is copied with it.
+pub(crate) const TOKENIZER_FILES: [&str; 8] = [
+    DEFINITION_FILE,
+    CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    TEMPLATE_FILE,
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+];
+
+/// Past this a file is broken or hostile; the largest published definition has 33 MB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+const PAD_TOKEN: &str = "<|pad|>";
+const END_TOKEN: &str = "<|endoftext|>";
+
+/// No limit of its own: a character tokenizer knows nothing of its model's context.
+const CHARACTERS_MAX_LENGTH_TOKENS: u64 = 1_000_000_000;
+
+/// A model's tokenizer, its special tokens and its chat template. Clones share their content.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    path: PathBuf,
+    files: Arc<Vec<TokenizerFile>>,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<u32>,
+    pad_token_id: Option<u32>,
+    chat_template: Option<Arc<ChatTemplate>>,
+    vocab_size: usize,
+    drops_unknown: bool,
+}
+
+#[derive(Debug)]
+struct TokenizerFile {
+    name: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, vocab_size, .. } = self;
+        f.debug_struct("Tokenizer")
+            .field("path", path)
+            .field("vocab_size", vocab_size)
+            .finish_non_exhaustive()
     }
-    pub fn check_fits(&self, _: usize) -> Result<(), PolicyError> { Ok(()) }
-    pub fn vocab_size(&self) -> usize { self.inner.get_vocab_size(true) }
-    pub fn save(&self, d: &Path) -> Result<(), PolicyError> { self.inner.save(d.join("tokenizer.json"), true).map_err(|e| PolicyError::Encoding{message:e.to_string()}) }
-    pub fn eos_token_id(&self) -> Option<u32> { self.eos }
-    pub fn chat_template(&self) -> Option<&ChatTemplate> { None }
-    pub fn encode(&self, t: &str, s: bool) -> Result<Vec<u32>, PolicyError> { self.inner.encode(t, s).map(|e| e.get_ids().to_vec()).map_err(|e| PolicyError::Encoding{message:e.to_string()}) }
-    pub fn decode(&self, t: &[u32], s: bool) -> Result<String, PolicyError> { self.inner.decode(t, s).map_err(|e| PolicyError::Encoding{message:e.to_string()}) }
+}
+
+impl Tokenizer {
+    /// Loads the tokenizer of a model folder.
+    ///
+    /// Truncation and padding that the definition asks for are off, as when transformers encodes.
+    ///
+    /// # Errors
+    /// No `tokenizer.json`, a file that cannot be read or parsed, or a chat template that does not parse.
+    pub fn load(dir: &Path) -> Result<Self, PolicyError> {
+        let mut files = Vec::new();
+        for name in TOKENIZER_FILES {
+            if let Some(bytes) = read_optional(&dir.join(name))? {
+                files.push(TokenizerFile { name, bytes });
+            }
+        }
+        Self::from_files(dir, files)
+    }
+
+    /// A tokenizer with one token a character: `<|pad|>` is 0, `<|endoftext|>` is 1, the alphabet follows in order.
+    ///
+    /// It has no merges, keeps spaces and newlines as they are, and opens in transformers once saved.
+    ///
+    /// # Errors
+    /// An empty alphabet, or a character that appears in it twice.
+    pub fn characters(alphabet: &str) -> Result<Self, PolicyError> {
+        let tokens = [PAD_TOKEN, END_TOKEN].map(str::to_owned).into_iter();
+        let tokens: Vec<String> = tokens.chain(alphabet.chars().map(String::from)).collect();
+        let distinct: HashSet<&String> = tokens.iter().collect();
+        if alphabet.is_empty() || distinct.len() < tokens.len() {
+            let message =
+                format!("the alphabet {alphabet:?} must have characters, each of them once");
+            return Err(PolicyError::Encoding { message });
+        }
+        let definition = character_definition(&tokens);
+        let config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": END_TOKEN,
+            "pad_token": PAD_TOKEN,
+            "model_max_length": CHARACTERS_MAX_LENGTH_TOKENS,
+            "clean_up_tokenization_spaces": false,
+        });
+        let files = [(DEFINITION_FILE, definition), (CONFIG_FILE, config)];
+        let file = |(name, json)| TokenizerFile { name, bytes: format!("{json:#}\n").into() };
+        Self::from_files(Path::new("characters"), files.map(file).into())
+    }
+
+    fn from_files(dir: &Path, files: Vec<TokenizerFile>) -> Result<Self, PolicyError> {
+        let path = dir.join(DEFINITION_FILE);
+        let definition = file_bytes(&files, DEFINITION_FILE).ok_or_else(|| {
+            PolicyError::NotFound { path: dir.to_owned(), what: DEFINITION_FILE.into() }
+        })?;
+        let inner = parse_definition(definition, &path)?;
+        let special = special_tokens(dir, &files)?;
+        let id = |name| special.get(name).and_then(Value::as_str).and_then(|t| inner.token_to_id(t));
+        let largest = inner.get_vocab(true).into_values().max();
+        Ok(Self {
+            bos_token_id: id("bos_token"),
+            eos_token_id: id("eos_token"),
+            pad_token_id: id("pad_token"),
+            vocab_size: largest.map_or(0, |id| id as usize + 1),
+            drops_unknown: drops_unknown(&inner),
+            chat_template: load_template(dir, &files, &special)?.map(Arc::new),
+            inner: Arc::new(inner),
+            files: Arc::new(files),
+            path,
+        })
+    }
+
+    /// The ids of a text; special tokens that it spells out become themselves, as in transformers.
+    ///
+    /// `add_special_tokens` adds those that the definition puts around a text, such as a first token.
+    ///
+    /// # Errors
+    /// A character that the vocabulary has no token for, where the definition has no substitute for it.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, PolicyError> {
+        let failed = |error: tokenizers::Error| PolicyError::Encoding {
+            message: format!("the tokenizer cannot encode a text: {error}"),
+        };
+        if !self.drops_unknown {
+            let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(failed)?;
+            return Ok(encoding.get_ids().to_vec());
+        }
+        let encoding = self.inner.encode(text, add_special_tokens).map_err(failed)?;
+        require_coverage(text, encoding.get_offsets())?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of some ids; `skip_special_tokens` leaves special tokens out, and ids without a token are left out always.
+    ///
+    /// # Errors
+    /// The definition's decoder fails on these tokens.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, PolicyError> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|error| decoding_failed(&error))
+    }
+
+    /// Decodes a text token by token; see [`TextStream::push`].
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
+        TextStream { inner: self.inner.decode_stream(skip_special_tokens) }
+    }
+
+    /// The id of a token, special ones among them.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The largest id plus one: how many rows an embedding needs.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that begins a text, if the model has one.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.bos_token_id
+    }
+
+    /// The token that ends a text, if the model has one.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.eos_token_id
+    }
+
+    /// The token that fills a batch's rows, if the model has one.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.pad_token_id
+    }
+
+    /// How the model writes a conversation, if its folder says so.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_deref()
+    }
+
+    /// Checks that every id has a row in an embedding of `model_vocab_size` rows.
+    ///
+    /// # Errors
+    /// An id beyond the embedding.
+    pub fn check_fits(&self, model_vocab_size: usize) -> Result<(), PolicyError> {
+        if self.vocab_size <= model_vocab_size {
+            return Ok(());
+        }
+        let largest = self.vocab_size - 1;
+        let message = format!(
+            "has token id {largest}, but the model's embedding has {model_vocab_size} rows; \
+             the tokenizer belongs to another model"
+        );
+        Err(PolicyError::Tokenizer { path: self.path.clone(), message })
+    }
+
+    /// Writes the files that it was loaded from, byte for byte. The folder must exist.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), PolicyError> {
+        for file in self.files.iter() {
+            let path = dir.join(file.name);
+            fs::write(&path, &file.bytes).map_err(|source| PolicyError::Io { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that arrives token by token.
+pub struct TextStream<'a> {
+    inner: tokenizers::DecodeStream<
+        'a,
+        ModelWrapper,
+        tokenizers::NormalizerWrapper,
+        tokenizers::PreTokenizerWrapper,
+        tokenizers::PostProcessorWrapper,
+        tokenizers::DecoderWrapper,
+    >,
+}
+
+impl fmt::Debug for TextStream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextStream").finish_non_exhaustive()
+    }
+}
+
+impl TextStream<'_> {
+    /// The text that this token completes; none while a character's bytes are still incomplete.
+    ///
+    /// # Errors
+    /// The definition's decoder fails on these tokens.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>, PolicyError> {
+        self.inner.step(id).map_err(|error| decoding_failed(&error))
+    }
+}
+
+fn decoding_failed(error: &tokenizers::Error) -> PolicyError {
+    PolicyError::Encoding { message: format!("the tokenizer cannot decode its tokens: {error}") }
+}
+
+fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, PolicyError> {
+    let failed = |error: tokenizers::Error| PolicyError::Tokenizer {
+        path: path.to_owned(),
+        message: format!("not a tokenizer definition: {error}"),
+    };
+    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(failed)?;
+    inner.with_truncation(None).map_err(failed)?;
+    inner.with_padding(None);
+    Ok(inner)
+}
+
+/// Whether a character without a token would vanish: BPE over bare characters, with no token for the unknown.
+fn drops_unknown(inner: &tokenizers::Tokenizer) -> bool {
+    let ModelWrapper::BPE(model) = inner.get_model() else { return false };
+    let maps_text = inner.get_pre_tokenizer().is_some() || inner.get_normalizer().is_some();
+    !maps_text && model.unk_token.is_none() && !model.byte_fallback
+}
+
+/// Every byte must be in some token, or it was dropped.
+fn require_coverage(text: &str, offsets: &[(usize, usize)]) -> Result<(), PolicyError> {
+    let mut covered = 0;
+    for &(start, end) in offsets.iter().filter(|(start, end)| start < end) {
+        if start > covered {
+            break;
+        }
+        covered = covered.max(end);
+    }
+    match text[covered..].chars().next() {
+        None => Ok(()),
+        Some(character) => Err(PolicyError::Encoding {
+            message: format!(
+                "the tokenizer has no token for {character:?} (U+{:04X}, byte {covered} of the text)",
+                character as u32
+            ),
+        }),
+    }
+}
+
+fn character_definition(tokens: &[String]) -> Value {
+    let special = |id: usize| {
+        json!({
+            "id": id, "content": tokens[id], "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true,
+        })
+    };
+    let ids = tokens.iter().enumerate();
+    let vocab: Map<String, Value> = ids.map(|(id, token)| (token.clone(), id.into())).collect();
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [special(0), special(1)],
+        "normalizer": null,
+        "pre_tokenizer": null,
+        "post_processor": null,
+        // Without it decoding would put a space between tokens.
+        "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": [],
+        },
+    })
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, PolicyError> {
+    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    if !path.exists() {
+        return Ok(None);
+    }
+    let size_bytes = fs::metadata(path).map_err(io)?.len();
+    if size_bytes > MAX_FILE_BYTES {
+        let message = format!("has {size_bytes} bytes, more than any tokenizer's file");
+        return Err(PolicyError::Tokenizer { path: path.to_owned(), message });
+    }
+    fs::read(path).map(Some).map_err(io)
+}
+
+fn file_bytes<'a>(files: &'a [TokenizerFile], name: &str) -> Option<&'a [u8]> {
+    files.iter().find(|file| file.name == name).map(|file| file.bytes.as_slice())
+}
+
+fn file_json(dir: &Path, files: &[TokenizerFile], name: &str) -> Result<Value, PolicyError> {
+    let Some(bytes) = file_bytes(files, name) else { return Ok(Value::Null) };
+    serde_json::from_slice(bytes)
+        .map_err(|source| PolicyError::InvalidJson { path: dir.join(name), source })
+}
+
+/// The special tokens by their role, such as `eos_token`, as templates see them.
+fn special_tokens(dir: &Path, files: &[TokenizerFile]) -> Result<Map<String, Value>, PolicyError> {
+    const ROLES: [&str; 7] = [
+        "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    ];
+    let sources = [
+        file_json(dir, files, CONFIG_FILE)?,
+        file_json(dir, files, SPECIAL_TOKENS_FILE)?,
+    ];
+    let token = |role: &str| sources.iter().find_map(|source| token_content(source.get(role)?));
+    Ok(ROLES.iter().filter_map(|role| Some(((*role).into(), token(role)?.into()))).collect())
+}
+
+/// A token stands in these files as a string, or as an object with its `content`.
+fn token_content(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+fn load_template(
+    dir: &Path,
+    files: &[TokenizerFile],
+    special: &Map<String, Value>,
+) -> Result<Option<ChatTemplate>, PolicyError> {
+    if let Some(bytes) = file_bytes(files, TEMPLATE_FILE) {
+        let source = std::str::from_utf8(bytes).map_err(|error| PolicyError::ChatTemplate {
+            message: format!("{} is not UTF-8: {error}", dir.join(TEMPLATE_FILE).display()),
+        })?;
+        return ChatTemplate::new(source, special).map(Some);
+    }
+    let config = file_json(dir, files, CONFIG_FILE)?;
+    let source = config.get("chat_template").and_then(default_template);
+    source.map(|source| ChatTemplate::new(source, special)).transpose()
+}
+
+/// The field holds one template, or a list of named ones, of which `default` is meant.
+fn default_template(field: &Value) -> Option<&str> {
+    let named = || {
+        let list = field.as_array()?;
+        let default = list.iter().find(|entry| entry["name"] == "default")?;
+        default.get("template")?.as_str()
+    };
+    field.as_str().or_else(named)
 }

@@ -91,18 +91,15 @@ impl Collated {
         &self.mask
     }
 
-    /// One pass: figures of every response token, flat in row order; `None` where there is none.
-    pub fn score(&self, model: &CausalLm, options: HeadOptions) -> Option<TokenScores> {
-        if self.targets.is_empty() {
-            return None;
-        }
+    /// One pass: figures of every response token, flat in row order.
+    pub fn score(&self, model: &CausalLm, options: HeadOptions) -> TokenScores {
         let hidden = model.hidden_states(&self.tokens, None);
         let [rows, length, width] = hidden.dims();
         let device = hidden.device();
         let predictors = Tensor::<1, Int>::from_data(self.predictors.as_slice(), &device);
         let targets = Tensor::<1, Int>::from_data(self.targets.as_slice(), &device);
         let hidden = hidden.reshape([rows * length, width]).select(0, predictors);
-        Some(model.score_tokens(hidden, targets, options))
+        model.score_tokens(hidden, targets, options)
     }
 
     /// Puts flat figures of response tokens into `[rows, response_len]`, zero at padding.
@@ -113,6 +110,11 @@ impl Collated {
         let padded = Tensor::cat(vec![flat, zero], 0);
         padded.select(0, cells).reshape([self.rows, self.response_len])
     }
+}
+
+/// The width of a batch of responses; at least one.
+pub(crate) fn longest_response(sequences: &[Sequence]) -> usize {
+    sequences.iter().map(Sequence::response_tokens).max().unwrap_or(0).max(1)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod group;
 mod metrics;
 mod observer;
 mod optimizer;
+mod parallel;
 mod prompt;
 mod run;
 mod sft;

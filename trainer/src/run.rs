@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder, StepMetrics, TrainConfig,
-    TrainerError, checkpoint::prune, optimizer::adamw,
+    TrainerError, checkpoint::prune, optimizer::adamw, parallel::workers,
 };
 
 /// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
@@ -34,6 +34,7 @@ pub struct Trainer {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
+    pub(crate) workers: usize,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -56,6 +57,7 @@ impl Trainer {
         Ok(Self {
             objective: PolicyObjective::new(config.loss)?,
             optimizer: adamw(&config.optimizer),
+            workers: workers(policy.config.parameters(), &policy.model.device()),
             policy,
             source,
             sampling,

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::{optim::GradientsParams, tensor::Device};
-use policy::{HeadOptions, ModelConfig, Policy, Tokenizer};
+use burn::{
+    module::Module,
+    optim::{GradientsAccumulator, GradientsParams},
+    tensor::Device,
+};
+use policy::{CausalLm, HeadOptions, ModelConfig, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{MistakeRate, Problem, Split, Task, TaskConfig, load_problems};
 use rollout::SamplingParams;
@@ -12,9 +16,10 @@ use serde_json::json;
 
 use crate::{
     AnswerKey, Answerer, DataSection, ModelSection, OptimizerSection, PromptFormat, TrainerError,
-    batch::{Collated, Sequence},
+    batch::{Collated, Sequence, longest_response, micro_batches},
     config::{check, load_layers},
     optimizer::{adamw, clip, gradient_norm},
+    parallel::{map_ordered, workers},
 };
 
 /// A supervised run: a model from nothing or from a folder, taught worked solutions.
@@ -233,16 +238,11 @@ pub fn train_supervised(
 ) -> Result<(Policy, SftReport), TrainerError> {
     let lessons = Lessons::new(config)?;
     let mut optimizer = adamw(&config.optimizer);
+    let workers = workers(policy.config.parameters(), &policy.model.device());
     let (mut last_losses, mut last_count) = (0.0, 0.0);
     for step in 0..config.steps {
         let sequences = lessons_of(config, &policy, &lessons, step)?;
-        let longest = sequences.iter().map(Sequence::response_tokens).max().unwrap_or(1);
-        let collated = Collated::new(&sequences, longest);
-        let options = HeadOptions { temperature: 1.0, entropy: false };
-        let Some(scores) = collated.score(&policy.model, options) else { continue };
-        let loss = scores.log_probs.mean().neg();
-        let value = loss.clone().into_scalar::<f64>();
-        let gradients = GradientsParams::from_grads(loss.backward(), &policy.model);
+        let (value, gradients) = gradient(&policy.model, &sequences, workers);
         let norm = gradient_norm(&policy.model, &gradients);
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
@@ -260,6 +260,35 @@ pub fn train_supervised(
     report.loss = last_losses / last_count;
     Ok((policy, report))
 }
+
+/// Mean negative log-probability of the responses' tokens and its gradient, micro-batches at once.
+fn gradient(
+    model: &CausalLm,
+    sequences: &[Sequence],
+    workers: usize,
+) -> (f64, GradientsParams) {
+    let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
+    let options = HeadOptions { temperature: 1.0, entropy: false };
+    let ranges = micro_batches(sequences, MICRO_BATCH_TOKENS);
+    let parts = map_ordered(&ranges, workers, |range| {
+        let part = &sequences[range.clone()];
+        let model = model.clone().fork(&model.device());
+        let scores = Collated::new(part, longest_response(part)).score(&model, options);
+        let loss = scores.log_probs.sum().neg() / count as f64;
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        (loss.into_scalar::<f64>(), gradients)
+    });
+    let mut accumulator = GradientsAccumulator::new();
+    let mut total = 0.0;
+    for (loss, gradients) in parts {
+        total += loss;
+        accumulator.accumulate(model, gradients);
+    }
+    (total, accumulator.grads())
+}
+
+/// Tokens, padding included, that go through the model at once.
+const MICRO_BATCH_TOKENS: usize = 2048;
 
 fn lessons_of(
     config: &SftConfig,
@@ -312,7 +341,7 @@ fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerErr
     let count = config.validation_problems as u64;
     let problems: Vec<Problem> =
         (0..count).map(|index| task.problem(Split::HeldOut, 0, index)).collect();
-    let mut accuracy = |temperature| -> Result<(f64, f64), TrainerError> {
+    let accuracy = |temperature| -> Result<(f64, f64), TrainerError> {
         let params = SamplingParams {
             temperature,
             max_new_tokens: config.max_new_tokens,

@@ -1,6 +1,6 @@
 //! One training step: sample, score, filter, measure, update.
 
-use std::time::Instant;
+use std::{ops::Range, sync::Mutex, time::Instant};
 
 use burn::{
     module::Module,
@@ -9,14 +9,15 @@ use burn::{
 };
 use entropy::{EntropyTally, sampled_entropy, summarize_covariances, token_covariances};
 use losses::{
-    Denominator, LossInputs, LossSums, Selection, SelectionKey, SelectionScope, SelectionView,
+    LossInputs, LossSums, SelectionKey, SelectionScope, SelectionView,
 };
 use policy::{CausalLm, HeadOptions};
 
 use crate::{
     AnswerKey, Event, Group, Observer, StepMetrics, Trainer, TrainerError,
-    batch::{Collated, Sequence, micro_batches},
+    batch::{Collated, Sequence, longest_response, micro_batches},
     optimizer::{clip, gradient_norm},
+    parallel::map_ordered,
 };
 
 /// Updates in a row with a gradient that is not finite before a run gives up.
@@ -41,6 +42,7 @@ pub(crate) struct Experience {
 }
 
 /// Figures of response tokens before the update, one vector a response.
+#[derive(Debug, Default)]
 struct Measured {
     log_probs: Vec<Vec<f32>>,
     entropies: Vec<Vec<f32>>,
@@ -133,32 +135,16 @@ impl Trainer {
         let model = self.policy.model.valid();
         let temperature = self.config.rollout.temperature;
         let options = HeadOptions { temperature, entropy: true };
-        let mut measured = Measured {
-            log_probs: Vec::new(),
-            entropies: Vec::new(),
-            entropies_at_temperature: Vec::new(),
-        };
-        for range in micro_batches(&sequences, self.config.update.max_tokens) {
-            let part = &sequences[range];
-            let lengths: Vec<usize> = part.iter().map(Sequence::response_tokens).collect();
-            let collated = Collated::new(part, longest_response(part));
-            let Some(scores) = collated.score(&model, options) else {
-                continue;
-            };
-            let mut split = |target: &mut Vec<Vec<f32>>, flat: Option<Tensor<1>>| {
-                let Some(flat) = flat else { return Ok(()) };
-                let values = read(flat)?;
-                let mut rest = values.as_slice();
-                for &length in &lengths {
-                    let (row, tail) = rest.split_at(length);
-                    target.push(row.to_vec());
-                    rest = tail;
-                }
-                Ok::<(), TrainerError>(())
-            };
-            split(&mut measured.log_probs, Some(scores.log_probs))?;
-            split(&mut measured.entropies, scores.entropies)?;
-            split(&mut measured.entropies_at_temperature, scores.entropies_at_temperature)?;
+        let ranges = micro_batches(&sequences, self.config.update.max_tokens);
+        let parts = map_ordered(&ranges, self.workers, |range| {
+            measure_part(&sequences[range.clone()], &model, options)
+        });
+        let mut measured = Measured::default();
+        for part in parts {
+            let part = part?;
+            measured.log_probs.extend(part.log_probs);
+            measured.entropies.extend(part.entropies);
+            measured.entropies_at_temperature.extend(part.entropies_at_temperature);
         }
         Ok(measured)
     }
@@ -210,7 +196,7 @@ impl Trainer {
         Ok(updates)
     }
 
-    /// One optimizer update over a mini-batch, its micro-batches' gradients added up.
+    /// One optimizer update over a mini-batch, its micro-batches' gradients added up in order.
     fn update_once(
         &mut self,
         experiences: &[Experience],
@@ -218,57 +204,104 @@ impl Trainer {
         updates: &mut Updates,
     ) -> Result<(), TrainerError> {
         let batch = MiniBatch::new(experiences, self.config.update.max_tokens);
-        let denominator = self.objective.denominator(&batch.mask(), batch.response_len);
-        let whole = self.select_whole(&batch, key)?;
+        let results = if batch.ranges.len() <= self.workers {
+            self.one_pass(&batch, key)?
+        } else {
+            self.two_passes(&batch, key)?
+        };
         let mut accumulator = GradientsAccumulator::new();
         let mut loss = 0.0;
-        for range in batch.ranges.clone() {
-            let selected = whole.as_ref().map(|selection| batch.rows(&selection.mask, &range));
-            let part = &experiences[range];
-            let Some(output) = self.backward(part, &batch, selected, &denominator, key)? else {
-                continue;
-            };
-            updates.sums += output.sums;
-            loss += output.loss;
-            accumulator.accumulate(&self.policy.model, output.gradients);
+        for result in results {
+            updates.sums += result.sums;
+            loss += result.loss;
+            accumulator.accumulate(&self.policy.model, result.gradients);
         }
         self.apply(accumulator.grads(), loss, updates)
     }
 
-    /// The selection over a whole mini-batch that does not fit one micro-batch, from a pass of its own.
-    ///
-    /// A mini-batch of one micro-batch is selected from in its only pass, in [`Trainer::backward`].
-    fn select_whole(
+    /// Every micro-batch forward, the selection over what they gave, then every one backward.
+    fn one_pass(
         &self,
         batch: &MiniBatch<'_>,
         key: &SelectionKey,
-    ) -> Result<Option<Selection>, TrainerError> {
-        let is_whole = self.objective.selection_scope() == Some(SelectionScope::MiniBatch);
-        if !is_whole || batch.ranges.len() < 2 {
-            return Ok(None);
-        }
-        let model = self.policy.model.valid();
-        let options =
-            HeadOptions { temperature: self.config.rollout.temperature, entropy: false };
+    ) -> Result<Vec<Backward>, TrainerError> {
+        let forwards = map_ordered(&batch.ranges, self.workers, |range| self.forward(batch, range));
         let mut log_probs = Vec::new();
-        for range in &batch.ranges {
-            let collated = batch.collate(range);
-            let cells = collated.mask().len();
-            log_probs.extend(match collated.score(&model, options) {
-                Some(scores) => read(collated.spread(scores.log_probs).reshape([cells]))?,
-                None => vec![0.0; cells],
-            });
+        for forward in &forwards {
+            log_probs.push(forward.host_log_probs()?);
         }
-        self.select(batch.experiences, &log_probs, batch.response_len, key)
+        let selection = self.select(batch, &log_probs, key)?;
+        let parts: Vec<_> = forwards.into_iter().map(|f| Mutex::new(Some(f))).collect();
+        let backwards = map_ordered(&parts, self.workers, |part| {
+            // A graph is consumed by its backward pass, and not shared between threads.
+            let forward = part.lock().ok().and_then(|mut part| part.take());
+            forward.map(|forward| self.backward(batch, forward, selection.as_deref()))
+        });
+        backwards.into_iter().flatten().collect()
     }
 
+    /// The selection from a pass of its own, then each micro-batch forward and backward, so that few graphs are held.
+    fn two_passes(
+        &self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+    ) -> Result<Vec<Backward>, TrainerError> {
+        let mut selection = None;
+        if self.objective.needs_selection() {
+            let model = self.policy.model.valid();
+            let passes = map_ordered(&batch.ranges, self.workers, |range| {
+                Forward::new(batch, range, model.clone(), self.options()).host_log_probs()
+            });
+            let log_probs = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
+            selection = self.select(batch, &log_probs, key)?;
+        }
+        let results = map_ordered(&batch.ranges, self.workers, |range| {
+            self.backward(batch, self.forward(batch, range), selection.as_deref())
+        });
+        results.into_iter().collect()
+    }
+
+    fn options(&self) -> HeadOptions {
+        HeadOptions { temperature: self.config.rollout.temperature, entropy: false }
+    }
+
+    /// A forward pass on a model of its own: the same weights, but leaves of a graph that no other pass shares.
+    fn forward(&self, batch: &MiniBatch<'_>, range: &Range<usize>) -> Forward {
+        let model = self.policy.model.clone().fork(&self.policy.model.device());
+        Forward::new(batch, range, model, self.options())
+    }
+
+    /// The controller's selection, `[rows, response_len]` over the mini-batch; `None` where it selects nothing.
     fn select(
+        &self,
+        batch: &MiniBatch<'_>,
+        log_probs: &[Vec<f32>],
+        key: &SelectionKey,
+    ) -> Result<Option<Vec<f32>>, TrainerError> {
+        match self.objective.selection_scope() {
+            None => Ok(None),
+            Some(SelectionScope::MiniBatch) => {
+                self.select_among(batch.experiences, &log_probs.concat(), batch.response_len, key)
+            }
+            Some(SelectionScope::MicroBatch) => {
+                let mut whole = Vec::new();
+                for (range, log_probs) in batch.ranges.iter().zip(log_probs) {
+                    let part = &batch.experiences[range.clone()];
+                    let selected = self.select_among(part, log_probs, batch.response_len, key)?;
+                    whole.extend(selected.unwrap_or_default());
+                }
+                Ok(Some(whole))
+            }
+        }
+    }
+
+    fn select_among(
         &self,
         experiences: &[Experience],
         log_probs: &[f32],
         response_len: usize,
         key: &SelectionKey,
-    ) -> Result<Option<Selection>, TrainerError> {
+    ) -> Result<Option<Vec<f32>>, TrainerError> {
         let columns = Columns::new(experiences, response_len);
         let view = SelectionView {
             log_probs,
@@ -277,43 +310,22 @@ impl Trainer {
             mask: &columns.mask,
             row_keys: &columns.row_keys,
         };
-        Ok(self.objective.select(&view, key)?)
+        Ok(self.objective.select(&view, key)?.map(|selection| selection.mask))
     }
 
-    /// Loss and gradient of one micro-batch; `None` where it has no response token.
+    /// Loss and gradient of one micro-batch.
     fn backward(
         &self,
-        experiences: &[Experience],
         batch: &MiniBatch<'_>,
-        selected: Option<Vec<f32>>,
-        denominator: &Denominator,
-        key: &SelectionKey,
-    ) -> Result<Option<Backward>, TrainerError> {
-        let response_len = batch.response_len;
-        let sequences: Vec<Sequence> =
-            experiences.iter().map(|experience| experience.sequence.clone()).collect();
-        let collated = Collated::new(&sequences, response_len);
-        let options =
-            HeadOptions { temperature: self.config.rollout.temperature, entropy: false };
-        let Some(scores) = collated.score(&self.policy.model, options) else {
-            return Ok(None);
-        };
-        let log_probs = collated.spread(scores.log_probs);
+        forward: Forward,
+        selection: Option<&[f32]>,
+    ) -> Result<Backward, TrainerError> {
+        let Forward { model, log_probs, range } = forward;
         let device = log_probs.device();
-        let shape = [experiences.len(), response_len];
-        let tensor = |values: Vec<f32>| {
-            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
-        };
-        let selected = match selected {
-            None if self.objective.needs_selection() => {
-                let current = log_probs.clone().without_autodiff();
-                let current = read(current.reshape([shape[0] * shape[1]]))?;
-                let selection = self.select(experiences, &current, response_len, key)?;
-                selection.map(|selection| selection.mask)
-            }
-            other => other,
-        };
-        let columns = Columns::new(experiences, response_len);
+        let shape = log_probs.dims();
+        let tensor =
+            |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
+        let columns = Columns::new(&batch.experiences[range.clone()], batch.response_len);
         let inputs = LossInputs {
             log_probs,
             old_log_probs: tensor(columns.old_log_probs),
@@ -321,14 +333,12 @@ impl Trainer {
             advantages: tensor(columns.advantages),
             mask: tensor(columns.mask),
         };
-        let output = self.objective.evaluate(&inputs, selected.map(tensor), denominator);
-        let gradients = GradientsParams::from_grads(output.loss.backward(), &self.policy.model);
+        let selected = selection.map(|selection| tensor(batch.rows(selection, &range)));
+        let denominator = self.objective.denominator(&batch.mask, batch.response_len);
+        let output = self.objective.evaluate(&inputs, selected, &denominator);
+        let gradients = GradientsParams::from_grads(output.loss.backward(), &model);
         let loss = read(output.loss.without_autodiff())?;
-        Ok(Some(Backward {
-            gradients,
-            loss: f64::from(loss[0]),
-            sums: output.stats.read(),
-        }))
+        Ok(Backward { gradients, loss: f64::from(loss[0]), sums: output.stats.read() })
     }
 
     /// The optimizer's update; a gradient that is not finite is counted and leaves everything as it was.
@@ -444,35 +454,56 @@ impl Sampling {
 /// A mini-batch and how it is cut into micro-batches.
 struct MiniBatch<'a> {
     experiences: &'a [Experience],
-    ranges: Vec<std::ops::Range<usize>>,
+    ranges: Vec<Range<usize>>,
     response_len: usize,
+    mask: Vec<f32>,
 }
 
 impl<'a> MiniBatch<'a> {
     fn new(experiences: &'a [Experience], max_tokens: usize) -> Self {
         let sequences: Vec<Sequence> =
             experiences.iter().map(|experience| experience.sequence.clone()).collect();
+        let response_len = longest_response(&sequences);
         Self {
             experiences,
             ranges: micro_batches(&sequences, max_tokens),
-            response_len: longest_response(&sequences),
+            response_len,
+            mask: Columns::new(experiences, response_len).mask,
         }
     }
 
-    fn mask(&self) -> Vec<f32> {
-        Columns::new(self.experiences, self.response_len).mask
+    /// The rows of a range out of `[rows, response_len]` values.
+    fn rows(&self, values: &[f32], range: &Range<usize>) -> Vec<f32> {
+        values[range.start * self.response_len..range.end * self.response_len].to_vec()
     }
+}
 
-    fn collate(&self, range: &std::ops::Range<usize>) -> Collated {
-        let part = &self.experiences[range.clone()];
+/// A micro-batch's forward pass, with the model whose graph it made.
+struct Forward {
+    model: CausalLm,
+    /// `[rows, response_len]`.
+    log_probs: Tensor<2>,
+    range: Range<usize>,
+}
+
+impl Forward {
+    fn new(
+        batch: &MiniBatch<'_>,
+        range: &Range<usize>,
+        model: CausalLm,
+        options: HeadOptions,
+    ) -> Self {
+        let part = &batch.experiences[range.clone()];
         let sequences: Vec<Sequence> =
             part.iter().map(|experience| experience.sequence.clone()).collect();
-        Collated::new(&sequences, self.response_len)
+        let collated = Collated::new(&sequences, batch.response_len);
+        let log_probs = collated.spread(collated.score(&model, options).log_probs);
+        Self { model, log_probs, range: range.clone() }
     }
 
-    /// The rows of a range out of `[rows, response_len]` values.
-    fn rows(&self, values: &[f32], range: &std::ops::Range<usize>) -> Vec<f32> {
-        values[range.start * self.response_len..range.end * self.response_len].to_vec()
+    fn host_log_probs(&self) -> Result<Vec<f32>, TrainerError> {
+        let [rows, response_len] = self.log_probs.dims();
+        read(self.log_probs.clone().without_autodiff().reshape([rows * response_len]))
     }
 }
 
@@ -510,10 +541,6 @@ fn sequences(groups: &[Group]) -> impl Iterator<Item = Sequence> {
     })
 }
 
-fn longest_response(sequences: &[Sequence]) -> usize {
-    sequences.iter().map(Sequence::response_tokens).max().unwrap_or(0).max(1)
-}
-
 /// Mean |log π_sampler - log π_trainer|: what numerics alone put between the two, in nats.
 fn sampler_gap(groups: &[Group], log_probs: &[Vec<f32>]) -> f64 {
     let rows = groups.iter().flat_map(|group| &group.samples).zip(log_probs);
@@ -522,6 +549,27 @@ fn sampler_gap(groups: &[Group], log_probs: &[Vec<f32>]) -> f64 {
         (sum + f64::from((sampler - trainer).abs()), count + 1.0)
     });
     sum / count
+}
+
+/// One micro-batch of the pass before the update.
+fn measure_part(
+    sequences: &[Sequence],
+    model: &CausalLm,
+    options: HeadOptions,
+) -> Result<Measured, TrainerError> {
+    let lengths: Vec<usize> = sequences.iter().map(Sequence::response_tokens).collect();
+    let scores = Collated::new(sequences, longest_response(sequences)).score(model, options);
+    let rows = |flat: Option<Tensor<1>>| {
+        let values = flat.map_or_else(|| Ok(Vec::new()), read)?;
+        let mut rest = values.into_iter();
+        let rows = lengths.iter().map(|&length| rest.by_ref().take(length).collect());
+        Ok::<_, TrainerError>(rows.collect::<Vec<Vec<f32>>>())
+    };
+    Ok(Measured {
+        log_probs: rows(Some(scores.log_probs))?,
+        entropies: rows(scores.entropies)?,
+        entropies_at_temperature: rows(scores.entropies_at_temperature)?,
+    })
 }
 
 fn read(tensor: Tensor<1>) -> Result<Vec<f32>, TrainerError> {

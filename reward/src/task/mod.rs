@@ -5,6 +5,7 @@ mod config;
 mod countdown;
 mod mistake;
 mod seed;
+mod setting;
 mod split;
 mod traits;
 

@@ -16,7 +16,7 @@ pub(super) fn problem_rng(task: &str, split: Split, seed: u64, index: u64) -> Ch
 }
 
 /// A hash that stays the same on every platform and in every release: FNV-1a of 64 bits, with the
-/// finalizer of SplitMix64 so that its low digits are even.
+/// finalizer of `SplitMix64` so that its low digits are even.
 pub(super) fn text_hash(text: &str) -> u64 {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

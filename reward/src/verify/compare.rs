@@ -115,6 +115,7 @@ mod tests {
         check("x = 5", "5", SameText);
         check(r"\frac12", r"\frac{1}{2}", SameText);
         check(r"60^\circ", "60°", SameText);
+        check(r"(-\infty,4)", r"[-\infty, 4)", SameText);
         check("x^2+1", "x^2+2", DifferentText);
         check("5", "x", DifferentText);
         check("", "", SameText);

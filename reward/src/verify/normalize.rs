@@ -189,7 +189,9 @@ fn finish(text: &str) -> String {
     if text.len() > 1 && text.chars().all(char::is_alphabetic) {
         return text.to_lowercase();
     }
-    text.to_owned()
+    // No interval holds infinity, whatever bracket stands beside it.
+    text.replace(r"[-\infty", r"(-\infty")
+        .replace(r"\infty]", r"\infty)")
 }
 
 /// `x=5` and `f(x)=5` are answers of 5.

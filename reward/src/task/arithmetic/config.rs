@@ -5,6 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::ArithmeticTask;
 use super::task::NAME;
 use crate::RewardError;
+use crate::task::setting::Settings;
+
+/// Sums of so many terms stay readable.
+pub(super) const MAX_OPERANDS: usize = 64;
+/// Sums of [`MAX_OPERANDS`] terms of so many digits fit into 64 bits with room for mistakes.
+pub(super) const MAX_DIGITS: u32 = 15;
 
 /// What may stand before an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,28 +82,14 @@ impl ArithmeticConfig {
     /// # Errors
     /// If one is out of range.
     pub fn validate(&self) -> Result<(), RewardError> {
-        let operands = self.operands;
-        require(
-            (2..=64).contains(&operands),
-            "operands",
-            operands,
-            "must lie between 2 and 64",
-        )?;
-        let digits = self.digits;
-        require(
-            (1..=15).contains(&digits),
-            "digits",
-            digits,
-            "must lie between 1 and 15",
-        )?;
-        let operations = &self.operations;
-        require(
-            !operations.is_empty(),
-            "operations",
-            "[]",
-            "must name \"+\", \"-\" or both",
-        )?;
-        self.styles.validate()
+        let settings = Settings { task: NAME };
+        let few = (2..=MAX_OPERANDS).contains(&self.operands);
+        settings.require(few, "operands", &self.operands, "must lie between 2 and 64")?;
+        let short = (1..=MAX_DIGITS).contains(&self.digits);
+        settings.require(short, "digits", &self.digits, "must lie between 1 and 15")?;
+        let some = !self.operations.is_empty();
+        settings.require(some, "operations", &"[]", "must name \"+\", \"-\" or both")?;
+        settings.require_weights(&self.styles.as_array())
     }
 
     /// The task with these settings.
@@ -120,38 +112,6 @@ impl StyleWeights {
             self.direct,
         ]
     }
-
-    fn validate(self) -> Result<(), RewardError> {
-        let weights = self.as_array();
-        let usable = weights
-            .iter()
-            .all(|weight| weight.is_finite() && *weight >= 0.0);
-        let some = weights.iter().sum::<f64>() > 0.0;
-        let requirement = "must hold weights of 0 or more, at least one of them above 0";
-        require(
-            usable && some,
-            "styles",
-            format!("{weights:?}"),
-            requirement,
-        )
-    }
-}
-
-fn require(
-    holds: bool,
-    setting: &'static str,
-    value: impl ToString,
-    requirement: &'static str,
-) -> Result<(), RewardError> {
-    if holds {
-        return Ok(());
-    }
-    Err(RewardError::InvalidSetting {
-        task: NAME,
-        setting,
-        value: value.to_string(),
-        requirement,
-    })
 }
 
 #[cfg(test)]

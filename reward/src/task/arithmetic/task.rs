@@ -3,6 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::config::{MAX_DIGITS, MAX_OPERANDS};
 use super::style::{Style, Worker, sum_text};
 use super::{ArithmeticConfig, Sign};
 use crate::task::seed::problem_rng;
@@ -74,7 +75,11 @@ impl Task for ArithmeticTask {
         rng: &mut ChaCha8Rng,
         mistakes: MistakeRate,
     ) -> String {
-        let Some(terms) = problem.numbers.as_deref().filter(|terms| terms.len() > 1) else {
+        let Some(terms) = problem
+            .numbers
+            .as_deref()
+            .filter(|terms| is_workable(terms))
+        else {
             return format!("#### {}", problem.answer);
         };
         let style = Style::choose(self.config.styles, rng);
@@ -96,6 +101,13 @@ impl Task for ArithmeticTask {
         let plus = "+";
         format!("\n #{plus}{minus}0123456789=")
     }
+}
+
+/// Whether terms are within what a configuration allows: a problem may come from a file.
+fn is_workable(terms: &[i64]) -> bool {
+    let limit = 10_u64.pow(MAX_DIGITS);
+    (2..=MAX_OPERANDS).contains(&terms.len())
+        && terms.iter().all(|term| term.unsigned_abs() < limit)
 }
 
 /// The terms in order of size, so that a sum and its rearrangements fall into one split.
@@ -134,6 +146,29 @@ mod tests {
         assert!(!reward.score(&problem, "176+26=202").correct);
         assert!(!reward.score(&problem, "#### 202\n#### 203").correct);
         assert_eq!(reward.score(&problem, "202").reason, "no_answer");
+    }
+
+    #[test]
+    fn numbers_beyond_the_task_get_their_answer_alone() {
+        let task = ArithmeticConfig::default().build().unwrap();
+        let mut rng = rand::SeedableRng::seed_from_u64(0);
+        for numbers in [
+            vec![],
+            vec![7],
+            vec![i64::MAX, i64::MAX],
+            vec![i64::MIN, -1],
+            vec![1; 65],
+        ] {
+            let answer = "7".to_owned();
+            let numbers = Some(numbers);
+            let problem = Problem {
+                answer,
+                numbers,
+                ..task.problem(Split::Train, 1, 0)
+            };
+            let solution = task.worked_solution(&problem, &mut rng, MistakeRate::NEVER);
+            assert_eq!(solution, "#### 7");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task::NAME;
 use super::{CountdownTask, Operation};
+use crate::task::setting::Settings;
 use crate::{RewardError, Split};
 
 /// How often each style of a worked solution is chosen, in proportion to the other.
@@ -79,68 +80,28 @@ impl CountdownConfig {
     }
 
     fn validate_ranges(&self) -> Result<(), RewardError> {
-        let numbers = self.numbers;
-        require(
-            (2..=8).contains(&numbers),
-            "numbers",
-            numbers,
-            "must lie between 2 and 8",
-        )?;
-        let number = self.max_number;
-        let requirement = "must lie between 2 and 10000";
-        require(
-            (2..=10_000).contains(&number),
+        let settings = Settings { task: NAME };
+        let few = (2..=8).contains(&self.numbers);
+        settings.require(few, "numbers", &self.numbers, "must lie between 2 and 8")?;
+        let small = (2..=10_000).contains(&self.max_number);
+        settings.require(
+            small,
             "max_number",
-            number,
-            requirement,
+            &self.max_number,
+            "must lie between 2 and 10000",
         )?;
-        let target = self.max_target;
-        let requirement = "must lie between 2 and 1000000";
-        require(
-            (2..=1_000_000).contains(&target),
+        let near = (2..=1_000_000).contains(&self.max_target);
+        settings.require(
+            near,
             "max_target",
-            target,
-            requirement,
+            &self.max_target,
+            "must lie between 2 and 1000000",
         )?;
-        let operations = &self.operations;
+        let some = !self.operations.is_empty();
         let requirement = "must name at least one of \"+\", \"-\", \"*\" and \"/\"";
-        require(!operations.is_empty(), "operations", "[]", requirement)?;
-        self.styles.validate()
+        settings.require(some, "operations", &"[]", requirement)?;
+        settings.require_weights(&[self.styles.steps, self.styles.direct])
     }
-}
-
-impl CountdownStyles {
-    fn validate(self) -> Result<(), RewardError> {
-        let weights = [self.steps, self.direct];
-        let usable = weights
-            .iter()
-            .all(|weight| weight.is_finite() && *weight >= 0.0);
-        let some = weights.iter().sum::<f64>() > 0.0;
-        let requirement = "must hold weights of 0 or more, at least one of them above 0";
-        require(
-            usable && some,
-            "styles",
-            format!("{weights:?}"),
-            requirement,
-        )
-    }
-}
-
-fn require(
-    holds: bool,
-    setting: &'static str,
-    value: impl ToString,
-    requirement: &'static str,
-) -> Result<(), RewardError> {
-    if holds {
-        return Ok(());
-    }
-    Err(RewardError::InvalidSetting {
-        task: NAME,
-        setting,
-        value: value.to_string(),
-        requirement,
-    })
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl Worker<'_> {
         let (mut left, mut right) = (left, right);
         let mut operation = operation;
         if self.mistakes.strikes(self.rng) {
-            (operation, right) = self.mistake(operation, &left, right)?;
+            (operation, right) = self.mistake(operation, &left, right);
         }
         if operation.commutes() && self.rng.random_bool(0.5) {
             std::mem::swap(&mut left, &mut right);
@@ -70,7 +70,7 @@ impl Worker<'_> {
         operation: Operation,
         left: &Written,
         right: Written,
-    ) -> Option<(Operation, Written)> {
+    ) -> (Operation, Written) {
         let result = apply(operation, left, &right);
         let others: Vec<Operation> = self
             .operations
@@ -79,15 +79,15 @@ impl Worker<'_> {
             .filter(|other| apply(*other, left, &right).is_some_and(|it| Some(it) != result))
             .collect();
         if !others.is_empty() {
-            return Some((others[self.rng.random_range(0..others.len())], right));
+            return (others[self.rng.random_range(0..others.len())], right);
         }
-        let near = [right.value + 1, right.value - 1]
+        let near = [right.value.saturating_add(1), right.value - 1]
             .into_iter()
             .map(Written::number);
         let wrong =
             |near: &Written| apply(operation, left, near).is_some_and(|it| Some(it) != result);
         let replaced = near.into_iter().find(wrong);
-        Some((operation, replaced.unwrap_or(right)))
+        (operation, replaced.unwrap_or(right))
     }
 }
 

@@ -1,0 +1,133 @@
+//! The fields of a problem, under the names that public sets give them.
+
+use serde_json::{Map, Value};
+
+use super::Position;
+use crate::{ExtractionRule, Problem, RewardError, extract_by_rule};
+
+const PROMPT_FIELDS: [&str; 3] = ["problem", "question", "prompt"];
+const ID_FIELDS: [&str; 3] = ["id", "unique_id", "idx"];
+const SOURCE_FIELDS: [&str; 2] = ["source", "data_source"];
+
+pub(super) fn read_problem(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<Problem, RewardError> {
+    let text = |value: &Value| scalar_text(value).filter(|text| !text.trim().is_empty());
+    let stem = || {
+        position
+            .path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    Ok(Problem {
+        id: ID_FIELDS
+            .iter()
+            .find_map(|field| object.get(*field).and_then(text))
+            .unwrap_or_else(|| position.line.to_string()),
+        prompt: read_prompt(object, position)?,
+        answer: read_answer(object, position)?,
+        source: SOURCE_FIELDS
+            .iter()
+            .find_map(|field| object.get(*field).and_then(text))
+            .unwrap_or_else(stem),
+        numbers: read_numbers(object, position)?,
+        solution: object
+            .get("solution")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+    })
+}
+
+fn read_prompt(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+    for field in PROMPT_FIELDS {
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.trim().is_empty() => {}
+            Some(Value::String(text)) => return Ok(text.clone()),
+            Some(_) => return Err(position.wrong_type(field, "a string")),
+        }
+    }
+    Err(RewardError::MissingPrompt {
+        path: position.path.into(),
+        line: position.line,
+    })
+}
+
+fn read_answer(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+    for field in ["answer", "final_answer"] {
+        let text = match object.get(field) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(items)) => list_text(items),
+            Some(value) => scalar_text(value),
+        };
+        let expected = "a string, a number, a boolean or a list of them";
+        let text = text.ok_or_else(|| position.wrong_type(field, expected))?;
+        if !text.trim().is_empty() {
+            return Ok(without_steps(&text));
+        }
+    }
+    boxed_in_solution(object).ok_or_else(|| RewardError::MissingAnswer {
+        path: position.path.into(),
+        line: position.line,
+    })
+}
+
+/// GSM8K's answers are whole solutions that end in `#### 72`.
+fn without_steps(text: &str) -> String {
+    match extract_by_rule(ExtractionRule::Hashes, text) {
+        Some(found) => found.text.replace(',', ""),
+        None => text.trim().to_owned(),
+    }
+}
+
+fn boxed_in_solution(object: &Map<String, Value>) -> Option<String> {
+    let solution = object.get("solution")?.as_str()?;
+    let found = extract_by_rule(ExtractionRule::Boxed, solution)?;
+    (!found.text.is_empty()).then(|| found.text.to_owned())
+}
+
+fn read_numbers(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<Option<Vec<i64>>, RewardError> {
+    let value = match object.get("numbers") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value,
+    };
+    let numbers: Option<Vec<i64>> = value
+        .as_array()
+        .and_then(|items| items.iter().map(Value::as_i64).collect());
+    let expected = "a list of integers";
+    numbers
+        .map(Some)
+        .ok_or_else(|| position.wrong_type("numbers", expected))
+}
+
+fn list_text(items: &[Value]) -> Option<String> {
+    let texts: Option<Vec<String>> = items.iter().map(scalar_text).collect();
+    Some(texts?.join(", "))
+}
+
+fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(number) => Some(number_text(number)),
+        _ => None,
+    }
+}
+
+/// Whole floats are written as integers: 70.0 is "70".
+fn number_text(number: &serde_json::Number) -> String {
+    /// Up to here every whole f64 is the integer that was written.
+    const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < LARGEST_EXACT => {
+            (float as i64).to_string()
+        }
+        _ => number.to_string(),
+    }
+}
