@@ -4,6 +4,7 @@
 //! without file access, on a budget of work, and with a bounded output.
 
 mod json;
+mod limits;
 
 use std::{
     fmt::Write as _,
@@ -130,6 +131,8 @@ fn environment() -> Result<Environment<'static>, Error> {
         .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(limits::formatter);
+    environment.add_filter("string", limits::string);
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))

@@ -1,6 +1,9 @@
 //! Batched decoding on the local model.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::mpsc,
+};
 
 use burn::tensor::{Int, Tensor};
 use policy::{CausalLm, KvCache, ModelConfig, PADDING_POSITION, Policy, TokenBatch, Tokenizer};
@@ -18,11 +21,14 @@ pub struct EngineOptions {
     pub batch_rows: usize,
     /// Prompt tokens, padding included, that go through the model together.
     pub prefill_tokens: usize,
+    /// Batches decoded at once, each on a thread of its own with its share of the rows. Small models gain from it,
+    /// whose single operations do not fill the cores.
+    pub threads: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { batch_rows: 64, prefill_tokens: 4096 }
+        Self { batch_rows: 64, prefill_tokens: 4096, threads: 1 }
     }
 }
 
@@ -83,15 +89,80 @@ impl Generator for Engine<'_> {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Rollout>, RolloutError> {
         self.check(requests, params)?;
-        let mut batch = Batch::new(self, requests, params);
-        while !batch.is_done() {
-            batch.admit()?;
-            on_progress(batch.progress());
-            batch.shrink();
-            batch.step()?;
+        let limits = Limits::new(self, requests, params);
+        let threads = self.options.threads.clamp(1, requests.len().max(1));
+        if threads == 1 {
+            return Batch::new(self, requests, params, limits).run(on_progress);
         }
-        on_progress(batch.progress());
-        Ok(batch.finished.into_iter().flatten().collect())
+        let share = requests.len().div_ceil(threads);
+        let limits = Limits { rows: limits.rows.div_ceil(threads), ..limits };
+        let (sender, reports) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let work = |(index, part), sender: mpsc::Sender<_>| {
+                let mut report = |progress| {
+                    // The receiver outlives every sender, so the report cannot fail.
+                    let _ = sender.send((index, progress));
+                };
+                Batch::new(self, part, params, limits).run(&mut report)
+            };
+            let threads: Vec<_> = requests
+                .chunks(share)
+                .enumerate()
+                .map(|part| {
+                    let sender = sender.clone();
+                    scope.spawn(move || work(part, sender))
+                })
+                .collect();
+            drop(sender);
+            relay(&reports, threads.len(), requests.len(), on_progress);
+            let joined = threads.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            let parts = joined.collect::<Result<Vec<_>, _>>()?;
+            Ok(parts.into_iter().flatten().collect())
+        })
+    }
+}
+
+/// Adds up the threads' progress as it comes.
+fn relay(
+    reports: &mpsc::Receiver<(usize, Progress)>,
+    threads: usize,
+    total: usize,
+    on_progress: &mut dyn FnMut(Progress),
+) {
+    let mut latest = vec![Progress { finished: 0, total: 0, tokens: 0 }; threads];
+    for (index, progress) in reports {
+        latest[index] = progress;
+        on_progress(Progress {
+            finished: latest.iter().map(|progress| progress.finished).sum(),
+            total,
+            tokens: latest.iter().map(|progress| progress.tokens).sum(),
+        });
+    }
+}
+
+/// Sizes that a call's requests fix, so that no row's result depends on who shares its batch.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Sequences decoded together.
+    rows: usize,
+    /// The longest prompt, to which all are padded.
+    prompt_length: usize,
+    /// Slots of a row's cache: the longest sequence, and one more for padding.
+    capacity: usize,
+}
+
+impl Limits {
+    fn new(engine: &Engine<'_>, requests: &[Request], params: &SamplingParams) -> Self {
+        let longest = requests.iter().map(|request| request.prompt_ids.len()).max().unwrap_or(1);
+        let total = (longest + params.max_new_tokens).min(engine.config.max_position_embeddings);
+        let prompt_length = longest.max(2);
+        Self {
+            rows: engine.options.batch_rows.min(requests.len()),
+            prompt_length,
+            capacity: total.max(prompt_length) + 1,
+        }
     }
 }
 
@@ -108,8 +179,7 @@ struct Batch<'a> {
     engine: &'a Engine<'a>,
     requests: &'a [Request],
     params: &'a SamplingParams,
-    prompt_length: usize,
-    capacity: usize,
+    limits: Limits,
     waiting: VecDeque<usize>,
     rows: Vec<Option<Active>>,
     cache: KvCache,
@@ -118,24 +188,35 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn new(engine: &'a Engine<'a>, requests: &'a [Request], params: &'a SamplingParams) -> Self {
-        let longest = requests.iter().map(|request| request.prompt_ids.len()).max().unwrap_or(1);
-        let total = (longest + params.max_new_tokens).min(engine.config.max_position_embeddings);
-        // One slot more than any sequence reaches, for padding.
-        let capacity = total + 1;
-        let rows = engine.options.batch_rows.min(requests.len()).max(engine.least_rows());
+    fn new(
+        engine: &'a Engine<'a>,
+        requests: &'a [Request],
+        params: &'a SamplingParams,
+        limits: Limits,
+    ) -> Self {
+        let rows = limits.rows.min(requests.len()).max(engine.least_rows());
         Self {
             engine,
             requests,
             params,
-            prompt_length: longest.max(2),
-            capacity: capacity.max(longest.max(2) + 1),
+            limits,
             waiting: (0..requests.len()).collect(),
             rows: (0..rows).map(|_| None).collect(),
-            cache: new_cache(engine, rows, capacity.max(longest.max(2) + 1)),
+            cache: new_cache(engine, rows, limits.capacity),
             finished: requests.iter().map(|_| None).collect(),
             tokens: 0,
         }
+    }
+
+    fn run(mut self, on_progress: &mut dyn FnMut(Progress)) -> Result<Vec<Rollout>, RolloutError> {
+        while !self.is_done() {
+            self.admit()?;
+            on_progress(self.progress());
+            self.shrink();
+            self.step()?;
+        }
+        on_progress(self.progress());
+        Ok(self.finished.into_iter().flatten().collect())
     }
 
     fn is_done(&self) -> bool {
@@ -162,7 +243,7 @@ impl<'a> Batch<'a> {
 
     /// As many waiting requests as there are free rows, or fewer where their distinct prompts exceed the budget.
     fn next_entrants(&mut self, free: usize) -> Vec<usize> {
-        let budget = (self.engine.options.prefill_tokens / self.prompt_length).max(1);
+        let budget = (self.engine.options.prefill_tokens / self.limits.prompt_length).max(1);
         let mut prompts: Vec<&[u32]> = Vec::new();
         let mut entering = Vec::new();
         while let Some(&next) = self.waiting.front() {
@@ -211,8 +292,8 @@ impl<'a> Batch<'a> {
         let mut padded = prompts.to_vec();
         let least = self.engine.least_rows();
         padded.resize(prompts.len().max(least), prompts[0]);
-        let mut cache = new_cache(self.engine, padded.len(), self.prompt_length + 1);
-        let batch = TokenBatch::right_padded(&padded, Some(self.prompt_length));
+        let mut cache = new_cache(self.engine, padded.len(), self.limits.prompt_length + 1);
+        let batch = TokenBatch::right_padded(&padded, Some(self.limits.prompt_length));
         let hidden = self.engine.model.hidden_states(&batch, Some(&mut cache));
         let [rows, length, width] = hidden.dims();
         let last: Vec<i32> = padded
@@ -232,7 +313,7 @@ impl<'a> Batch<'a> {
         if !self.waiting.is_empty() || active.is_empty() || 2 * target > self.rows.len() {
             return;
         }
-        let mut cache = new_cache(self.engine, target, self.capacity);
+        let mut cache = new_cache(self.engine, target, self.limits.capacity);
         let targets: Vec<usize> = (0..active.len()).collect();
         cache.adopt(&self.cache, &active, &targets);
         self.cache = cache;

@@ -141,15 +141,18 @@ fn the_batch_size_does_not_change_a_bit_of_any_rollout() {
             stop_token_ids: (0..20).collect(),
             ..Default::default()
         };
-        let run = |batch_rows, prefill_tokens| {
-            let options = EngineOptions { batch_rows, prefill_tokens };
+        let run = |batch_rows, prefill_tokens, threads| {
+            let options = EngineOptions { batch_rows, prefill_tokens, threads };
             let engine = Engine::new(&policy, &policy_model, options);
             engine.generate(&requests(14), &params, &mut |_| ()).unwrap()
         };
-        let whole = run(64, 4096);
+        let whole = run(64, 4096, 1);
         assert!(whole.iter().any(|rollout| rollout.response_ids.len() < 24), "no early finish");
-        for (batch_rows, prefill_tokens) in [(1, 1), (3, 40), (5, 4096), (13, 60)] {
-            assert_eq!(whole, run(batch_rows, prefill_tokens), "{folder} in batches of {batch_rows}");
+        for (batch_rows, prefill_tokens, threads) in
+            [(1, 1, 1), (3, 40, 1), (5, 4096, 2), (13, 60, 1), (14, 99, 3)]
+        {
+            let again = run(batch_rows, prefill_tokens, threads);
+            assert_eq!(whole, again, "{folder}: {batch_rows} rows on {threads} threads");
         }
     }
 }

@@ -11,7 +11,7 @@ fn main() {
             let policy = config.new_policy(&device).unwrap();
             println!("{} parameters, vocab {}", policy.config.parameters(), policy.config.vocab_size);
             let t = Instant::now();
-            let (policy, report) = train_supervised(&config, policy, &mut |p| if p.step % 50 == 0 || p.step < 4 { println!("{} loss {:.4} tokens {} {:.1}s", p.step, p.loss, p.tokens, t.elapsed().as_secs_f64()) }).unwrap();
+            let (policy, report) = train_supervised(&config, policy, &mut |p| if p.validation.is_some() || p.step == 4 { println!("{:?} {} loss {:.4} tokens {} {:.1}s", p.validation, p.step, p.loss, p.tokens, t.elapsed().as_secs_f64()) }).unwrap();
             println!("{report:?} {:.1}s", t.elapsed().as_secs_f64());
             std::fs::create_dir_all(&args[1]).unwrap();
             policy.save(args[1].as_ref(), policy::SaveDtype::F32).unwrap();

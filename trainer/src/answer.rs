@@ -7,7 +7,7 @@ use rollout::{
     Engine, EngineOptions, Generator, Progress, Request, Rollout, SampleKey, SamplingParams,
 };
 
-use crate::{Group, PromptFormat, Scored, TrainerError};
+use crate::{Group, PromptFormat, Scored, TrainerError, parallel::workers};
 
 /// What answers problems, and what scores the answers.
 pub struct Answerer<'a> {
@@ -48,7 +48,8 @@ impl Answerer<'_> {
     ) -> Result<Vec<Group>, TrainerError> {
         let requests = self.requests(&problems, samples, key)?;
         let model = self.policy.model.valid();
-        let options = EngineOptions { batch_rows: self.batch_rows, ..Default::default() };
+        let threads = workers(self.policy.config.parameters(), &model.device());
+        let options = EngineOptions { batch_rows: self.batch_rows, threads, ..Default::default() };
         let engine = Engine::new(self.policy, &model, options);
         let rollouts = engine.generate(&requests, self.params, on_progress)?;
         self.score(problems, rollouts, samples)

@@ -327,6 +327,21 @@ impl TrainConfig {
         self.rollout.prompts_per_step.div_ceil(self.update.mini_batch_prompts) * self.update.epochs
     }
 
+    /// What a run of this configuration is called: its problems, its loss and its seed.
+    pub fn run_name(&self) -> String {
+        let problems = match (&self.data.train, &self.task) {
+            (Some(path), _) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            (None, TaskConfig::Arithmetic(_)) => "arithmetic".to_owned(),
+            (None, TaskConfig::Countdown(_)) => "countdown".to_owned(),
+        };
+        let loss = match self.loss.loss {
+            LossConfig::PpoClip(_) => "ppo_clip",
+            LossConfig::ClipCov(_) => "clip_cov",
+            LossConfig::KlCov(_) => "kl_cov",
+        };
+        format!("{problems}-{loss}-seed-{}", self.seed)
+    }
+
     /// The resolved configuration as TOML, which [`TrainConfig::load`] reads back.
     ///
     /// # Errors

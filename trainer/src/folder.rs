@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Group, StepMetrics, TrainConfig, TrainerError};
+use crate::{Group, StepMetrics, TrainConfig, TrainerError, output::check_unused};
 
 /// `config.toml`, `metrics.jsonl`, `rollouts/` and `checkpoints/` of one run.
 #[derive(Debug)]
@@ -24,9 +24,7 @@ impl RunFolder {
     /// The folder holds something already, or cannot be written.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainerError> {
         let io = |source| TrainerError::Io { path: path.to_owned(), source };
-        if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
-            return Err(TrainerError::OutputInUse { path: path.to_owned() });
-        }
+        check_unused(path)?;
         let text = config.to_toml()?;
         fs::create_dir_all(path.join("rollouts")).map_err(io)?;
         fs::create_dir_all(path.join("checkpoints")).map_err(io)?;
@@ -34,11 +32,33 @@ impl RunFolder {
         Self::open(path)
     }
 
-    /// Opens the folder of a run that goes on.
+    /// Refuses a folder that a run could not be created in, before any work is done for it.
     ///
     /// # Errors
-    /// The folder cannot be written.
-    pub fn open(path: &Path) -> Result<Self, TrainerError> {
+    /// The folder holds something already.
+    pub fn check_unused(path: &Path) -> Result<(), TrainerError> {
+        check_unused(path)
+    }
+
+    /// Opens the folder of a run that goes on from `step`; lines of `metrics.jsonl` after it are cut off.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written.
+    pub fn reopen(path: &Path, step: u64) -> Result<Self, TrainerError> {
+        let file = path.join("metrics.jsonl");
+        let io = |source| TrainerError::Io { path: file.clone(), source };
+        let text = fs::read_to_string(&file).map_err(io)?;
+        let is_kept = |line: &&str| {
+            serde_json::from_str::<StepMetrics>(line).is_ok_and(|metrics| metrics.step <= step)
+        };
+        let kept: String = text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+        let beside = file.with_extension("tmp");
+        fs::write(&beside, kept).map_err(io)?;
+        fs::rename(&beside, &file).map_err(io)?;
+        Self::open(path)
+    }
+
+    fn open(path: &Path) -> Result<Self, TrainerError> {
         let file = path.join("metrics.jsonl");
         let metrics = OpenOptions::new()
             .create(true)

@@ -4,15 +4,18 @@
 //! not know which algorithm it runs: [`losses::PolicyObjective`] does.
 
 mod answer;
+mod base;
 mod batch;
 mod checkpoint;
 mod config;
 mod error;
+mod evaluation;
 mod folder;
 mod group;
 mod metrics;
 mod observer;
 mod optimizer;
+mod output;
 mod parallel;
 mod prompt;
 mod run;
@@ -21,6 +24,7 @@ mod source;
 mod step;
 
 pub use answer::{AnswerKey, Answerer};
+pub use base::bundled_base;
 pub use batch::{Collated, Sequence, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{
@@ -28,10 +32,12 @@ pub use config::{
     RolloutSection, TrainConfig, UpdateSection, ValidationSection,
 };
 pub use error::TrainerError;
+pub use evaluation::{Figure, accuracies, majority, pass_at};
 pub use folder::RunFolder;
 pub use group::{Group, Scored};
 pub use metrics::StepMetrics;
 pub use observer::{Event, Observer};
+pub use output::OutputFolder;
 pub use prompt::PromptFormat;
 pub use run::{RunState, Trainer};
 pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};

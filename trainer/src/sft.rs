@@ -46,8 +46,15 @@ pub struct SftConfig {
     pub task: TaskConfig,
     /// AdamW; its rate is the schedule's peak.
     pub optimizer: OptimizerSection,
-    /// Held-out problems answered at the end; 0 for none.
+    /// Held-out problems answered in a validation; 0 for none.
     pub validation_problems: usize,
+    /// Steps between validations; 0 for one at the end alone.
+    pub validation_every: u64,
+    /// Stops at the first validation whose sampled accuracy is at least this; 1 runs all steps.
+    ///
+    /// A base for reinforcement learning should solve some problems and not most, and its accuracy leaps
+    /// within a few hundred steps: the accuracy says better than a number of steps when to stop.
+    pub stop_at_accuracy: f64,
     /// The longest response of that validation, in tokens.
     pub max_new_tokens: usize,
 }
@@ -66,6 +73,8 @@ impl Default for SftConfig {
             task: TaskConfig::default(),
             optimizer: OptimizerSection { learning_rate: 1e-3, ..OptimizerSection::default() },
             validation_problems: 256,
+            validation_every: 0,
+            stop_at_accuracy: 1.0,
             max_new_tokens: 64,
         }
     }
@@ -113,12 +122,16 @@ pub struct SftProgress {
     pub loss: f64,
     /// Solution tokens learnt from in this update.
     pub tokens: usize,
+    /// The validation after this update, where there was one.
+    pub validation: Option<SftReport>,
 }
 
 /// What a supervised run made of its model.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SftReport {
-    /// Mean loss over the last tenth of the run, in nats a token.
+    /// Updates made.
+    pub steps: u64,
+    /// Loss of the last update, in nats a token.
     pub loss: f64,
     /// Share of held-out problems answered right, greedily.
     pub greedy_accuracy: Option<f64>,
@@ -145,6 +158,8 @@ impl SftConfig {
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
         check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)?;
+        let stop = self.stop_at_accuracy;
+        check("stop_at_accuracy", (0.0..=1.0).contains(&stop), "in 0..=1", stop)?;
         check("max_new_tokens", self.max_new_tokens >= 1, "at least 1", self.max_new_tokens)?;
         MistakeRate::new(self.mistakes)?;
         self.optimizer.validate()?;
@@ -239,25 +254,31 @@ pub fn train_supervised(
     let lessons = Lessons::new(config)?;
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
-    let (mut last_losses, mut last_count) = (0.0, 0.0);
+    let mut report = SftReport::default();
     for step in 0..config.steps {
         let sequences = lessons_of(config, &policy, &lessons, step)?;
-        let (value, gradients) = gradient(&policy.model, &sequences, workers);
+        let (loss, gradients) = gradient(&policy.model, &sequences, workers);
         let norm = gradient_norm(&policy.model, &gradients);
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
             let gradients = clip(&policy.model, gradients, norm, largest);
             policy.model = optimizer.step(config.rate(step), policy.model, gradients);
         }
-        if 10 * (step + 1) > 9 * config.steps {
-            last_losses += value;
-            last_count += 1.0;
+        let done = step + 1;
+        let every = config.validation_every;
+        let is_due = done == config.steps || (every > 0 && done.is_multiple_of(every));
+        if is_due {
+            report = evaluate(config, &policy)?;
         }
+        (report.steps, report.loss) = (done, loss);
+        let validation = is_due.then_some(report);
         let tokens = sequences.iter().map(Sequence::response_tokens).sum();
-        on_progress(SftProgress { step: step + 1, steps: config.steps, loss: value, tokens });
+        on_progress(SftProgress { step: done, steps: config.steps, loss, tokens, validation });
+        let reached = report.sampled_accuracy.is_some_and(|x| x >= config.stop_at_accuracy);
+        if is_due && reached {
+            break;
+        }
     }
-    let mut report = evaluate(config, &policy)?;
-    report.loss = last_losses / last_count;
     Ok((policy, report))
 }
 
@@ -327,12 +348,7 @@ impl SftConfig {
 
 /// Accuracy on held-out problems, greedy and sampled; empty where problems come from a file.
 fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerError> {
-    let mut report = SftReport {
-        loss: f64::NAN,
-        greedy_accuracy: None,
-        sampled_accuracy: None,
-        sampled_entropy_nats: None,
-    };
+    let mut report = SftReport::default();
     if config.data.train.is_some() || config.validation_problems == 0 {
         return Ok(report);
     }

@@ -146,6 +146,7 @@ mod tests {
         finds("x = 15", "x = 15", Bare);
         finds(r"So $x = \sqrt{3}$", r"$x = \sqrt{3}$", MathSpan);
         finds("She has $18 left and 3 eggs", "3", LastNumber);
+        finds("Prices went from $5 to $6 for 7 kilograms", "7", LastNumber);
         finds("It went from 12 to -1,234.50.", "-1,234.50", LastNumber);
         finds("Chances rose from 5 to 65% today", "65%", LastNumber);
         finds("That is 9-4 or so", "4", LastNumber);

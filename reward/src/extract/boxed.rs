@@ -8,43 +8,63 @@ const MAX_WORD_BYTES: usize = 64;
 /// One pass with a stack, so that a hundred thousand open braces cost no more than any other text.
 /// Of nested boxes the innermost is the last. A box without braces (`\boxed 5`) holds one word.
 pub(super) fn last_boxed(text: &str) -> Option<&str> {
-    let bytes = text.as_bytes();
-    let mut open: Vec<Option<usize>> = Vec::new();
-    let mut best: Option<(usize, &str)> = None;
-    let mut keep = |start: usize, end: usize| {
-        if best.is_none_or(|(earlier, _)| earlier < start) {
-            best = Some((start, &text[start..end]));
-        }
+    let mut scanner = Scanner {
+        text,
+        open: Vec::new(),
+        best: None,
     };
     let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => match contents_start(text, at) {
-                Some(start) if bytes.get(start) == Some(&b'{') => {
-                    open.push(Some(start + 1));
-                    at = start;
-                }
-                Some(start) => {
-                    if let Some(end) = word_end(text, start) {
-                        keep(start, end);
-                    }
-                    at = start - 1;
-                }
-                // The escaped character is no brace of ours.
-                None => at += 1,
-            },
-            b'{' => open.push(None),
+    while at < text.len() {
+        at = scanner.read(at);
+    }
+    let (start, end) = scanner.best?;
+    Some(&text[start..end]).filter(|contents| !contents.trim().is_empty())
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    /// For every open brace, where the contents begin if it is a box's.
+    open: Vec<Option<usize>>,
+    /// Start and end of the last complete box's contents.
+    best: Option<(usize, usize)>,
+}
+
+impl Scanner<'_> {
+    /// Reads what stands at a byte; returns where to go on.
+    fn read(&mut self, at: usize) -> usize {
+        match self.text.as_bytes()[at] {
+            b'\\' => return self.command(at),
+            b'{' => self.open.push(None),
             b'}' => {
-                if let Some(Some(start)) = open.pop() {
-                    keep(start, at);
+                if let Some(Some(start)) = self.open.pop() {
+                    self.keep(start, at);
                 }
             }
             _ => {}
         }
-        at += 1;
+        at + 1
     }
-    best.map(|(_, contents)| contents)
-        .filter(|contents| !contents.trim().is_empty())
+
+    fn command(&mut self, at: usize) -> usize {
+        let Some(start) = contents_start(self.text, at) else {
+            // The escaped character is no brace of ours.
+            return at + 2;
+        };
+        if self.text.as_bytes()[start] == b'{' {
+            self.open.push(Some(start + 1));
+            return start + 1;
+        }
+        if let Some(end) = word_end(self.text, start) {
+            self.keep(start, end);
+        }
+        start
+    }
+
+    fn keep(&mut self, start: usize, end: usize) {
+        if self.best.is_none_or(|(earlier, _)| earlier < start) {
+            self.best = Some((start, end));
+        }
+    }
 }
 
 /// Where a box's contents (or their brace) begin, if a box command stands at `at`.

@@ -88,7 +88,10 @@ mod tests {
         assert_eq!(verdict.rule, Some(ExtractionRule::Boxed));
         assert_eq!(
             serde_json::to_string(&verdict).unwrap(),
-            r#"{"correct":true,"gold_answer":"12","pred_answer":"12.0","rule":"boxed","reason":"equal_number"}"#
+            concat!(
+                r#"{"correct":true,"gold_answer":"12","pred_answer":"12.0","#,
+                r#""rule":"boxed","reason":"equal_number"}"#,
+            )
         );
         let verdict = verify("5", "no idea at all");
         assert_eq!(

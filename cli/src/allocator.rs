@@ -1,0 +1,23 @@
+//! The C allocator's settings: the one place with `unsafe` in this crate.
+
+/// Keeps freed memory in the process.
+///
+/// Tensor operations allocate and free megabytes at a time. By default glibc asks the system for each such block
+/// anew, and the page faults cost more than the arithmetic of a small model.
+pub(crate) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc();
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code, reason = "mallopt is a C function without a safe wrapper")]
+fn glibc() {
+    const LARGEST_THRESHOLD: libc::c_int = 1 << 30;
+    // SAFETY: mallopt only stores the setting; it is called before any other thread exists.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_THRESHOLD);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+        // One arena, so that what one thread frees another can use.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

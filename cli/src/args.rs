@@ -1,0 +1,199 @@
+//! Arguments as typed. Each command resolves its own.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Reinforcement learning for reasoning language models, with the policy's entropy under control.
+#[derive(Debug, Parser)]
+#[command(
+    name = "anneal",
+    version,
+    after_help = "\
+Examples:
+  anneal train                                  train the bundled base on the built-in task
+  anneal train loss.type=kl_cov --out runs/kl   the same, with KL-Cov holding entropy up
+  anneal train --config my.toml steps=200       a configuration file, one key changed
+  anneal eval --model runs/kl/checkpoints/step-000060 --data problems.jsonl"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a policy by reinforcement learning on verifiable rewards
+    Train(TrainArgs),
+    /// Train a model on worked solutions (supervised)
+    Sft(SftArgs),
+    /// Measure a model's accuracy on a file of problems
+    Eval(EvalArgs),
+    /// Sample answers to a prompt
+    Generate(GenerateArgs),
+    /// Compute log-probabilities, entropies and greedy continuations of given texts
+    Score(ScoreArgs),
+    /// Turn a GGUF file into a Hugging Face folder
+    Import(ImportArgs),
+    /// List the devices that this build can use
+    Devices(DevicesArgs),
+}
+
+/// The device that a command computes on.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DeviceArgs {
+    /// flex (CPU), wgpu, vulkan, metal, cuda or rocm, with `:INDEX` for another than the first
+    #[arg(long, default_value = "flex", value_name = "NAME[:INDEX]")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Settings are dotted keys, as in the TOML file: rollout.group_size=16 optimizer.learning_rate=1e-5.
+Without --config, the bundled base learns the built-in arithmetic task in about five minutes on two cores.
+The run folder holds config.toml (every setting as used), metrics.jsonl (a line a step), rollouts/ and checkpoints/.")]
+pub(crate) struct TrainArgs {
+    /// A TOML file of settings; defaults fill what it leaves out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The run folder; it must be empty or not exist yet [default: a new one in runs/]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the newest checkpoint of this run folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "out", "seed", "model"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Steps to run; the same as steps=N
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// The seed of every random choice; the same as seed=N
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// A Hugging Face folder or hub name; the same as model.path=NAME
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Settings that override the file's
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SftArgs {
+    /// A TOML file of settings; defaults fill what it leaves out
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the model goes; the folder must be empty or not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Settings that override the file's
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// A Hugging Face folder or hub name [default: the bundled base]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// JSON lines with `problem`, `question` or `prompt`, and `answer` [default: the built-in task's held-out problems]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+    /// Responses to each problem
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) samples: usize,
+    /// Sampling temperature; 0 is greedy
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// The longest response, in tokens
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    /// Only the first N problems
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// The seed of sampling and of the intervals
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Write every response with its score to this file, a line a problem
+    #[arg(long, value_name = "FILE")]
+    pub(crate) responses: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GenerateArgs {
+    /// A Hugging Face folder or hub name [default: the bundled base]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// What the model goes on from
+    #[arg(value_name = "PROMPT")]
+    pub(crate) prompt: String,
+    /// Give the prompt as it is, without the model's chat template
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Samples to draw
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) samples: u64,
+    /// Sampling temperature; 0 is greedy
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    pub(crate) temperature: f64,
+    /// Keep the K most probable tokens; 0 keeps all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub(crate) top_k: usize,
+    /// Keep the fewest tokens whose probabilities sum to P
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub(crate) top_p: f64,
+    /// Drop tokens less probable than P times the most probable one
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub(crate) min_p: f64,
+    /// The longest response, in tokens
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(crate) max_new_tokens: usize,
+    /// A text that ends the response; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// The seed of sampling
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Print a JSON line a sample, with token ids and log-probabilities
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ScoreArgs {
+    /// A Hugging Face folder or hub name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+    /// JSON with `input_ids` (and `attention_mask`), or `cases` with `messages` or `text`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ImportArgs {
+    /// The GGUF file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where the Hugging Face folder goes; it must be empty or not exist yet
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DevicesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}

@@ -1,0 +1,62 @@
+//! `anneal generate`.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use burn::tensor::DType;
+use policy::Policy;
+use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
+use serde_json::{Map, json};
+
+use super::{load_policy, print_json};
+use crate::{args::GenerateArgs, device, progress};
+
+pub(crate) fn run(args: GenerateArgs) -> Result<()> {
+    let device = device::parse(&args.device.device)?;
+    let policy = load_policy(args.model.as_deref(), DType::F32, &device)?;
+    let prompt_ids = prompt_ids(&policy, &args)?;
+    let key = |sample| SampleKey { seed: args.seed, step: 0, row: 0, sample };
+    let requests: Vec<Request> = (0..args.samples)
+        .map(|sample| Request { prompt_ids: prompt_ids.clone(), key: key(sample) })
+        .collect();
+    let params = SamplingParams {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        max_new_tokens: args.max_new_tokens,
+        stop_token_ids: policy.end_token_ids(),
+        stop_strings: args.stop,
+        ignore_stops: false,
+    };
+    let bar = progress::bar(args.samples, "samples");
+    let engine = Engine::new(&policy, &policy.model, EngineOptions::default());
+    let rollouts = engine.generate(&requests, &params, &mut |progress| {
+        progress::show_generation(&bar, progress);
+    })?;
+    bar.finish_and_clear();
+    rollouts.iter().try_for_each(|rollout| print(&policy, rollout, args.json))
+}
+
+fn prompt_ids(policy: &Policy, args: &GenerateArgs) -> Result<Vec<u32>> {
+    let tokenizer = policy.require_tokenizer()?;
+    let Some(template) = tokenizer.chat_template().filter(|_| !args.plain) else {
+        // A shell makes it hard to end an argument in a newline, which the built-in tasks' prompts do.
+        return Ok(tokenizer.encode(&args.prompt.replace("\\n", "\n"), true)?);
+    };
+    let messages = [json!({"role": "user", "content": args.prompt})];
+    Ok(tokenizer.encode(&template.render(&messages, true, &Map::new())?, false)?)
+}
+
+fn print(policy: &Policy, rollout: &Rollout, as_json: bool) -> Result<()> {
+    let text = policy.require_tokenizer()?.decode(&rollout.response_ids, true)?;
+    if as_json {
+        return print_json(&json!({
+            "text": text,
+            "response_ids": rollout.response_ids,
+            "log_probs": rollout.sampler_log_probs,
+            "finish": rollout.finish,
+        }));
+    }
+    Ok(writeln!(io::stdout(), "{text}")?)
+}

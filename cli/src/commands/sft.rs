@@ -1,0 +1,33 @@
+//! `anneal sft`.
+
+use anyhow::Result;
+use policy::SaveDtype;
+use trainer::{OutputFolder, SftConfig, train_supervised};
+
+use super::{load_policy, print_json, say};
+use crate::{args::SftArgs, device, progress};
+
+pub(crate) fn run(args: SftArgs) -> Result<()> {
+    let device = device::parse(&args.device.device)?.autodiff();
+    let config = SftConfig::load(args.config.as_deref(), &args.overrides)?;
+    let out = OutputFolder::reserve(&args.out)?;
+    let policy = match config.model.path.as_str() {
+        "" => config.new_policy(&device)?,
+        path => load_policy(Some(path), config.model.dtype.into(), &device)?,
+    };
+    let parameters = policy.config.parameters() as f64 / 1e6;
+    say(&format!("teaching a model of {parameters:.2} M parameters for {} steps", config.steps));
+    let bar = progress::bar(config.steps, "step");
+    let mut tokens = 0;
+    let (policy, report) = train_supervised(&config, policy, &mut |progress| {
+        tokens += progress.tokens;
+        bar.set_position(progress.step);
+        let speed = tokens as f64 / bar.elapsed().as_secs_f64();
+        bar.set_message(format!("loss {:.4}  {speed:.0} tokens/s", progress.loss));
+    })?;
+    bar.finish_and_clear();
+    policy.save(out.path(), SaveDtype::F32)?;
+    out.commit()?;
+    say(&format!("wrote {}", args.out.display()));
+    print_json(&report)
+}

@@ -1,0 +1,156 @@
+//! `anneal train`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use policy::Policy;
+use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints};
+
+use super::{load_policy, say};
+use crate::{args::TrainArgs, device, progress, summary::Summary};
+
+pub(crate) fn run(args: TrainArgs) -> Result<()> {
+    let device = device::parse(&args.device.device)?.autodiff();
+    let (mut trainer, mut folder) = match &args.resume {
+        Some(run) => resume(run, &args, &device)?,
+        None => start(&args, &device)?,
+    };
+    let mut watch = Watch::new(&trainer, folder.path());
+    trainer.run(&mut folder, &mut |event: Event<'_>| watch.on_event(event))?;
+    watch.finish(folder.path());
+    Ok(())
+}
+
+/// The command line's settings, named options included.
+fn overrides(args: &TrainArgs) -> Vec<String> {
+    let named = [
+        args.steps.map(|steps| format!("steps={steps}")),
+        args.seed.map(|seed| format!("seed={seed}")),
+        args.model.as_ref().map(|model| format!("model.path={model:?}")),
+    ];
+    args.overrides.iter().cloned().chain(named.into_iter().flatten()).collect()
+}
+
+fn start(args: &TrainArgs, device: &burn::tensor::Device) -> Result<(Trainer, RunFolder)> {
+    let config = TrainConfig::load(args.config.as_deref(), &overrides(args))?;
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => unused_folder(&config)?,
+    };
+    RunFolder::check_unused(&out)?;
+    let policy = load_policy(Some(&config.model.path), config.model.dtype.into(), device)?;
+    // All that input can get wrong is checked before the folder is made.
+    let trainer = Trainer::new(config, policy)?;
+    let folder = RunFolder::create(&out, trainer.config())?;
+    Ok((trainer, folder))
+}
+
+/// `runs/arithmetic-ppo_clip-seed-1`, with a number after it where that is taken.
+fn unused_folder(config: &TrainConfig) -> Result<PathBuf> {
+    let name = config.run_name();
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    let free = names.find_map(|name| {
+        let path = Path::new("runs").join(name);
+        (!path.exists()).then_some(path)
+    });
+    free.context("no free name in runs/")
+}
+
+fn resume(
+    run: &Path,
+    args: &TrainArgs,
+    device: &burn::tensor::Device,
+) -> Result<(Trainer, RunFolder)> {
+    let file = run.join("config.toml");
+    let config = TrainConfig::load(Some(&file), &overrides(args))?;
+    let Some((step, checkpoint)) = list_checkpoints(run)?.pop() else {
+        bail!("{}: the run has no checkpoint to go on from", run.display());
+    };
+    if step >= config.steps {
+        let (run, steps) = (run.display(), config.steps);
+        bail!("{run}: the run is finished at step {step} of {steps}; go on with --steps N");
+    }
+    let policy = Policy::load(&checkpoint, config.model.dtype.into(), device)?;
+    let mut trainer = Trainer::new(config, policy)?;
+    trainer.load_state(&checkpoint)?;
+    let folder = RunFolder::reopen(run, step)?;
+    say(&format!("going on from step {step}"));
+    Ok((trainer, folder))
+}
+
+/// Shows a run as it goes.
+struct Watch {
+    bar: ProgressBar,
+    summary: Summary,
+    last: String,
+}
+
+impl Watch {
+    fn new(trainer: &Trainer, folder: &Path) -> Self {
+        let config = trainer.config();
+        let parameters = trainer.policy().config.parameters() as f64 / 1e6;
+        let model = match config.model.path.as_str() {
+            "" => "the bundled base",
+            path => path,
+        };
+        say(&format!(
+            "training {model} ({parameters:.1} M parameters) for {} steps of {} problems × {} answers, into {}",
+            config.steps,
+            config.rollout.prompts_per_step,
+            config.rollout.group_size,
+            folder.display()
+        ));
+        let bar = progress::bar(config.steps, "step");
+        bar.set_position(trainer.state().step);
+        Self { bar, summary: Summary::default(), last: String::new() }
+    }
+
+    fn on_event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Generating { progress, .. } => {
+                self.show(&format!("answers {}/{}", progress.finished, progress.total));
+            }
+            Event::Validating { progress, .. } => {
+                self.show(&format!("validating {}/{}", progress.finished, progress.total));
+            }
+            Event::Updating { done, total, .. } => self.show(&format!("updates {done}/{total}")),
+            Event::Step(metrics) => self.on_step(metrics),
+            Event::Warning(text) => self.bar.suspend(|| say(&format!("warning: {text}"))),
+            Event::ShortRollout { groups, wanted } => self.summary.short_rollout(groups, wanted),
+            _ => (),
+        }
+    }
+
+    fn on_step(&mut self, metrics: &StepMetrics) {
+        self.summary.add(metrics);
+        if metrics.step > 0 {
+            self.last = self.summary.line(metrics);
+            self.bar.set_position(metrics.step);
+        }
+        if let (Some(accuracy), false) = (metrics.validation_accuracy, self.bar.is_hidden()) {
+            let entropy = if metrics.step == 0 {
+                String::new()
+            } else {
+                format!("  entropy {:.3} nats", metrics.entropy_token_mean)
+            };
+            let line = format!(
+                "step {:>4}  held-out accuracy {:5.1} %{entropy}",
+                metrics.step,
+                100.0 * accuracy
+            );
+            self.bar.suspend(|| say(&line));
+        }
+        self.show("");
+    }
+
+    fn show(&self, doing: &str) {
+        self.bar.set_message(format!("{}  {doing}", self.last));
+    }
+
+    fn finish(&self, folder: &Path) {
+        self.bar.finish_and_clear();
+        say(&self.summary.closing(folder));
+    }
+}
