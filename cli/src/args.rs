@@ -185,6 +185,9 @@ pub(crate) struct ImportArgs {
     /// Where the Hugging Face folder goes; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Write weights as bfloat16, half the size
+    #[arg(long)]
+    pub(crate) bf16: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -50,7 +50,8 @@ pub struct Tokenizer {
     pad_token_id: Option<u32>,
     chat_template: Option<Arc<ChatTemplate>>,
     vocab_size: usize,
-    drops_unknown: bool,
+    /// The added tokens, where every other character must have a token of its own.
+    strict_added_tokens: Option<Arc<Vec<String>>>,
 }
 
 #[derive(Debug)]
@@ -128,7 +129,7 @@ impl Tokenizer {
             eos_token_id: id("eos_token"),
             pad_token_id: id("pad_token"),
             vocab_size: largest.map_or(0, |id| id as usize + 1),
-            drops_unknown: drops_unknown(&inner),
+            strict_added_tokens: drops_unknown(&inner).then(|| Arc::new(added_tokens(&inner))),
             chat_template: load_template(dir, &files, &special)?.map(Arc::new),
             inner: Arc::new(inner),
             files: Arc::new(files),
@@ -146,13 +147,29 @@ impl Tokenizer {
         let failed = |error: tokenizers::Error| PolicyError::Encoding {
             message: format!("the tokenizer cannot encode a text: {error}"),
         };
-        if !self.drops_unknown {
-            let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(failed)?;
-            return Ok(encoding.get_ids().to_vec());
+        if let Some((place, character)) = self.unknown_character(text) {
+            let code = character as u32;
+            let message = format!(
+                "the tokenizer has no token for {character:?} (U+{code:04X}, byte {place} of the text)"
+            );
+            return Err(PolicyError::Encoding { message });
         }
-        let encoding = self.inner.encode(text, add_special_tokens).map_err(failed)?;
-        require_coverage(text, encoding.get_offsets())?;
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The first character that would vanish, and its place: one without a token, outside added tokens.
+    fn unknown_character(&self, text: &str) -> Option<(usize, char)> {
+        let added = self.strict_added_tokens.as_ref()?;
+        let mut place = 0;
+        while let Some(character) = text[place..].chars().next() {
+            let token = added.iter().find(|token| text[place..].starts_with(token.as_str()));
+            if token.is_none() && self.inner.token_to_id(&character.to_string()).is_none() {
+                return Some((place, character));
+            }
+            place += token.map_or(character.len_utf8(), String::len);
+        }
+        None
     }
 
     /// The text of some ids; `skip_special_tokens` leaves special tokens out, and ids without a token are left out always.
@@ -277,24 +294,9 @@ fn drops_unknown(inner: &tokenizers::Tokenizer) -> bool {
     !maps_text && model.unk_token.is_none() && !model.byte_fallback
 }
 
-/// Every byte must be in some token, or it was dropped.
-fn require_coverage(text: &str, offsets: &[(usize, usize)]) -> Result<(), PolicyError> {
-    let mut covered = 0;
-    for &(start, end) in offsets.iter().filter(|(start, end)| start < end) {
-        if start > covered {
-            break;
-        }
-        covered = covered.max(end);
-    }
-    match text[covered..].chars().next() {
-        None => Ok(()),
-        Some(character) => Err(PolicyError::Encoding {
-            message: format!(
-                "the tokenizer has no token for {character:?} (U+{:04X}, byte {covered} of the text)",
-                character as u32
-            ),
-        }),
-    }
+fn added_tokens(inner: &tokenizers::Tokenizer) -> Vec<String> {
+    let contents = inner.get_added_tokens_decoder().into_values().map(|token| token.content);
+    contents.filter(|content| !content.is_empty()).collect()
 }
 
 fn character_definition(tokens: &[String]) -> Value {

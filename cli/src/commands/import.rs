@@ -1,13 +1,20 @@
 //! `anneal import`.
 
 use anyhow::Result;
-use policy::import_gguf;
+use policy::{SaveDtype, import_gguf};
 
 use super::say;
 use crate::args::ImportArgs;
 
 pub(crate) fn run(args: &ImportArgs) -> Result<()> {
-    let summary = import_gguf(&args.file, &args.out)?;
-    say(&format!("wrote {}: {summary}", args.out.display()));
+    let dtype = if args.bf16 { SaveDtype::Bf16 } else { SaveDtype::F32 };
+    let summary = import_gguf(&args.file, &args.out, dtype)?;
+    say(&format!(
+        "wrote {}: {:.1} M parameters, {} token ids, {}",
+        args.out.display(),
+        summary.parameters as f64 / 1e6,
+        summary.vocab_size,
+        if summary.has_chat_template { "a chat template" } else { "no chat template" }
+    ));
     Ok(())
 }

@@ -85,9 +85,11 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
                 template.render(messages, generation, &arguments.unwrap_or_else(Map::new))?;
             (rendered.clone(), Some(rendered))
         }
-        None => (case["text"].as_str().context("has neither 'messages' nor 'text'")?.into(), None),
+        None => (bare_text(case)?.to_owned(), None),
     };
-    let ids = tokenizer.encode(&text, rendered.is_none())?;
+    // A rendered text bears its special tokens already.
+    let is_bare = case["text"].is_string();
+    let ids = tokenizer.encode(&text, is_bare)?;
     let rows = [ids.clone()];
     let mask = [vec![1; ids.len()]];
     check_rows(policy, &rows, &mask)?;
@@ -95,7 +97,7 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
     let wanted = case["greedy_ids"].as_array().map_or(GREEDY_TOKENS, Vec::len);
     let continuation = greedy(policy, ids.clone(), wanted)?;
     Ok(json!({
-        "rendered": rendered,
+        "rendered": rendered.unwrap_or(text),
         "input_ids": ids,
         "next_token_log_probs": scores.log_probs[0],
         "entropy_nats": scores.entropies[0],
@@ -103,6 +105,11 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
         "greedy_text": tokenizer.decode(&continuation, true)?,
         "greedy_ids": continuation,
     }))
+}
+
+fn bare_text(case: &Value) -> Result<&str> {
+    let text = case["text"].as_str().or_else(|| case["rendered"].as_str());
+    text.context("has none of 'messages', 'text' and 'rendered'")
 }
 
 /// The most probable next tokens as `[id, log-probability]`.

@@ -13,6 +13,7 @@ use super::{MAX_OUTPUT_BYTES, too_long};
 const MAX_DEPTH: usize = 100;
 
 /// `json.dumps(value, ensure_ascii=False)`, with its other arguments.
+#[allow(clippy::needless_pass_by_value, reason = "the engine hands keyword arguments over by value")]
 pub(super) fn tojson(
     value: &Value,
     ensure_ascii: Option<bool>,

@@ -186,7 +186,7 @@ impl<R: Read + Seek> Header<'_, R> {
         }
         let mut bytes = vec![0; length as usize];
         self.advance(length)?;
-        self.reader.read_exact(&mut bytes).map_err(truncated)?;
+        self.reader.read_exact(&mut bytes).map_err(|error| truncated(&error))?;
         String::from_utf8(bytes).map_err(|_| format!("a {what} is not UTF-8"))
     }
 
@@ -201,13 +201,13 @@ impl<R: Read + Seek> Header<'_, R> {
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let mut bytes = [0; N];
         self.advance(N as u64)?;
-        self.reader.read_exact(&mut bytes).map_err(truncated)?;
+        self.reader.read_exact(&mut bytes).map_err(|error| truncated(&error))?;
         Ok(bytes)
     }
 
     fn skip(&mut self, length: u64) -> Result<(), String> {
         self.advance(length)?;
-        self.reader.seek_relative(length as i64).map_err(truncated)
+        self.reader.seek_relative(length as i64).map_err(|error| truncated(&error))
     }
 
     /// Moves past `length` bytes, which the file must have.
@@ -221,7 +221,7 @@ impl<R: Read + Seek> Header<'_, R> {
     }
 }
 
-fn truncated(error: io::Error) -> String {
+fn truncated(error: &io::Error) -> String {
     format!("the header ends early: {error}")
 }
 

@@ -20,8 +20,8 @@ impl<'a> Metadata<'a> {
         Self { values, path }
     }
 
-    pub(super) fn error(&self, message: impl ToString) -> PolicyError {
-        PolicyError::Gguf { path: self.path.to_owned(), message: message.to_string() }
+    pub(super) fn error(&self, message: impl Into<String>) -> PolicyError {
+        PolicyError::Gguf { path: self.path.to_owned(), message: message.into() }
     }
 
     fn read<T>(&self, key: &str, what: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Read<T> {

@@ -38,8 +38,8 @@ pub struct ImportSummary {
 
 /// Writes the model of a GGUF file to `out_dir` as a Hugging Face folder, with weights of type `dtype`.
 ///
-/// Llama (SmolLM2 and Mistral among them), Qwen 2 and Qwen 3 decoders are imported, from F32, F16, BF16, Q4_0 to
-/// Q8_0 and the K-quants. The folder appears whole or not at all; its parent folders are made.
+/// Llama (SmolLM2 and Mistral among them), Qwen 2 and Qwen 3 decoders are imported, from F32, F16, BF16, `Q4_0` to
+/// `Q8_0` and the K-quants. The folder appears whole or not at all; its parent folders are made.
 ///
 /// # Errors
 /// A file that is damaged, or holds another architecture, tokenizer or type; an output folder that is in use.
@@ -58,8 +58,8 @@ pub fn import_gguf(
     output::write_json(&config_path, &config.to_json(dtype.config_name()))?;
     output::write_json(&output.path().join("generation_config.json"), &vocabulary.generation())?;
     vocabulary.write(output.path(), config.max_position_embeddings)?;
-    let tokenizer = Tokenizer::load(output.path()).map_err(|error| metadata.error(error))?;
-    tokenizer.check_fits(config.vocab_size).map_err(|error| metadata.error(error))?;
+    let tokenizer = Tokenizer::load(output.path()).map_err(|error| metadata.error(error.to_string()))?;
+    tokenizer.check_fits(config.vocab_size).map_err(|error| metadata.error(error.to_string()))?;
     let tensors = tensors::write(&source, &config, dtype, &output.path().join("model.safetensors"))?;
     output.publish()?;
     Ok(ImportSummary {

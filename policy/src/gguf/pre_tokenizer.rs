@@ -34,9 +34,9 @@ impl PreTokenizer {
     pub(super) fn definition(self) -> Value {
         match self {
             Self::Gpt2 => byte_level(true),
-            Self::Digits => sequence([json!({"type": "Digits", "individual_digits": true}), byte_level(true)]),
-            Self::Llama3 => sequence([split(LLAMA3), byte_level(false)]),
-            Self::Qwen2 => sequence([split(QWEN2), byte_level(false)]),
+            Self::Digits => sequence(&[json!({"type": "Digits", "individual_digits": true}), byte_level(true)]),
+            Self::Llama3 => sequence(&[split(LLAMA3), byte_level(false)]),
+            Self::Qwen2 => sequence(&[split(QWEN2), byte_level(false)]),
         }
     }
 
@@ -46,7 +46,7 @@ impl PreTokenizer {
     }
 }
 
-fn sequence(parts: [Value; 2]) -> Value {
+fn sequence(parts: &[Value; 2]) -> Value {
     json!({"type": "Sequence", "pretokenizers": parts})
 }
 

@@ -45,8 +45,9 @@ impl Vocabulary {
         let reader = Reader::new(metadata)?;
         let special = reader.special()?;
         let end_of_turn = reader.token("eot_token_id")?;
-        let mut end_ids: Vec<usize> = special.get("eos_token").iter().map(|(id, _)| *id).collect();
-        end_ids.extend(end_of_turn.iter().map(|(id, _)| *id).filter(|id| !end_ids.contains(id)));
+        let ends = special.get("eos_token").into_iter().chain(&end_of_turn);
+        let mut end_ids: Vec<usize> = ends.map(|(id, _)| *id).collect();
+        end_ids.dedup();
         let known = special.values().chain(&end_of_turn).map(|(id, _)| *id).collect::<Vec<_>>();
         let bos = reader.adds_bos()?.then(|| special.get("bos_token").cloned()).flatten();
         let mut definition = match reader.model {
@@ -238,10 +239,10 @@ impl<'a> Reader<'a> {
         let unknown = self.token("unknown_token_id")?.map(|(_, token)| token);
         let prefix = self.metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
         let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
-        let normalizers = match prefix {
-            true => vec![json!({"type": "Prepend", "prepend": SPACE}), replace],
-            false => vec![replace],
-        };
+        let mut normalizers = vec![replace];
+        if prefix {
+            normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+        }
         let mut decoders = vec![
             json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
             json!({"type": "ByteFallback"}),

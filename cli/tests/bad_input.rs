@@ -1,0 +1,199 @@
+//! Bad input: one clear `error:` line, exit code 1, nothing half-written.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+fn anneal(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_anneal")).args(args).output().unwrap()
+}
+
+/// Runs and expects one `error:` line that holds every one of the words.
+fn assert_refused(args: &[&str], words: &[&str]) {
+    let output = anneal(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{args:?}: {stderr}");
+    let others = stderr.lines().filter(|line| !line.starts_with("error: "));
+    assert!(others.clone().all(|line| line.starts_with("hint: ")), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    for word in words {
+        assert!(errors[0].contains(word), "{args:?}: '{word}' is not in: {}", errors[0]);
+    }
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/models").join(name)
+}
+
+/// A copy of a tiny model that may be damaged.
+fn model(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(golden(name)).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    dir
+}
+
+fn edit_config(dir: &Path, edit: impl FnOnce(&mut Value)) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    edit(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+}
+
+fn assert_model_refused(dir: &Path, words: &[&str]) {
+    let input = golden("llama-tied").join("expected.json");
+    let args = ["score", "--model", dir.to_str().unwrap(), "--input", input.to_str().unwrap()];
+    assert_refused(&args, words);
+}
+
+#[test]
+fn folders_that_are_no_model() {
+    assert_refused(&["generate", "--model", "no/such/folder", "hello"], &["no/such/folder"]);
+    let empty = tempfile::tempdir().unwrap();
+    assert_model_refused(empty.path(), &["config.json"]);
+}
+
+#[test]
+fn configurations_that_no_model_has() {
+    type Edit = fn(&mut Value);
+    let cases: [(Edit, &[&str]); 9] = [
+        (|c| c["model_type"] = json!("mamba"), &["model_type", "mamba", "llama"]),
+        (|c| drop(c.as_object_mut().unwrap().remove("hidden_size")), &["hidden_size", "missing"]),
+        (|c| c["num_hidden_layers"] = json!(1_000_000_000), &["num_hidden_layers"]),
+        (|c| c["vocab_size"] = json!(1_u64 << 40), &["vocab_size"]),
+        (|c| c["num_key_value_heads"] = json!(3), &["num_key_value_heads"]),
+        (|c| c["num_attention_heads"] = json!(-4), &["num_attention_heads", "-4"]),
+        (|c| c["rms_norm_eps"] = json!(0), &["rms_norm_eps"]),
+        (|c| c["rope_parameters"] = json!({"rope_type": "yarn"}), &["rope_type", "yarn"]),
+        (|c| c["hidden_act"] = json!("gelu"), &["hidden_act", "gelu"]),
+    ];
+    for (edit, words) in cases {
+        let dir = model("llama-tied");
+        edit_config(dir.path(), edit);
+        assert_model_refused(dir.path(), words);
+    }
+    let dir = model("llama-tied");
+    fs::write(dir.path().join("config.json"), "{\"model_type\": ").unwrap();
+    assert_model_refused(dir.path(), &["config.json", "JSON"]);
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let dir = model("llama-tied");
+    let file = dir.path().join("model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert_model_refused(dir.path(), &["model.safetensors"]);
+    fs::write(&file, [255; 64]).unwrap();
+    assert_model_refused(dir.path(), &["model.safetensors"]);
+    fs::remove_file(&file).unwrap();
+    assert_model_refused(dir.path(), &["model.safetensors"]);
+
+    let dir = model("llama-tied");
+    edit_config(dir.path(), |config| config["num_hidden_layers"] = json!(3));
+    assert_model_refused(dir.path(), &["model.layers.2", "missing"]);
+    let dir = model("llama-tied");
+    edit_config(dir.path(), |config| config["intermediate_size"] = json!(64));
+    assert_model_refused(dir.path(), &["model.layers.0.mlp", "shape", "128", "64"]);
+}
+
+#[test]
+fn indices_that_leave_their_folder() {
+    for name in ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", ""] {
+        let dir = model("qwen2-sharded");
+        let path = dir.path().join("model.safetensors.index.json");
+        let mut index: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        index["weight_map"]["model.norm.weight"] = json!(name);
+        fs::write(&path, index.to_string()).unwrap();
+        assert_model_refused(dir.path(), &["index.json", "not a file of this folder"]);
+    }
+}
+
+/// Trains on a file of problems for no steps at all: only the reading is tested.
+fn assert_data_refused(text: &[u8], words: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("problems.jsonl");
+    fs::write(&data, text).unwrap();
+    let out = dir.path().join("run");
+    let setting = format!("data.train={data:?}");
+    assert_refused(&["train", "--steps", "0", "--out", out.to_str().unwrap(), &setting], words);
+    assert!(!out.exists(), "a run folder was left behind");
+}
+
+#[test]
+fn data_that_cannot_be_read() {
+    let good = b"{\"problem\": \"1+1\", \"answer\": \"2\"}\n";
+    let with = |tail: &[u8]| [good, tail].concat();
+    assert_data_refused(&with(b"{\"problem\": \"1+\n"), &["problems.jsonl", "2"]);
+    assert_data_refused(&with(b"{\"problem\": \"2+2\"}\n"), &["answer", "2"]);
+    assert_data_refused(&with(b"{\"answer\": \"2\"}\n"), &["problems.jsonl", "2"]);
+    assert_data_refused(b"", &["problems.jsonl"]);
+    assert_data_refused(&with(b"\xff\xfe\n"), &["problems.jsonl", "2"]);
+}
+
+#[test]
+fn settings_that_do_not_exist_or_do_not_fit() {
+    let refused = |setting: &str, words: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        assert_refused(&["train", "--out", out.to_str().unwrap(), setting], words);
+        assert!(!out.exists(), "a run folder was left behind");
+    };
+    refused("rollout.groupsize=4", &["rollout.groupsize", "rollout.group_size"]);
+    refused("loss.top_fractoin=0.1", &["loss.top_fractoin", "loss.top_fraction"]);
+    refused("rollout.group_size=0", &["rollout.group_size", "at least 1"]);
+    refused("rollout.group_size=many", &["rollout.group_size"]);
+    refused("rollout.temperature=-1", &["rollout.temperature"]);
+    refused("rollout.top_p=0", &["rollout.top_p"]);
+    refused("optimizer.learning_rate=nan", &["optimizer.learning_rate"]);
+    refused("loss.type=magic", &["magic"]);
+    refused("steps", &["key=value"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    fs::write(&file, "[rollout]\ngroup_sise = 4\n").unwrap();
+    let file = file.to_str().unwrap();
+    assert_refused(&["train", "--config", file], &["run.toml", "group_sise", "rollout.group_size"]);
+    assert_refused(&["train", "--config", "no.toml"], &["no.toml"]);
+}
+
+#[test]
+fn prompts_longer_than_the_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("problems.jsonl");
+    let problem = "1+".repeat(600) + "1=";
+    fs::write(&data, json!({"problem": problem, "answer": "601"}).to_string()).unwrap();
+    let setting = format!("data.train={data:?}");
+    let out = dir.path().join("run");
+    let args = ["train", "--out", out.to_str().unwrap(), &setting, "data.instruction="];
+    assert_refused(&args, &["tokens", "context"]);
+}
+
+#[test]
+fn output_folders_in_use_or_not_writable() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("precious"), "data").unwrap();
+    let used = dir.path().to_str().unwrap();
+    assert_refused(&["train", "--out", used], &["not empty"]);
+    assert_refused(&["sft", "--out", used, "steps=1"], &["not empty"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let file = dir.path().join("precious");
+    let below_a_file = file.join("run");
+    assert_refused(&["train", "--out", below_a_file.to_str().unwrap()], &["precious"]);
+}
+
+#[test]
+fn devices_that_this_build_lacks() {
+    assert_refused(&["generate", "--device", "warp", "1+1="], &["warp", "flex", "cuda"]);
+    assert_refused(&["generate", "--device", "flex:x", "1+1="], &["flex:x"]);
+    if !cfg!(feature = "cuda") {
+        assert_refused(&["generate", "--device", "cuda", "1+1="], &["--features cuda"]);
+    }
+}
