@@ -18,7 +18,10 @@ pub(crate) fn parse(text: &str) -> Result<Device> {
     let (name, index) = match text.split_once(':') {
         Some((name, index)) => {
             let index = index.parse::<usize>();
-            (name, index.map_err(|_| anyhow!("--device {text}: the index is not a number"))?)
+            (
+                name,
+                index.map_err(|_| anyhow!("--device {text}: the index is not a number"))?,
+            )
         }
         None => (text, 0),
     };

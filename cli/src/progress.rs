@@ -8,8 +8,7 @@ use rollout::Progress;
 /// A bar with a message; indicatif hides it where stderr is no terminal.
 pub(crate) fn bar(length: u64, unit: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
-    let template =
-        format!("{{bar:24.cyan/blue}} {unit} {{pos}}/{{len}}  {{msg}}  {{eta}} left");
+    let template = format!("{{bar:24.cyan/blue}} {unit} {{pos}}/{{len}}  {{msg}}  {{eta}} left");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style.progress_chars("━╸─"));
     }

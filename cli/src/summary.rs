@@ -29,7 +29,9 @@ impl Summary {
 
     pub(crate) fn short_rollout(&mut self, groups: usize, wanted: usize) {
         self.short_rollouts += 1;
-        let fewest = self.fewest_groups.map_or(groups, |(fewest, _)| fewest.min(groups));
+        let fewest = self
+            .fewest_groups
+            .map_or(groups, |(fewest, _)| fewest.min(groups));
         self.fewest_groups = Some((fewest, wanted));
     }
 
@@ -67,7 +69,11 @@ impl Summary {
         if let (Some((_, start)), Some((_, end))) =
             (self.validations.first(), self.validations.last())
         {
-            add(format!("held-out accuracy  {:.1} % → {:.1} %", 100.0 * start, 100.0 * end));
+            add(format!(
+                "held-out accuracy  {:.1} % → {:.1} %",
+                100.0 * start,
+                100.0 * end
+            ));
         }
         if let (Some(first), Some(last)) = (self.steps.first(), self.steps.last()) {
             add(format!(
@@ -83,7 +89,9 @@ impl Summary {
             let seconds: f64 = self.steps.iter().map(|step| step.step_seconds).sum();
             let tokens: u64 = self.steps.iter().map(|step| step.tokens_generated).sum();
             let rate = tokens as f64 / seconds;
-            add(format!("time               {seconds:.0} s, {tokens} tokens, {rate:.0} tokens/s"));
+            add(format!(
+                "time               {seconds:.0} s, {tokens} tokens, {rate:.0} tokens/s"
+            ));
         }
         if let Some(fit) = self.law() {
             add(format!(
@@ -99,7 +107,9 @@ impl Summary {
         }
         let skipped: u64 = self.steps.iter().map(|step| step.skipped_updates).sum();
         if skipped > 0 {
-            add(format!("note: {skipped} updates were skipped, their gradient not being finite"));
+            add(format!(
+                "note: {skipped} updates were skipped, their gradient not being finite"
+            ));
         }
         add(format!("run folder         {}", folder.display()));
         text.trim_end().to_owned()

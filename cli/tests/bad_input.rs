@@ -9,7 +9,10 @@ use std::{
 use serde_json::{Value, json};
 
 fn anneal(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_anneal")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_anneal"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 /// Runs and expects one `error:` line that holds every one of the words.
@@ -17,18 +20,30 @@ fn assert_refused(args: &[&str], words: &[&str]) {
     let output = anneal(args);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
-    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    let errors: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
     assert_eq!(errors.len(), 1, "{args:?}: {stderr}");
     let others = stderr.lines().filter(|line| !line.starts_with("error: "));
-    assert!(others.clone().all(|line| line.starts_with("hint: ")), "{args:?}: {stderr}");
+    assert!(
+        others.clone().all(|line| line.starts_with("hint: ")),
+        "{args:?}: {stderr}"
+    );
     assert!(!stderr.contains("panicked"), "{stderr}");
     for word in words {
-        assert!(errors[0].contains(word), "{args:?}: '{word}' is not in: {}", errors[0]);
+        assert!(
+            errors[0].contains(word),
+            "{args:?}: '{word}' is not in: {}",
+            errors[0]
+        );
     }
 }
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/models").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/data/models")
+        .join(name)
 }
 
 /// A copy of a tiny model that may be damaged.
@@ -50,13 +65,22 @@ fn edit_config(dir: &Path, edit: impl FnOnce(&mut Value)) {
 
 fn assert_model_refused(dir: &Path, words: &[&str]) {
     let input = golden("llama-tied").join("expected.json");
-    let args = ["score", "--model", dir.to_str().unwrap(), "--input", input.to_str().unwrap()];
+    let args = [
+        "score",
+        "--model",
+        dir.to_str().unwrap(),
+        "--input",
+        input.to_str().unwrap(),
+    ];
     assert_refused(&args, words);
 }
 
 #[test]
 fn folders_that_are_no_model() {
-    assert_refused(&["generate", "--model", "no/such/folder", "hello"], &["no/such/folder"]);
+    assert_refused(
+        &["generate", "--model", "no/such/folder", "hello"],
+        &["no/such/folder"],
+    );
     let empty = tempfile::tempdir().unwrap();
     assert_model_refused(empty.path(), &["config.json"]);
 }
@@ -65,14 +89,32 @@ fn folders_that_are_no_model() {
 fn configurations_that_no_model_has() {
     type Edit = fn(&mut Value);
     let cases: [(Edit, &[&str]); 9] = [
-        (|c| c["model_type"] = json!("mamba"), &["model_type", "mamba", "llama"]),
-        (|c| drop(c.as_object_mut().unwrap().remove("hidden_size")), &["hidden_size", "missing"]),
-        (|c| c["num_hidden_layers"] = json!(1_000_000_000), &["num_hidden_layers"]),
+        (
+            |c| c["model_type"] = json!("mamba"),
+            &["model_type", "mamba", "llama"],
+        ),
+        (
+            |c| drop(c.as_object_mut().unwrap().remove("hidden_size")),
+            &["hidden_size", "missing"],
+        ),
+        (
+            |c| c["num_hidden_layers"] = json!(1_000_000_000),
+            &["num_hidden_layers"],
+        ),
         (|c| c["vocab_size"] = json!(1_u64 << 40), &["vocab_size"]),
-        (|c| c["num_key_value_heads"] = json!(3), &["num_key_value_heads"]),
-        (|c| c["num_attention_heads"] = json!(-4), &["num_attention_heads", "-4"]),
+        (
+            |c| c["num_key_value_heads"] = json!(3),
+            &["num_key_value_heads"],
+        ),
+        (
+            |c| c["num_attention_heads"] = json!(-4),
+            &["num_attention_heads", "-4"],
+        ),
         (|c| c["rms_norm_eps"] = json!(0), &["rms_norm_eps"]),
-        (|c| c["rope_parameters"] = json!({"rope_type": "yarn"}), &["rope_type", "yarn"]),
+        (
+            |c| c["rope_parameters"] = json!({"rope_type": "yarn"}),
+            &["rope_type", "yarn"],
+        ),
         (|c| c["hidden_act"] = json!("gelu"), &["hidden_act", "gelu"]),
     ];
     for (edit, words) in cases {
@@ -107,7 +149,13 @@ fn weights_that_do_not_fit() {
 
 #[test]
 fn indices_that_leave_their_folder() {
-    for name in ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", "C:\\x", ""] {
+    for name in [
+        "../outside.safetensors",
+        "/etc/passwd",
+        "a/b.safetensors",
+        "C:\\x",
+        "",
+    ] {
         let dir = model("qwen2-sharded");
         let path = dir.path().join("model.safetensors.index.json");
         let mut index: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -124,7 +172,17 @@ fn assert_data_refused(text: &[u8], words: &[&str]) {
     fs::write(&data, text).unwrap();
     let out = dir.path().join("run");
     let setting = format!("data.train={data:?}");
-    assert_refused(&["train", "--steps", "0", "--out", out.to_str().unwrap(), &setting], words);
+    assert_refused(
+        &[
+            "train",
+            "--steps",
+            "0",
+            "--out",
+            out.to_str().unwrap(),
+            &setting,
+        ],
+        words,
+    );
     assert!(!out.exists(), "a run folder was left behind");
 }
 
@@ -147,9 +205,18 @@ fn settings_that_do_not_exist_or_do_not_fit() {
         assert_refused(&["train", "--out", out.to_str().unwrap(), setting], words);
         assert!(!out.exists(), "a run folder was left behind");
     };
-    refused("rollout.groupsize=4", &["rollout.groupsize", "rollout.group_size"]);
-    refused("loss.top_fractoin=0.1", &["loss.top_fractoin", "loss.top_fraction"]);
-    refused("rollout.group_size=0", &["rollout.group_size", "at least 1"]);
+    refused(
+        "rollout.groupsize=4",
+        &["rollout.groupsize", "rollout.group_size"],
+    );
+    refused(
+        "loss.top_fractoin=0.1",
+        &["loss.top_fractoin", "loss.top_fraction"],
+    );
+    refused(
+        "rollout.group_size=0",
+        &["rollout.group_size", "at least 1"],
+    );
     refused("rollout.group_size=many", &["rollout.group_size"]);
     refused("rollout.temperature=-1", &["rollout.temperature"]);
     refused("rollout.top_p=0", &["rollout.top_p"]);
@@ -160,7 +227,10 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     let file = dir.path().join("run.toml");
     fs::write(&file, "[rollout]\ngroup_sise = 4\n").unwrap();
     let file = file.to_str().unwrap();
-    assert_refused(&["train", "--config", file], &["run.toml", "group_sise", "rollout.group_size"]);
+    assert_refused(
+        &["train", "--config", file],
+        &["run.toml", "group_sise", "rollout.group_size"],
+    );
     assert_refused(&["train", "--config", "no.toml"], &["no.toml"]);
 }
 
@@ -169,10 +239,20 @@ fn prompts_longer_than_the_context() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("problems.jsonl");
     let problem = "1+".repeat(600) + "1=";
-    fs::write(&data, json!({"problem": problem, "answer": "601"}).to_string()).unwrap();
+    fs::write(
+        &data,
+        json!({"problem": problem, "answer": "601"}).to_string(),
+    )
+    .unwrap();
     let setting = format!("data.train={data:?}");
     let out = dir.path().join("run");
-    let args = ["train", "--out", out.to_str().unwrap(), &setting, "data.instruction="];
+    let args = [
+        "train",
+        "--out",
+        out.to_str().unwrap(),
+        &setting,
+        "data.instruction=",
+    ];
     assert_refused(&args, &["tokens", "context"]);
 }
 
@@ -186,14 +266,23 @@ fn output_folders_in_use_or_not_writable() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let file = dir.path().join("precious");
     let below_a_file = file.join("run");
-    assert_refused(&["train", "--out", below_a_file.to_str().unwrap()], &["precious"]);
+    assert_refused(
+        &["train", "--out", below_a_file.to_str().unwrap()],
+        &["precious"],
+    );
 }
 
 #[test]
 fn devices_that_this_build_lacks() {
-    assert_refused(&["generate", "--device", "warp", "1+1="], &["warp", "flex", "cuda"]);
+    assert_refused(
+        &["generate", "--device", "warp", "1+1="],
+        &["warp", "flex", "cuda"],
+    );
     assert_refused(&["generate", "--device", "flex:x", "1+1="], &["flex:x"]);
     if !cfg!(feature = "cuda") {
-        assert_refused(&["generate", "--device", "cuda", "1+1="], &["--features cuda"]);
+        assert_refused(
+            &["generate", "--device", "cuda", "1+1="],
+            &["--features cuda"],
+        );
     }
 }

@@ -38,7 +38,10 @@ pub struct Message {
 impl Message {
     /// A turn of the given role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self {
+            role: role.into(),
+            content: content.into(),
+        }
     }
 }
 
@@ -63,8 +66,11 @@ impl ChatTemplate {
         let mut environment = environment().map_err(|error| failed(&error))?;
         let parsed = environment.add_template_owned(NAME, without_generation_tags(source));
         parsed.map_err(|error| failed(&error))?;
-        let mut template =
-            Self { environment, special_tokens: special_tokens.clone(), source: source.into() };
+        let mut template = Self {
+            environment,
+            special_tokens: special_tokens.clone(),
+            source: source.into(),
+        };
         template.set_clock(None);
         Ok(template)
     }
@@ -99,13 +105,22 @@ impl ChatTemplate {
         context.insert("documents".into(), Value::Null);
         context.extend(template_arguments.clone());
         context.insert("add_generation_prompt".into(), add_generation_prompt.into());
-        let messages = serde_json::to_value(messages)
-            .map_err(|error| PolicyError::ChatTemplate { message: error.to_string() })?;
+        let messages =
+            serde_json::to_value(messages).map_err(|error| PolicyError::ChatTemplate {
+                message: error.to_string(),
+            })?;
         context.insert("messages".into(), messages);
-        let template = self.environment.get_template(NAME).map_err(|error| failed(&error))?;
-        let text = template.render(engine_value(&Value::Object(context))).map_err(|error| failed(&error))?;
+        let template = self
+            .environment
+            .get_template(NAME)
+            .map_err(|error| failed(&error))?;
+        let text = template
+            .render(engine_value(&Value::Object(context)))
+            .map_err(|error| failed(&error))?;
         if text.len() > MAX_OUTPUT_BYTES {
-            return Err(PolicyError::ChatTemplate { message: too_long() });
+            return Err(PolicyError::ChatTemplate {
+                message: too_long(),
+            });
         }
         Ok(text)
     }
@@ -127,16 +142,23 @@ fn failed(error: &Error) -> PolicyError {
 /// Jinja as transformers sets it up: trimmed blocks, no escaping, Python's string methods, its own `tojson`.
 fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment
-        .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(limits::formatter);
     environment.add_filter("string", limits::string);
     environment.add_filter("tojson", json::tojson);
-    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        },
+    );
     Ok(environment)
 }
 
@@ -145,7 +167,9 @@ fn without_generation_tags(source: &str) -> String {
     let mut output = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
         let end = start + length + 2;
         let tag = &rest[start..end];
         let name = tag.trim_matches(['{', '}', '%', '-', '+']).trim();
@@ -173,14 +197,18 @@ fn engine_value(value: &Value) -> minijinja::Value {
         },
         Value::String(text) => Engine::from(text.as_str()),
         Value::Array(items) => items.iter().map(engine_value).collect(),
-        Value::Object(fields) => {
-            Engine::from_pairs(fields.iter().map(|(key, item)| (key.as_str(), engine_value(item))))
-        }
+        Value::Object(fields) => Engine::from_pairs(
+            fields
+                .iter()
+                .map(|(key, item)| (key.as_str(), engine_value(item))),
+        ),
     }
 }
 
 fn now_seconds() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
 
 fn strftime(unix_seconds: i64, format: &str) -> Result<String, Error> {

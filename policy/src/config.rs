@@ -119,7 +119,10 @@ impl ModelConfig {
     /// A missing or unreadable file, invalid JSON, an unknown family, a missing field, a size out of range.
     pub fn load(dir: &Path) -> Result<Self, PolicyError> {
         let path = dir.join("config.json");
-        let io = |source| PolicyError::Io { path: path.clone(), source };
+        let io = |source| PolicyError::Io {
+            path: path.clone(),
+            source,
+        };
         let bytes = std::fs::metadata(&path).map_err(io)?.len();
         if bytes > MAX_CONFIG_BYTES {
             return Err(PolicyError::InvalidConfig {
@@ -129,8 +132,10 @@ impl ModelConfig {
             });
         }
         let text = std::fs::read_to_string(&path).map_err(io)?;
-        let value = serde_json::from_str(&text)
-            .map_err(|source| PolicyError::InvalidJson { path: path.clone(), source })?;
+        let value = serde_json::from_str(&text).map_err(|source| PolicyError::InvalidJson {
+            path: path.clone(),
+            source,
+        })?;
         Self::from_json(&value, &path)
     }
 
@@ -139,11 +144,14 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::load`].
     pub fn from_json(value: &Value, path: &Path) -> Result<Self, PolicyError> {
-        let raw = value.as_object().cloned().ok_or_else(|| PolicyError::InvalidConfig {
-            path: path.to_owned(),
-            field: "config.json".into(),
-            message: "expected a JSON object".into(),
-        })?;
+        let raw = value
+            .as_object()
+            .cloned()
+            .ok_or_else(|| PolicyError::InvalidConfig {
+                path: path.to_owned(),
+                field: "config.json".into(),
+                message: "expected a JSON object".into(),
+            })?;
         let reader = Reader { fields: &raw, path };
         let family = reader.family()?;
         let layers = reader.size("num_hidden_layers", 1, MAX_LAYERS)?;
@@ -181,7 +189,11 @@ impl ModelConfig {
     /// The file's content with `dtype` set, ready to be written beside weights of that type.
     pub fn to_json(&self, dtype: &str) -> Value {
         let mut raw = self.raw.clone();
-        let key = if raw.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
+        let key = if raw.contains_key("torch_dtype") {
+            "torch_dtype"
+        } else {
+            "dtype"
+        };
         raw.insert(key.into(), dtype.into());
         Value::Object(raw)
     }
@@ -198,7 +210,11 @@ impl ModelConfig {
         let query = (self.num_attention_heads * self.head_dim) as u64;
         let key = (self.num_key_value_heads * self.head_dim) as u64;
         let block = hidden * (2 * query + 2 * key) + 3 * hidden * inner + 2 * hidden;
-        let head = if self.tie_word_embeddings { 0 } else { vocab * hidden };
+        let head = if self.tie_word_embeddings {
+            0
+        } else {
+            vocab * hidden
+        };
         vocab * hidden + head + block * self.num_hidden_layers as u64 + hidden
     }
 }
@@ -243,10 +259,15 @@ impl Reader<'_> {
     }
 
     fn size(&self, field: &str, least: usize, most: usize) -> Result<usize, PolicyError> {
-        let value = self.get(field).ok_or_else(|| self.error(field, "is missing"))?;
+        let value = self
+            .get(field)
+            .ok_or_else(|| self.error(field, "is missing"))?;
         let size = value.as_u64().and_then(|n| usize::try_from(n).ok());
         size.filter(|n| (least..=most).contains(n)).ok_or_else(|| {
-            self.error(field, format!("must be a whole number in {least}..={most}, not {value}"))
+            self.error(
+                field,
+                format!("must be a whole number in {least}..={most}, not {value}"),
+            )
         })
     }
 
@@ -257,7 +278,11 @@ impl Reader<'_> {
         least: usize,
         most: usize,
     ) -> Result<usize, PolicyError> {
-        if self.get(field).is_some() { self.size(field, least, most) } else { Ok(default) }
+        if self.get(field).is_some() {
+            self.size(field, least, most)
+        } else {
+            Ok(default)
+        }
     }
 
     fn flag(&self, field: &str, default: bool) -> Result<bool, PolicyError> {
@@ -284,7 +309,9 @@ impl Reader<'_> {
 
     /// Transformers 5 gathers θ and the scaling in `rope_parameters`; before, they were `rope_theta` and `rope_scaling`.
     fn rope(&self) -> Result<RopeConfig, PolicyError> {
-        let nested = self.get("rope_parameters").or_else(|| self.get("rope_scaling"));
+        let nested = self
+            .get("rope_parameters")
+            .or_else(|| self.get("rope_scaling"));
         let empty = Map::new();
         let parameters = match nested {
             None => &empty,
@@ -297,19 +324,28 @@ impl Reader<'_> {
             Some(value) => self.positive("rope_parameters.rope_theta", value)?,
             None => self.number_or("rope_theta", 10_000.0)?,
         };
-        Ok(RopeConfig { theta, scaling: self.rope_scaling(parameters)? })
+        Ok(RopeConfig {
+            theta,
+            scaling: self.rope_scaling(parameters)?,
+        })
     }
 
     fn rope_scaling(&self, parameters: &Map<String, Value>) -> Result<RopeScaling, PolicyError> {
-        let kind = parameters.get("rope_type").or_else(|| parameters.get("type"));
+        let kind = parameters
+            .get("rope_type")
+            .or_else(|| parameters.get("type"));
         let number = |name: &str| {
             let field = format!("rope_scaling.{name}");
-            let value = parameters.get(name).ok_or_else(|| self.error(&field, "is missing"))?;
+            let value = parameters
+                .get(name)
+                .ok_or_else(|| self.error(&field, "is missing"))?;
             self.positive(&field, value)
         };
         match kind.and_then(Value::as_str) {
             None | Some("default") => Ok(RopeScaling::None),
-            Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
+            Some("linear") => Ok(RopeScaling::Linear {
+                factor: number("factor")?,
+            }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
@@ -337,7 +373,8 @@ impl Reader<'_> {
             Family::Llama => Ok(vec![None; layers]),
             Family::Mistral => Ok(vec![window; layers]),
             Family::Qwen2 | Family::Qwen3 => {
-                let window = window.filter(|_| matches!(self.flag("use_sliding_window", false), Ok(true)));
+                let window =
+                    window.filter(|_| matches!(self.flag("use_sliding_window", false), Ok(true)));
                 self.qwen_windows(window, layers)
             }
         }
@@ -355,10 +392,15 @@ impl Reader<'_> {
                 return Err(self.error("layer_types", message));
             }
             let slides = |kind: &Value| kind.as_str() == Some("sliding_attention");
-            return Ok(types.iter().map(|kind| window.filter(|_| slides(kind))).collect());
+            return Ok(types
+                .iter()
+                .map(|kind| window.filter(|_| slides(kind)))
+                .collect());
         }
         let first = self.size_or("max_window_layers", layers, 0, MAX_LAYERS)?;
-        Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect())
+        Ok((0..layers)
+            .map(|layer| window.filter(|_| layer >= first))
+            .collect())
     }
 
     fn check(&self, config: &ModelConfig) -> Result<(), PolicyError> {
@@ -369,7 +411,10 @@ impl Reader<'_> {
             return Err(self.error("num_key_value_heads", message));
         }
         if !config.head_dim.is_multiple_of(2) {
-            let message = format!("must be even for rotary embeddings, not {}", config.head_dim);
+            let message = format!(
+                "must be even for rotary embeddings, not {}",
+                config.head_dim
+            );
             return Err(self.error("head_dim", message));
         }
         match self.get("hidden_act").and_then(Value::as_str) {

@@ -31,7 +31,10 @@ impl Policy {
     /// Whatever is missing or wrong in the folder, and a tokenizer with ids beyond the embedding.
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
         if !dir.is_dir() {
-            return Err(PolicyError::NotFound { path: dir.to_owned(), what: "a model folder".into() });
+            return Err(PolicyError::NotFound {
+                path: dir.to_owned(),
+                what: "a model folder".into(),
+            });
         }
         let config = ModelConfig::load(dir)?;
         let has_tokenizer = dir.join("tokenizer.json").exists();
@@ -41,13 +44,23 @@ impl Policy {
         }
         let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
         let model = load_weights(CausalLm::new(&config, device), dir, dtype)?;
-        Ok(Self { model, config, tokenizer, generation_config })
+        Ok(Self {
+            model,
+            config,
+            tokenizer,
+            generation_config,
+        })
     }
 
     /// A policy with freshly drawn weights.
     pub fn new(config: ModelConfig, tokenizer: Option<Tokenizer>, device: &Device) -> Self {
         let model = CausalLm::new(&config, device);
-        Self { model, config, tokenizer, generation_config: None }
+        Self {
+            model,
+            config,
+            tokenizer,
+            generation_config: None,
+        }
     }
 
     /// Writes a folder that [`Policy::load`] and transformers open. It must exist; files in it are replaced.
@@ -55,7 +68,10 @@ impl Policy {
     /// # Errors
     /// The folder cannot be written.
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<(), PolicyError> {
-        write_json(&dir.join("config.json"), &self.config.to_json(dtype.config_name()))?;
+        write_json(
+            &dir.join("config.json"),
+            &self.config.to_json(dtype.config_name()),
+        )?;
         if let Some(generation) = &self.generation_config {
             write_json(&dir.join(GENERATION_CONFIG), generation)?;
         }
@@ -70,10 +86,12 @@ impl Policy {
     /// # Errors
     /// The folder had no `tokenizer.json`.
     pub fn require_tokenizer(&self) -> Result<&Tokenizer, PolicyError> {
-        self.tokenizer.as_ref().ok_or_else(|| PolicyError::NotFound {
-            path: PathBuf::from("tokenizer.json"),
-            what: "a tokenizer in the model's folder".into(),
-        })
+        self.tokenizer
+            .as_ref()
+            .ok_or_else(|| PolicyError::NotFound {
+                path: PathBuf::from("tokenizer.json"),
+                what: "a tokenizer in the model's folder".into(),
+            })
     }
 
     /// Every id that ends a text: those of both configurations and the tokenizer's own.
@@ -93,13 +111,22 @@ fn optional_json(path: &Path) -> Result<Option<Value>, PolicyError> {
     if !path.exists() {
         return Ok(None);
     }
-    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    let io = |source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let text = std::fs::read_to_string(path).map_err(io)?;
-    let json = |source| PolicyError::InvalidJson { path: path.to_owned(), source };
+    let json = |source| PolicyError::InvalidJson {
+        path: path.to_owned(),
+        source,
+    };
     serde_json::from_str(&text).map(Some).map_err(json)
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
     let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|source| PolicyError::Io { path: path.to_owned(), source })
+    std::fs::write(path, text).map_err(|source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

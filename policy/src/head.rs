@@ -55,9 +55,15 @@ impl CausalLm {
 
 fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions) -> TokenScores {
     let logits = logits.cast(DType::F32);
-    let entropies = options.entropy.then(|| entropy(logits.clone().without_autodiff()));
+    let entropies = options
+        .entropy
+        .then(|| entropy(logits.clone().without_autodiff()));
     let is_plain = (options.temperature - 1.0).abs() < f64::EPSILON;
-    let scaled = if is_plain { logits } else { logits / options.temperature };
+    let scaled = if is_plain {
+        logits
+    } else {
+        logits / options.temperature
+    };
     let entropies_at_temperature = match &entropies {
         Some(plain) if is_plain => Some(plain.clone()),
         Some(_) => Some(entropy(scaled.clone().without_autodiff())),
@@ -65,8 +71,14 @@ fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions
     };
     let total = log_sum_exp(scaled.clone());
     let [tokens, _] = scaled.dims();
-    let taken = scaled.gather(1, targets.reshape([tokens, 1])).reshape([tokens]);
-    TokenScores { log_probs: taken - total, entropies, entropies_at_temperature }
+    let taken = scaled
+        .gather(1, targets.reshape([tokens, 1]))
+        .reshape([tokens]);
+    TokenScores {
+        log_probs: taken - total,
+        entropies,
+        entropies_at_temperature,
+    }
 }
 
 /// log Σ exp(l) over the last dimension, shifted by its maximum.

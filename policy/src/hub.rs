@@ -37,19 +37,31 @@ pub fn resolve_model(name_or_path: &str) -> Result<PathBuf, PolicyError> {
     }
     let Some(name) = HubName::parse(name_or_path).filter(|_| !path.exists()) else {
         let what = match path.extension() {
-            Some(extension) if extension == "gguf" && path.exists() => "model folder; import the GGUF file first",
+            Some(extension) if extension == "gguf" && path.exists() => {
+                "model folder; import the GGUF file first"
+            }
             _ => "model folder, and not a hub's name of the form organisation/model",
         };
-        return Err(PolicyError::NotFound { path: path.to_owned(), what: what.into() });
+        return Err(PolicyError::NotFound {
+            path: path.to_owned(),
+            what: what.into(),
+        });
     };
     let offline = env::var("HF_HUB_OFFLINE").is_ok_and(|value| is_true(&value));
-    let hub = Hub { cache: Cache::from_env(), endpoint: env::var("HF_ENDPOINT").ok(), offline };
+    let hub = Hub {
+        cache: Cache::from_env(),
+        endpoint: env::var("HF_ENDPOINT").ok(),
+        offline,
+    };
     hub.folder(&name)
 }
 
 /// As huggingface_hub reads its switches.
 fn is_true(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true")
+    matches!(
+        value.to_ascii_lowercase().as_str(),
+        "1" | "on" | "yes" | "true"
+    )
 }
 
 /// A model of the hub.
@@ -68,7 +80,10 @@ impl HubName {
             !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed)
         };
         let is_name = is_part(organisation) && is_part(short) && revision.split('/').all(is_part);
-        is_name.then(|| Self { model: model.into(), revision: revision.into() })
+        is_name.then(|| Self {
+            model: model.into(),
+            revision: revision.into(),
+        })
     }
 
     fn repo(&self, revision: &str) -> Repo {
@@ -76,7 +91,10 @@ impl HubName {
     }
 
     fn error(&self, message: impl Into<String>) -> PolicyError {
-        PolicyError::Hub { name: self.model.clone(), message: message.into() }
+        PolicyError::Hub {
+            name: self.model.clone(),
+            message: message.into(),
+        }
     }
 }
 
@@ -90,12 +108,16 @@ impl Hub {
     fn folder(&self, name: &HubName) -> Result<PathBuf, PolicyError> {
         if self.offline {
             return self.cached(name)?.ok_or_else(|| {
-                name.error("HF_HUB_OFFLINE is set and the model is not in the cache; give a local folder")
+                name.error(
+                    "HF_HUB_OFFLINE is set and the model is not in the cache; give a local folder",
+                )
             });
         }
         match self.fetch(name) {
             Err(Failure::Unreachable(message)) => self.cached(name)?.ok_or_else(|| {
-                name.error(format!("the hub cannot be reached ({message}); give a local folder instead"))
+                name.error(format!(
+                    "the hub cannot be reached ({message}); give a local folder instead"
+                ))
             }),
             Err(Failure::Other(error)) => Err(error),
             Ok(folder) => Ok(folder),
@@ -105,7 +127,9 @@ impl Hub {
     /// The folder in the cache, if it has all that a model needs.
     fn cached(&self, name: &HubName) -> Result<Option<PathBuf>, PolicyError> {
         let repo = self.cache.repo(name.repo(&name.revision));
-        let Some(config) = repo.get(CONFIG_FILE) else { return Ok(None) };
+        let Some(config) = repo.get(CONFIG_FILE) else {
+            return Ok(None);
+        };
         let weights = match (repo.get(WEIGHTS_FILE), repo.get(INDEX_FILE)) {
             (Some(_), _) => BTreeSet::new(),
             (None, Some(index)) => shards(&index, name)?,
@@ -125,9 +149,16 @@ impl Hub {
         let info = info.map_err(|error| failure(name, &error))?;
         // By commit, so that a model which changes meanwhile is not mixed.
         let repo = api.repo(name.repo(&info.sha));
-        let files: BTreeSet<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+        let files: BTreeSet<&str> = info
+            .siblings
+            .iter()
+            .map(|file| file.rfilename.as_str())
+            .collect();
         let config = get(name, &repo, CONFIG_FILE)?;
-        for file in TOKENIZER_FILES.into_iter().chain(["generation_config.json"]) {
+        for file in TOKENIZER_FILES
+            .into_iter()
+            .chain(["generation_config.json"])
+        {
             // The older forms of a vocabulary say nothing that the definition does not.
             let is_older = matches!(file, "vocab.json" | "merges.txt" | "tokenizer.model");
             if files.contains(file) && !(is_older && files.contains(DEFINITION_FILE)) {
@@ -135,7 +166,10 @@ impl Hub {
             }
         }
         fetch_weights(name, &repo, &files)?;
-        let reference = self.cache.repo(name.repo(&name.revision)).create_ref(&info.sha);
+        let reference = self
+            .cache
+            .repo(name.repo(&name.revision))
+            .create_ref(&info.sha);
         reference.map_err(|error| Failure::Other(name.error(format!("the cache: {error}"))))?;
         Ok(config.parent().map(Path::to_owned).unwrap_or_default())
     }
@@ -170,9 +204,15 @@ fn get(name: &HubName, repo: &ApiRepo, file: &str) -> Result<PathBuf, Failure> {
 
 /// The files that an index names; each must be a plain name, as it becomes a path.
 fn shards(index: &Path, name: &HubName) -> Result<BTreeSet<String>, PolicyError> {
-    let io = |source| PolicyError::Io { path: index.to_owned(), source };
+    let io = |source| PolicyError::Io {
+        path: index.to_owned(),
+        source,
+    };
     let text = fs::read_to_string(index).map_err(io)?;
-    let json = |source| PolicyError::InvalidJson { path: index.to_owned(), source };
+    let json = |source| PolicyError::InvalidJson {
+        path: index.to_owned(),
+        source,
+    };
     let value: Value = serde_json::from_str(&text).map_err(json)?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let shards = map.ok_or_else(|| name.error(format!("{INDEX_FILE} has no 'weight_map'")))?;
@@ -182,7 +222,11 @@ fn shards(index: &Path, name: &HubName) -> Result<BTreeSet<String>, PolicyError>
         is_plain.then(|| shard.to_owned())
     };
     let shards = shards.values().map(|shard| {
-        plain(shard).ok_or_else(|| name.error(format!("{INDEX_FILE} names {shard}, which is not a file of it")))
+        plain(shard).ok_or_else(|| {
+            name.error(format!(
+                "{INDEX_FILE} names {shard}, which is not a file of it"
+            ))
+        })
     });
     shards.collect()
 }
@@ -197,7 +241,9 @@ fn failure(name: &HubName, error: &ApiError) -> Failure {
             Failure::Other(name.error(message))
         }
         Some(404) => Failure::Other(name.error("the hub has no such model, revision or file")),
-        Some(code @ ..500) => Failure::Other(name.error(format!("the hub answers with status {code}"))),
+        Some(code @ ..500) => {
+            Failure::Other(name.error(format!("the hub answers with status {code}")))
+        }
         _ => Failure::Unreachable(request.to_string()),
     }
 }

@@ -62,7 +62,9 @@ struct TokenizerFile {
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, vocab_size, .. } = self;
+        let Self {
+            path, vocab_size, ..
+        } = self;
         f.debug_struct("Tokenizer")
             .field("path", path)
             .field("vocab_size", vocab_size)
@@ -111,18 +113,28 @@ impl Tokenizer {
             "clean_up_tokenization_spaces": false,
         });
         let files = [(DEFINITION_FILE, definition), (CONFIG_FILE, config)];
-        let file = |(name, json)| TokenizerFile { name, bytes: format!("{json:#}\n").into() };
+        let file = |(name, json)| TokenizerFile {
+            name,
+            bytes: format!("{json:#}\n").into(),
+        };
         Self::from_files(Path::new("characters"), files.map(file).into())
     }
 
     fn from_files(dir: &Path, files: Vec<TokenizerFile>) -> Result<Self, PolicyError> {
         let path = dir.join(DEFINITION_FILE);
-        let definition = file_bytes(&files, DEFINITION_FILE).ok_or_else(|| {
-            PolicyError::NotFound { path: dir.to_owned(), what: DEFINITION_FILE.into() }
-        })?;
+        let definition =
+            file_bytes(&files, DEFINITION_FILE).ok_or_else(|| PolicyError::NotFound {
+                path: dir.to_owned(),
+                what: DEFINITION_FILE.into(),
+            })?;
         let inner = parse_definition(definition, &path)?;
         let special = special_tokens(dir, &files)?;
-        let id = |name| special.get(name).and_then(Value::as_str).and_then(|t| inner.token_to_id(t));
+        let id = |name| {
+            special
+                .get(name)
+                .and_then(Value::as_str)
+                .and_then(|t| inner.token_to_id(t))
+        };
         let largest = inner.get_vocab(true).into_values().max();
         Ok(Self {
             bos_token_id: id("bos_token"),
@@ -154,7 +166,10 @@ impl Tokenizer {
             );
             return Err(PolicyError::Encoding { message });
         }
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(failed)?;
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special_tokens)
+            .map_err(failed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -163,7 +178,9 @@ impl Tokenizer {
         let added = self.strict_added_tokens.as_ref()?;
         let mut place = 0;
         while let Some(character) = text[place..].chars().next() {
-            let token = added.iter().find(|token| text[place..].starts_with(token.as_str()));
+            let token = added
+                .iter()
+                .find(|token| text[place..].starts_with(token.as_str()));
             if token.is_none() && self.inner.token_to_id(&character.to_string()).is_none() {
                 return Some((place, character));
             }
@@ -177,12 +194,16 @@ impl Tokenizer {
     /// # Errors
     /// The definition's decoder fails on these tokens.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, PolicyError> {
-        self.inner.decode(ids, skip_special_tokens).map_err(|error| decoding_failed(&error))
+        self.inner
+            .decode(ids, skip_special_tokens)
+            .map_err(|error| decoding_failed(&error))
     }
 
     /// Decodes a text token by token; see [`TextStream::push`].
     pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
-        TextStream { inner: self.inner.decode_stream(skip_special_tokens) }
+        TextStream {
+            inner: self.inner.decode_stream(skip_special_tokens),
+        }
     }
 
     /// The id of a token, special ones among them.
@@ -228,7 +249,10 @@ impl Tokenizer {
             "has token id {largest}, but the model's embedding has {model_vocab_size} rows; \
              the tokenizer belongs to another model"
         );
-        Err(PolicyError::Tokenizer { path: self.path.clone(), message })
+        Err(PolicyError::Tokenizer {
+            path: self.path.clone(),
+            message,
+        })
     }
 
     /// Writes the files that it was loaded from, byte for byte. The folder must exist.
@@ -273,7 +297,9 @@ impl TextStream<'_> {
 }
 
 fn decoding_failed(error: &tokenizers::Error) -> PolicyError {
-    PolicyError::Encoding { message: format!("the tokenizer cannot decode its tokens: {error}") }
+    PolicyError::Encoding {
+        message: format!("the tokenizer cannot decode its tokens: {error}"),
+    }
 }
 
 fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, PolicyError> {
@@ -289,13 +315,18 @@ fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, 
 
 /// Whether a character without a token would vanish: BPE over bare characters, with no token for the unknown.
 fn drops_unknown(inner: &tokenizers::Tokenizer) -> bool {
-    let ModelWrapper::BPE(model) = inner.get_model() else { return false };
+    let ModelWrapper::BPE(model) = inner.get_model() else {
+        return false;
+    };
     let maps_text = inner.get_pre_tokenizer().is_some() || inner.get_normalizer().is_some();
     !maps_text && model.unk_token.is_none() && !model.byte_fallback
 }
 
 fn added_tokens(inner: &tokenizers::Tokenizer) -> Vec<String> {
-    let contents = inner.get_added_tokens_decoder().into_values().map(|token| token.content);
+    let contents = inner
+        .get_added_tokens_decoder()
+        .into_values()
+        .map(|token| token.content);
     contents.filter(|content| !content.is_empty()).collect()
 }
 
@@ -328,39 +359,65 @@ fn character_definition(tokens: &[String]) -> Value {
 }
 
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, PolicyError> {
-    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    let io = |source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    };
     if !path.exists() {
         return Ok(None);
     }
     let size_bytes = fs::metadata(path).map_err(io)?.len();
     if size_bytes > MAX_FILE_BYTES {
         let message = format!("has {size_bytes} bytes, more than any tokenizer's file");
-        return Err(PolicyError::Tokenizer { path: path.to_owned(), message });
+        return Err(PolicyError::Tokenizer {
+            path: path.to_owned(),
+            message,
+        });
     }
     fs::read(path).map(Some).map_err(io)
 }
 
 fn file_bytes<'a>(files: &'a [TokenizerFile], name: &str) -> Option<&'a [u8]> {
-    files.iter().find(|file| file.name == name).map(|file| file.bytes.as_slice())
+    files
+        .iter()
+        .find(|file| file.name == name)
+        .map(|file| file.bytes.as_slice())
 }
 
 fn file_json(dir: &Path, files: &[TokenizerFile], name: &str) -> Result<Value, PolicyError> {
-    let Some(bytes) = file_bytes(files, name) else { return Ok(Value::Null) };
-    serde_json::from_slice(bytes)
-        .map_err(|source| PolicyError::InvalidJson { path: dir.join(name), source })
+    let Some(bytes) = file_bytes(files, name) else {
+        return Ok(Value::Null);
+    };
+    serde_json::from_slice(bytes).map_err(|source| PolicyError::InvalidJson {
+        path: dir.join(name),
+        source,
+    })
 }
 
 /// The special tokens by their role, such as `eos_token`, as templates see them.
 fn special_tokens(dir: &Path, files: &[TokenizerFile]) -> Result<Map<String, Value>, PolicyError> {
     const ROLES: [&str; 7] = [
-        "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
     ];
     let sources = [
         file_json(dir, files, CONFIG_FILE)?,
         file_json(dir, files, SPECIAL_TOKENS_FILE)?,
     ];
-    let token = |role: &str| sources.iter().find_map(|source| token_content(source.get(role)?));
-    Ok(ROLES.iter().filter_map(|role| Some(((*role).into(), token(role)?.into()))).collect())
+    let token = |role: &str| {
+        sources
+            .iter()
+            .find_map(|source| token_content(source.get(role)?))
+    };
+    Ok(ROLES
+        .iter()
+        .filter_map(|role| Some(((*role).into(), token(role)?.into())))
+        .collect())
 }
 
 /// A token stands in these files as a string, or as an object with its `content`.
@@ -375,13 +432,18 @@ fn load_template(
 ) -> Result<Option<ChatTemplate>, PolicyError> {
     if let Some(bytes) = file_bytes(files, TEMPLATE_FILE) {
         let source = std::str::from_utf8(bytes).map_err(|error| PolicyError::ChatTemplate {
-            message: format!("{} is not UTF-8: {error}", dir.join(TEMPLATE_FILE).display()),
+            message: format!(
+                "{} is not UTF-8: {error}",
+                dir.join(TEMPLATE_FILE).display()
+            ),
         })?;
         return ChatTemplate::new(source, special).map(Some);
     }
     let config = file_json(dir, files, CONFIG_FILE)?;
     let source = config.get("chat_template").and_then(default_template);
-    source.map(|source| ChatTemplate::new(source, special)).transpose()
+    source
+        .map(|source| ChatTemplate::new(source, special))
+        .transpose()
 }
 
 /// The field holds one template, or a list of named ones, of which `default` is meant.

@@ -25,12 +25,20 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 /// of another shape than the configuration's, or of a type that is not f32, f16 or bf16.
 pub fn load_weights(model: CausalLm, dir: &Path, dtype: DType) -> Result<CausalLm, PolicyError> {
     let files = weight_files(dir)?;
-    let mut loader = Loader { dtype, path: TensorPath::default(), file: None, error: None };
+    let mut loader = Loader {
+        dtype,
+        path: TensorPath::default(),
+        file: None,
+        error: None,
+    };
     let mut expected = Expected::default();
     model.visit(&mut expected);
     let mut buffers = Vec::with_capacity(files.len());
     for file in &files {
-        let io = |source| PolicyError::Io { path: file.clone(), source };
+        let io = |source| PolicyError::Io {
+            path: file.clone(),
+            source,
+        };
         buffers.push((file.as_path(), std::fs::read(file).map_err(io)?));
     }
     let mut tensors = HashMap::new();
@@ -47,7 +55,10 @@ pub fn load_weights(model: CausalLm, dir: &Path, dtype: DType) -> Result<CausalL
 }
 
 fn invalid(path: &Path, message: &impl ToString) -> PolicyError {
-    PolicyError::InvalidWeights { path: path.to_owned(), message: message.to_string() }
+    PolicyError::InvalidWeights {
+        path: path.to_owned(),
+        message: message.to_string(),
+    }
 }
 
 /// The safetensors files of a folder: one, or those that its index names.
@@ -63,17 +74,27 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
             what: format!("{SINGLE_FILE} or {INDEX_FILE}"),
         });
     }
-    let text = std::fs::read_to_string(&index)
-        .map_err(|source| PolicyError::Io { path: index.clone(), source })?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|source| PolicyError::InvalidJson { path: index.clone(), source })?;
+    let text = std::fs::read_to_string(&index).map_err(|source| PolicyError::Io {
+        path: index.clone(),
+        source,
+    })?;
+    let value: Value = serde_json::from_str(&text).map_err(|source| PolicyError::InvalidJson {
+        path: index.clone(),
+        source,
+    })?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| invalid(&index, &"has no 'weight_map' object"))?;
     let mut files = BTreeMap::new();
     for name in map.values() {
-        let name = name.as_str().filter(|name| is_plain_file_name(name)).ok_or_else(|| {
-            invalid(&index, &format!("names {name}, which is not a file of this folder"))
-        })?;
+        let name = name
+            .as_str()
+            .filter(|name| is_plain_file_name(name))
+            .ok_or_else(|| {
+                invalid(
+                    &index,
+                    &format!("names {name}, which is not a file of this folder"),
+                )
+            })?;
         files.insert(name.to_owned(), dir.join(name));
     }
     Ok(files.into_values().collect())
@@ -115,7 +136,11 @@ impl TensorPath {
 
     /// burn keeps linear weights as `[input, output]`, the files as `[output, input]`.
     fn is_transposed(&self, rank: usize) -> bool {
-        rank == 2 && self.containers.last().is_some_and(|kind| kind == "Struct:Linear")
+        rank == 2
+            && self
+                .containers
+                .last()
+                .is_some_and(|kind| kind == "Struct:Linear")
     }
 
     fn file_shape(&self, mut shape: Vec<usize>) -> Vec<usize> {
@@ -153,10 +178,12 @@ type Tensors<'a> = HashMap<String, (&'a Path, TensorView<'a>)>;
 impl Expected {
     fn check(&self, tensors: &Tensors<'_>, dir: &Path) -> Result<(), PolicyError> {
         for (name, shape) in &self.shapes {
-            let (path, view) = tensors.get(name).ok_or_else(|| PolicyError::MissingTensor {
-                path: dir.to_owned(),
-                name: name.clone(),
-            })?;
+            let (path, view) = tensors
+                .get(name)
+                .ok_or_else(|| PolicyError::MissingTensor {
+                    path: dir.to_owned(),
+                    name: name.clone(),
+                })?;
             if view.shape() != shape {
                 return Err(PolicyError::TensorShape {
                     path: path.to_path_buf(),
@@ -166,8 +193,10 @@ impl Expected {
                 });
             }
             if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let message =
-                    format!("tensor '{name}' is {:?}; f32, f16 and bf16 are read", view.dtype());
+                let message = format!(
+                    "tensor '{name}' is {:?}; f32, f16 and bf16 are read",
+                    view.dtype()
+                );
                 return Err(invalid(path, &message));
             }
         }
@@ -205,8 +234,16 @@ impl ModuleMapper for Loader<'_> {
         } else {
             tensor
         };
-        let tensor = if device.is_autodiff() { Tensor::from_inner(tensor) } else { tensor };
-        let tensor = if device.is_autodiff() { tensor.require_grad() } else { tensor };
+        let tensor = if device.is_autodiff() {
+            Tensor::from_inner(tensor)
+        } else {
+            tensor
+        };
+        let tensor = if device.is_autodiff() {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
         Param::initialized(param.id, tensor)
     }
 }
@@ -222,11 +259,18 @@ fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 fn widen(view: &TensorView<'_>) -> Vec<f32> {
     let data = view.data();
     match view.dtype() {
-        Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).into()).collect(),
-        Dtype::BF16 => {
-            data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).into()).collect()
-        }
-        _ => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Dtype::F16 => data
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes([b[0], b[1]]).into())
+            .collect(),
+        Dtype::BF16 => data
+            .chunks_exact(2)
+            .map(|b| bf16::from_le_bytes([b[0], b[1]]).into())
+            .collect(),
+        _ => data
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect(),
     }
 }
 
@@ -254,7 +298,11 @@ impl SaveDtype {
 /// # Errors
 /// The folder cannot be written.
 pub fn save_weights(model: &CausalLm, dir: &Path, dtype: SaveDtype) -> Result<(), PolicyError> {
-    let mut collector = Collector { dtype, path: TensorPath::default(), tensors: Vec::new() };
+    let mut collector = Collector {
+        dtype,
+        path: TensorPath::default(),
+        tensors: Vec::new(),
+    };
     model.visit(&mut collector);
     let views = collector.tensors.iter().map(|(name, shape, bytes)| {
         let dtype = match dtype {
@@ -264,7 +312,9 @@ pub fn save_weights(model: &CausalLm, dir: &Path, dtype: SaveDtype) -> Result<()
         TensorView::new(dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
     });
     let path = dir.join(SINGLE_FILE);
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(|error| invalid(&path, &error))?;
+    let views = views
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| invalid(&path, &error))?;
     // transformers refuses files without this mark of their layout.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| invalid(&path, &e))?;
@@ -289,13 +339,19 @@ impl ModuleVisitor for Collector {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
-        let value = if self.path.is_transposed(D) { value.transpose() } else { value };
+        let value = if self.path.is_transposed(D) {
+            value.transpose()
+        } else {
+            value
+        };
         let shape = value.dims().to_vec();
         let data = value.into_data().convert::<f32>();
         let values = data.iter::<f32>();
         let bytes = match self.dtype {
             SaveDtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
-            SaveDtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+            SaveDtype::Bf16 => values
+                .flat_map(|x| bf16::from_f32(x).to_le_bytes())
+                .collect(),
         };
         self.tensors.push((self.path.name(), shape, bytes));
     }

@@ -28,7 +28,11 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { batch_rows: 64, prefill_tokens: 4096, threads: 1 }
+        Self {
+            batch_rows: 64,
+            prefill_tokens: 4096,
+            threads: 1,
+        }
     }
 }
 
@@ -50,12 +54,19 @@ const SMALL_PRODUCT: usize = 256;
 impl<'a> Engine<'a> {
     /// An engine on a policy's weights, which must not track gradients (`model.valid()`).
     pub fn new(policy: &'a Policy, model: &'a CausalLm, options: EngineOptions) -> Self {
-        Self { model, config: &policy.config, tokenizer: policy.tokenizer.as_ref(), options }
+        Self {
+            model,
+            config: &policy.config,
+            tokenizer: policy.tokenizer.as_ref(),
+            options,
+        }
     }
 
     fn check(&self, requests: &[Request], params: &SamplingParams) -> Result<(), RolloutError> {
         params.validate()?;
-        requests.iter().try_for_each(|request| self.check_prompt(request))
+        requests
+            .iter()
+            .try_for_each(|request| self.check_prompt(request))
     }
 
     fn check_prompt(&self, request: &Request) -> Result<(), RolloutError> {
@@ -66,11 +77,23 @@ impl<'a> Engine<'a> {
             return Err(RolloutError::EmptyPrompt { row });
         }
         if prompt_tokens >= context_tokens {
-            return Err(RolloutError::PromptTooLong { row, prompt_tokens, context_tokens });
+            return Err(RolloutError::PromptTooLong {
+                row,
+                prompt_tokens,
+                context_tokens,
+            });
         }
         let vocab_size = self.config.vocab_size;
-        match request.prompt_ids.iter().find(|&&id| id as usize >= vocab_size) {
-            Some(&id) => Err(RolloutError::UnknownToken { row, id, vocab_size }),
+        match request
+            .prompt_ids
+            .iter()
+            .find(|&&id| id as usize >= vocab_size)
+        {
+            Some(&id) => Err(RolloutError::UnknownToken {
+                row,
+                id,
+                vocab_size,
+            }),
             None => Ok(()),
         }
     }
@@ -95,7 +118,10 @@ impl Generator for Engine<'_> {
             return Batch::new(self, requests, params, limits).run(on_progress);
         }
         let share = requests.len().div_ceil(threads);
-        let limits = Limits { rows: limits.rows.div_ceil(threads), ..limits };
+        let limits = Limits {
+            rows: limits.rows.div_ceil(threads),
+            ..limits
+        };
         let (sender, reports) = mpsc::channel();
         std::thread::scope(|scope| {
             let work = |(index, part), sender: mpsc::Sender<_>| {
@@ -116,7 +142,9 @@ impl Generator for Engine<'_> {
             drop(sender);
             relay(&reports, threads.len(), requests.len(), on_progress);
             let joined = threads.into_iter().map(|thread| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             });
             let parts = joined.collect::<Result<Vec<_>, _>>()?;
             Ok(parts.into_iter().flatten().collect())
@@ -131,7 +159,14 @@ fn relay(
     total: usize,
     on_progress: &mut dyn FnMut(Progress),
 ) {
-    let mut latest = vec![Progress { finished: 0, total: 0, tokens: 0 }; threads];
+    let mut latest = vec![
+        Progress {
+            finished: 0,
+            total: 0,
+            tokens: 0
+        };
+        threads
+    ];
     for (index, progress) in reports {
         latest[index] = progress;
         on_progress(Progress {
@@ -155,7 +190,11 @@ struct Limits {
 
 impl Limits {
     fn new(engine: &Engine<'_>, requests: &[Request], params: &SamplingParams) -> Self {
-        let longest = requests.iter().map(|request| request.prompt_ids.len()).max().unwrap_or(1);
+        let longest = requests
+            .iter()
+            .map(|request| request.prompt_ids.len())
+            .max()
+            .unwrap_or(1);
         let total = (longest + params.max_new_tokens).min(engine.config.max_position_embeddings);
         let prompt_length = longest.max(2);
         Self {
@@ -224,14 +263,24 @@ impl<'a> Batch<'a> {
     }
 
     fn progress(&self) -> Progress {
-        let finished = self.finished.iter().filter(|rollout| rollout.is_some()).count();
-        Progress { finished, total: self.requests.len(), tokens: self.tokens }
+        let finished = self
+            .finished
+            .iter()
+            .filter(|rollout| rollout.is_some())
+            .count();
+        Progress {
+            finished,
+            total: self.requests.len(),
+            tokens: self.tokens,
+        }
     }
 
     /// Fills free rows with waiting requests, a group's common prompt computed once.
     fn admit(&mut self) -> Result<(), RolloutError> {
         while !self.waiting.is_empty() {
-            let free: Vec<usize> = (0..self.rows.len()).filter(|&i| self.rows[i].is_none()).collect();
+            let free: Vec<usize> = (0..self.rows.len())
+                .filter(|&i| self.rows[i].is_none())
+                .collect();
             if free.is_empty() {
                 break;
             }
@@ -280,7 +329,11 @@ impl<'a> Batch<'a> {
         let (prefix, logits) = self.prefill(&distinct)?;
         self.cache.adopt(&prefix, &sources, rows);
         for ((&request, &row), &source) in entering.iter().zip(rows).zip(&sources) {
-            let mut active = Active { request, response_ids: Vec::new(), log_probs: Vec::new() };
+            let mut active = Active {
+                request,
+                response_ids: Vec::new(),
+                log_probs: Vec::new(),
+            };
             let sampled = self.draw(&active, &logits[source])?;
             self.rows[row] = self.advance(&mut active, sampled)?.then_some(active);
         }
@@ -302,13 +355,18 @@ impl<'a> Batch<'a> {
             .map(|(row, prompt)| (row * length + prompt.len() - 1) as i32)
             .collect();
         let last = Tensor::<1, Int>::from_data(last.as_slice(), &hidden.device());
-        let logits = self.engine.model.logits(hidden.reshape([rows * length, width]).select(0, last));
+        let logits = self
+            .engine
+            .model
+            .logits(hidden.reshape([rows * length, width]).select(0, last));
         Ok((cache, split_rows(logits)?))
     }
 
     /// Halves the batch while nothing waits and at most half of its rows are active.
     fn shrink(&mut self) {
-        let active: Vec<usize> = (0..self.rows.len()).filter(|&i| self.rows[i].is_some()).collect();
+        let active: Vec<usize> = (0..self.rows.len())
+            .filter(|&i| self.rows[i].is_some())
+            .collect();
         let target = active.len().max(self.engine.least_rows());
         if !self.waiting.is_empty() || active.is_empty() || 2 * target > self.rows.len() {
             return;
@@ -327,10 +385,16 @@ impl<'a> Batch<'a> {
         if self.rows.iter().all(Option::is_none) {
             return Ok(());
         }
-        let (ids, positions): (Vec<u32>, Vec<i32>) =
-            self.rows.iter().map(|row| self.last_token(row.as_ref())).unzip();
+        let (ids, positions): (Vec<u32>, Vec<i32>) = self
+            .rows
+            .iter()
+            .map(|row| self.last_token(row.as_ref()))
+            .unzip();
         let batch = TokenBatch::step(&ids, &positions);
-        let hidden = self.engine.model.hidden_states(&batch, Some(&mut self.cache));
+        let hidden = self
+            .engine
+            .model
+            .hidden_states(&batch, Some(&mut self.cache));
         let [rows, _, width] = hidden.dims();
         let logits = split_rows(self.engine.model.logits(hidden.reshape([rows, width])))?;
         let draws: Vec<Option<Result<Sampled, RolloutError>>> = self
@@ -350,7 +414,9 @@ impl<'a> Batch<'a> {
 
     /// The token that a row feeds to the model, and its position; padding for an idle row.
     fn last_token(&self, row: Option<&Active>) -> (u32, i32) {
-        let Some(active) = row else { return (0, PADDING_POSITION) };
+        let Some(active) = row else {
+            return (0, PADDING_POSITION);
+        };
         let prompt = self.requests[active.request].prompt_ids.len();
         let last = active.response_ids.last().copied().unwrap_or(0);
         (last, (prompt + active.response_ids.len() - 1) as i32)
@@ -359,8 +425,10 @@ impl<'a> Batch<'a> {
     fn draw(&self, active: &Active, logits: &[f32]) -> Result<Sampled, RolloutError> {
         let key = &self.requests[active.request].key;
         let token = active.response_ids.len();
-        sample(logits, self.params, key, token)
-            .ok_or(RolloutError::NonFiniteLogits { row: key.row, token })
+        sample(logits, self.params, key, token).ok_or(RolloutError::NonFiniteLogits {
+            row: key.row,
+            token,
+        })
     }
 
     /// Takes a sampled token in; `false` once the response has ended and been filed.
@@ -368,7 +436,9 @@ impl<'a> Batch<'a> {
         active.response_ids.push(sampled.id);
         active.log_probs.push(sampled.log_prob);
         self.tokens += 1;
-        let Some(finish) = self.finish(active)? else { return Ok(true) };
+        let Some(finish) = self.finish(active)? else {
+            return Ok(true);
+        };
         let request = &self.requests[active.request];
         self.finished[active.request] = Some(Rollout {
             prompt_ids: request.prompt_ids.clone(),
@@ -400,8 +470,12 @@ impl<'a> Batch<'a> {
     /// Whether the newest token completed a stop string; only the tail that could hold one is decoded.
     fn ends_in_stop_string(&self, ids: &[u32]) -> Result<bool, RolloutError> {
         let stops = &self.params.stop_strings;
-        let Some(longest) = stops.iter().map(String::len).max() else { return Ok(false) };
-        let Some(tokenizer) = self.engine.tokenizer else { return Ok(false) };
+        let Some(longest) = stops.iter().map(String::len).max() else {
+            return Ok(false);
+        };
+        let Some(tokenizer) = self.engine.tokenizer else {
+            return Ok(false);
+        };
         // A token may be a part of a character, so the tail begins some tokens before the longest stop could.
         let tail = &ids[ids.len().saturating_sub(longest + 4)..];
         let text = tokenizer.decode(tail, false)?;
@@ -411,13 +485,23 @@ impl<'a> Batch<'a> {
 
 fn new_cache(engine: &Engine<'_>, rows: usize, capacity: usize) -> KvCache {
     let model = engine.model;
-    KvCache::new(engine.config, rows, capacity, model.dtype(), &model.device())
+    KvCache::new(
+        engine.config,
+        rows,
+        capacity,
+        model.dtype(),
+        &model.device(),
+    )
 }
 
 /// Logits on the host, a vector a row.
 fn split_rows(logits: Tensor<2>) -> Result<Vec<Vec<f32>>, RolloutError> {
     let [_, vocab] = logits.dims();
-    let failed = |error: &dyn std::fmt::Debug| RolloutError::Device { message: format!("{error:?}") };
-    let values = logits.try_into_vec_as::<f32>().map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Debug| RolloutError::Device {
+        message: format!("{error:?}"),
+    };
+    let values = logits
+        .try_into_vec_as::<f32>()
+        .map_err(|error| failed(&error))?;
     Ok(values.chunks_exact(vocab).map(<[f32]>::to_vec).collect())
 }

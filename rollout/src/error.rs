@@ -21,7 +21,9 @@ pub enum RolloutError {
         row: u64,
     },
     /// A prompt that leaves no room for an answer.
-    #[error("the prompt of row {row} has {prompt_tokens} tokens; the model's context holds {context_tokens}")]
+    #[error(
+        "the prompt of row {row} has {prompt_tokens} tokens; the model's context holds {context_tokens}"
+    )]
     PromptTooLong {
         /// The request's row.
         row: u64,
@@ -41,7 +43,9 @@ pub enum RolloutError {
         vocab_size: usize,
     },
     /// Logits that are not numbers.
-    #[error("the model gave logits that are not finite at token {token} of row {row}; its weights are damaged or the training has diverged")]
+    #[error(
+        "the model gave logits that are not finite at token {token} of row {row}; its weights are damaged or the training has diverged"
+    )]
     NonFiniteLogits {
         /// The request's row.
         row: u64,

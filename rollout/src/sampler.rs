@@ -49,19 +49,47 @@ impl SamplingParams {
     /// The first parameter out of range.
     pub fn validate(&self) -> Result<(), RolloutError> {
         let check = |ok: bool, name, expected, found: String| {
-            if ok { Ok(()) } else { Err(RolloutError::InvalidParameter { name, expected, found }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(RolloutError::InvalidParameter {
+                    name,
+                    expected,
+                    found,
+                })
+            }
         };
         let temperature = self.temperature;
         let warm = temperature == 0.0 || (1e-3..=100.0).contains(&temperature);
-        check(warm, "temperature", "0 or in 0.001..=100", temperature.to_string())?;
+        check(
+            warm,
+            "temperature",
+            "0 or in 0.001..=100",
+            temperature.to_string(),
+        )?;
         let top_p = self.top_p;
-        check(top_p > 0.0 && top_p <= 1.0, "top_p", "in (0, 1]", top_p.to_string())?;
+        check(
+            top_p > 0.0 && top_p <= 1.0,
+            "top_p",
+            "in (0, 1]",
+            top_p.to_string(),
+        )?;
         let min_p = self.min_p;
-        check((0.0..1.0).contains(&min_p), "min_p", "in [0, 1)", min_p.to_string())?;
+        check(
+            (0.0..1.0).contains(&min_p),
+            "min_p",
+            "in [0, 1)",
+            min_p.to_string(),
+        )?;
         let most = self.max_new_tokens;
         check(most > 0, "max_new_tokens", "at least 1", most.to_string())?;
         let filled = self.stop_strings.iter().all(|stop| !stop.is_empty());
-        check(filled, "stop_strings", "texts that are not empty", "''".into())
+        check(
+            filled,
+            "stop_strings",
+            "texts that are not empty",
+            "''".into(),
+        )
     }
 }
 
@@ -85,7 +113,11 @@ pub fn sample(
     index: usize,
 ) -> Option<Sampled> {
     let (best, largest) = argmax(logits)?;
-    let temperature = if params.temperature == 0.0 { 1.0 } else { params.temperature };
+    let temperature = if params.temperature == 0.0 {
+        1.0
+    } else {
+        params.temperature
+    };
     let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
     let weights: Vec<f64> = logits.iter().map(|&logit| weight(logit)).collect();
     let total: f64 = weights.iter().sum();
@@ -95,7 +127,10 @@ pub fn sample(
         draw(&weights, total, params, key.rng(index).random())
     };
     let log_prob = f64::from(logits[id] - largest) / temperature - total.ln();
-    Some(Sampled { id: id as u32, log_prob: log_prob as f32 })
+    Some(Sampled {
+        id: id as u32,
+        log_prob: log_prob as f32,
+    })
 }
 
 /// The first largest logit, or `None` where any is not finite (-∞ alone is a token that is never taken).
@@ -143,7 +178,9 @@ fn truncate(weights: &[f64], total: f64, params: &SamplingParams) -> Vec<usize> 
     let falling = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
     let floor = params.min_p;
     // The largest weight is 1, so min-p is a bound on weights and cuts before the sort.
-    let mut kept: Vec<usize> = (0..weights.len()).filter(|&id| weights[id] >= floor).collect();
+    let mut kept: Vec<usize> = (0..weights.len())
+        .filter(|&id| weights[id] >= floor)
+        .collect();
     let k = params.top_k;
     if k > 0 && k < kept.len() {
         kept.select_nth_unstable_by(k, falling);
@@ -181,7 +218,12 @@ mod tests {
     use super::*;
 
     fn key(sample: u64) -> SampleKey {
-        SampleKey { seed: 1, step: 2, row: 3, sample }
+        SampleKey {
+            seed: 1,
+            step: 2,
+            row: 3,
+            sample,
+        }
     }
 
     fn frequencies(params: &SamplingParams, logits: &[f32]) -> Vec<f64> {
@@ -213,39 +255,67 @@ mod tests {
 
     #[test]
     fn temperature_flattens() {
-        let params = SamplingParams { temperature: 2.0, ..Default::default() };
+        let params = SamplingParams {
+            temperature: 2.0,
+            ..Default::default()
+        };
         let roots = [0.5_f64.sqrt(), 0.3_f64.sqrt(), 0.2_f64.sqrt()];
         let total: f64 = roots.iter().sum();
         let expected: Vec<f64> = roots.iter().map(|r| r / total).collect();
-        assert_close(&frequencies(&params, &logits_of(&[0.5, 0.3, 0.2])), &expected);
+        assert_close(
+            &frequencies(&params, &logits_of(&[0.5, 0.3, 0.2])),
+            &expected,
+        );
     }
 
     #[test]
     fn truncations_keep_what_they_say() {
         let logits = logits_of(&[0.05, 0.5, 0.3, 0.15]);
-        let top_k = SamplingParams { top_k: 2, ..Default::default() };
+        let top_k = SamplingParams {
+            top_k: 2,
+            ..Default::default()
+        };
         assert_close(&frequencies(&top_k, &logits), &[0.0, 0.625, 0.375, 0.0]);
-        let top_p = SamplingParams { top_p: 0.6, ..Default::default() };
+        let top_p = SamplingParams {
+            top_p: 0.6,
+            ..Default::default()
+        };
         assert_close(&frequencies(&top_p, &logits), &[0.0, 0.625, 0.375, 0.0]);
-        let min_p = SamplingParams { min_p: 0.2, ..Default::default() };
+        let min_p = SamplingParams {
+            min_p: 0.2,
+            ..Default::default()
+        };
         let expected = [0.0, 0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95];
         assert_close(&frequencies(&min_p, &logits), &expected);
         // Of the two that top-k keeps, 0.625 of the mass is the first's: top-p 0.6 keeps it alone.
-        let both = SamplingParams { top_k: 2, top_p: 0.6, ..Default::default() };
+        let both = SamplingParams {
+            top_k: 2,
+            top_p: 0.6,
+            ..Default::default()
+        };
         assert_close(&frequencies(&both, &logits), &[0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]
     fn top_k_beyond_the_vocabulary_keeps_all() {
-        let params = SamplingParams { top_k: 100, ..Default::default() };
+        let params = SamplingParams {
+            top_k: 100,
+            ..Default::default()
+        };
         let plain = SamplingParams::default();
         let logits = logits_of(&[0.5, 0.3, 0.2]);
-        assert_close(&frequencies(&params, &logits), &frequencies(&plain, &logits));
+        assert_close(
+            &frequencies(&params, &logits),
+            &frequencies(&plain, &logits),
+        );
     }
 
     #[test]
     fn greedy_takes_the_first_largest_and_its_log_prob_at_temperature_one() {
-        let params = SamplingParams { temperature: 0.0, ..Default::default() };
+        let params = SamplingParams {
+            temperature: 0.0,
+            ..Default::default()
+        };
         let sampled = sample(&logits_of(&[0.2, 0.4, 0.4]), &params, &key(0), 0).unwrap();
         assert_eq!(sampled.id, 1);
         assert!((f64::from(sampled.log_prob) - 0.4_f64.ln()).abs() < 1e-6);
@@ -253,7 +323,10 @@ mod tests {
 
     #[test]
     fn log_prob_is_of_the_whole_distribution_whatever_is_truncated() {
-        let params = SamplingParams { top_k: 1, ..Default::default() };
+        let params = SamplingParams {
+            top_k: 1,
+            ..Default::default()
+        };
         let sampled = sample(&logits_of(&[0.2, 0.7, 0.1]), &params, &key(0), 0).unwrap();
         assert!((f64::from(sampled.log_prob) - 0.7_f64.ln()).abs() < 1e-6);
     }
@@ -270,7 +343,11 @@ mod tests {
     fn tokens_of_one_sample_draw_differently() {
         let logits = [0.0; 64];
         let draws: Vec<u32> = (0..32)
-            .map(|index| sample(&logits, &SamplingParams::default(), &key(0), index).unwrap().id)
+            .map(|index| {
+                sample(&logits, &SamplingParams::default(), &key(0), index)
+                    .unwrap()
+                    .id
+            })
             .collect();
         let mut distinct = draws.clone();
         distinct.sort_unstable();
@@ -280,10 +357,37 @@ mod tests {
 
     #[test]
     fn parameters_out_of_range_are_named() {
-        let bad = SamplingParams { top_p: 0.0, ..Default::default() };
-        assert_eq!(bad.validate().unwrap_err().to_string(), "rollout.top_p must be in (0, 1], not 0");
-        assert!(SamplingParams { temperature: -1.0, ..Default::default() }.validate().is_err());
-        assert!(SamplingParams { temperature: f64::NAN, ..Default::default() }.validate().is_err());
-        assert!(SamplingParams { max_new_tokens: 0, ..Default::default() }.validate().is_err());
+        let bad = SamplingParams {
+            top_p: 0.0,
+            ..Default::default()
+        };
+        assert_eq!(
+            bad.validate().unwrap_err().to_string(),
+            "rollout.top_p must be in (0, 1], not 0"
+        );
+        assert!(
+            SamplingParams {
+                temperature: -1.0,
+                ..Default::default()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(
+            SamplingParams {
+                temperature: f64::NAN,
+                ..Default::default()
+            }
+            .validate()
+            .is_err()
+        );
+        assert!(
+            SamplingParams {
+                max_new_tokens: 0,
+                ..Default::default()
+            }
+            .validate()
+            .is_err()
+        );
     }
 }

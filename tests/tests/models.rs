@@ -14,8 +14,14 @@ const TOLERANCE: f64 = 1e-4;
 /// The same for a bare logit, which no softmax centres: those of `qwen2-bf16` reach 1.2e-4.
 const LOGIT_TOLERANCE: f64 = 2e-4;
 
-const FOLDERS: [&str; 6] =
-    ["llama-tied", "llama3-rope-scaled", "mistral-sliding", "qwen2-bf16", "qwen2-sharded", "qwen3"];
+const FOLDERS: [&str; 6] = [
+    "llama-tied",
+    "llama3-rope-scaled",
+    "mistral-sliding",
+    "qwen2-bf16",
+    "qwen2-sharded",
+    "qwen3",
+];
 
 fn load(folder: &str) -> (Policy, Value) {
     let dir = tests::data("models").join(folder);
@@ -43,11 +49,18 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> (Vec<f32>, Ve
     let last = Tensor::<1, Int>::from_data(last.as_slice(), &flat.device());
     let logits = policy.model.logits(flat.clone().select(0, last));
     let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &flat.device());
-    let options = HeadOptions { temperature: 1.0, entropy: true };
+    let options = HeadOptions {
+        temperature: 1.0,
+        entropy: true,
+    };
     let scores = policy.model.score_tokens(flat, targets, options);
     let values = |tensor: Tensor<1>| tensor.try_into_vec_as::<f32>().unwrap();
     let logits = logits.try_into_vec_as::<f32>().unwrap();
-    (values(scores.log_probs), values(scores.entropies.unwrap()), logits)
+    (
+        values(scores.log_probs),
+        values(scores.entropies.unwrap()),
+        logits,
+    )
 }
 
 fn assert_near(what: &str, found: f32, expected: f64) {
@@ -81,7 +94,10 @@ fn log_probs_entropies_and_logits_are_those_of_transformers() {
             for id in 0..vocab {
                 let (found, expected) = (logits[row * vocab + id], expected_logits[row][id]);
                 let difference = (f64::from(found) - expected).abs();
-                assert!(difference < LOGIT_TOLERANCE, "{folder} logit {id}: {found}, {expected}");
+                assert!(
+                    difference < LOGIT_TOLERANCE,
+                    "{folder} logit {id}: {found}, {expected}"
+                );
             }
         }
     }
@@ -100,9 +116,16 @@ fn greedy_continuations_are_those_of_transformers() {
             stop_token_ids: policy.end_token_ids(),
             ..Default::default()
         };
-        let key = SampleKey { seed: 0, step: 0, row: 0, sample: 0 };
+        let key = SampleKey {
+            seed: 0,
+            step: 0,
+            row: 0,
+            sample: 0,
+        };
         let engine = Engine::new(&policy, &policy.model, EngineOptions::default());
-        let rollouts = engine.generate(&[Request { prompt_ids, key }], &params, &mut |_| ()).unwrap();
+        let rollouts = engine
+            .generate(&[Request { prompt_ids, key }], &params, &mut |_| ())
+            .unwrap();
         assert_eq!(rollouts[0].response_ids, greedy, "{folder}");
     }
 }
@@ -116,7 +139,11 @@ fn a_saved_model_scores_bit_identically() {
         let again = Policy::load(dir.path(), DType::F32, &Device::flex()).unwrap();
         let ids = rows::<u32>(&expected["input_ids"]);
         let mask = rows::<u32>(&expected["attention_mask"]);
-        assert_eq!(scores(&policy, &ids, &mask), scores(&again, &ids, &mask), "{folder}");
+        assert_eq!(
+            scores(&policy, &ids, &mask),
+            scores(&again, &ids, &mask),
+            "{folder}"
+        );
         assert_eq!(policy.end_token_ids(), again.end_token_ids());
     }
 }
@@ -124,8 +151,15 @@ fn a_saved_model_scores_bit_identically() {
 fn requests(count: u64) -> Vec<Request> {
     (0..count)
         .map(|n| Request {
-            prompt_ids: (0..3 + n / 2 % 5 * 4).map(|i| (7 * n / 2 + 11 * i) as u32 % 320).collect(),
-            key: SampleKey { seed: 9, step: 1, row: n / 2, sample: n % 2 },
+            prompt_ids: (0..3 + n / 2 % 5 * 4)
+                .map(|i| (7 * n / 2 + 11 * i) as u32 % 320)
+                .collect(),
+            key: SampleKey {
+                seed: 9,
+                step: 1,
+                row: n / 2,
+                sample: n % 2,
+            },
         })
         .collect()
 }
@@ -142,17 +176,33 @@ fn the_batch_size_does_not_change_a_bit_of_any_rollout() {
             ..Default::default()
         };
         let run = |batch_rows, prefill_tokens, threads| {
-            let options = EngineOptions { batch_rows, prefill_tokens, threads };
+            let options = EngineOptions {
+                batch_rows,
+                prefill_tokens,
+                threads,
+            };
             let engine = Engine::new(&policy, &policy_model, options);
-            engine.generate(&requests(14), &params, &mut |_| ()).unwrap()
+            engine
+                .generate(&requests(14), &params, &mut |_| ())
+                .unwrap()
         };
         let whole = run(64, 4096, 1);
-        assert!(whole.iter().any(|rollout| rollout.response_ids.len() < 24), "no early finish");
-        for (batch_rows, prefill_tokens, threads) in
-            [(1, 1, 1), (3, 40, 1), (5, 4096, 2), (13, 60, 1), (14, 99, 3)]
-        {
+        assert!(
+            whole.iter().any(|rollout| rollout.response_ids.len() < 24),
+            "no early finish"
+        );
+        for (batch_rows, prefill_tokens, threads) in [
+            (1, 1, 1),
+            (3, 40, 1),
+            (5, 4096, 2),
+            (13, 60, 1),
+            (14, 99, 3),
+        ] {
             let again = run(batch_rows, prefill_tokens, threads);
-            assert_eq!(whole, again, "{folder}: {batch_rows} rows on {threads} threads");
+            assert_eq!(
+                whole, again,
+                "{folder}: {batch_rows} rows on {threads} threads"
+            );
         }
     }
 }
@@ -162,11 +212,19 @@ fn the_batch_size_does_not_change_a_bit_of_any_rollout() {
 fn sampler_log_probs_are_those_of_a_full_pass() {
     for folder in FOLDERS {
         let (policy, _) = load(folder);
-        let params = SamplingParams { max_new_tokens: 20, temperature: 1.5, ..Default::default() };
+        let params = SamplingParams {
+            max_new_tokens: 20,
+            temperature: 1.5,
+            ..Default::default()
+        };
         let engine = Engine::new(&policy, &policy.model, EngineOptions::default());
         for rollout in engine.generate(&requests(6), &params, &mut |_| ()).unwrap() {
-            let ids: Vec<u32> =
-                rollout.prompt_ids.iter().chain(&rollout.response_ids).copied().collect();
+            let ids: Vec<u32> = rollout
+                .prompt_ids
+                .iter()
+                .chain(&rollout.response_ids)
+                .copied()
+                .collect();
             let batch = TokenBatch::right_padded(&[&ids], None);
             let hidden = policy.model.hidden_states(&batch, None);
             let width = hidden.dims()[2];
@@ -175,8 +233,14 @@ fn sampler_log_probs_are_those_of_a_full_pass() {
             let hidden = hidden.narrow(0, start, rollout.response_ids.len());
             let targets: Vec<i32> = rollout.response_ids.iter().map(|&id| id as i32).collect();
             let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &hidden.device());
-            let options = HeadOptions { temperature: 1.5, entropy: false };
-            let scored = policy.model.score_tokens(hidden, targets, options).log_probs;
+            let options = HeadOptions {
+                temperature: 1.5,
+                entropy: false,
+            };
+            let scored = policy
+                .model
+                .score_tokens(hidden, targets, options)
+                .log_probs;
             let scored = scored.try_into_vec_as::<f32>().unwrap();
             for (sampled, scored) in rollout.sampler_log_probs.iter().zip(&scored) {
                 assert_near(folder, *sampled, f64::from(*scored));

@@ -49,7 +49,11 @@ impl Answerer<'_> {
         let requests = self.requests(&problems, samples, key)?;
         let model = self.policy.model.valid();
         let threads = workers(self.policy.config.parameters(), &model.device());
-        let options = EngineOptions { batch_rows: self.batch_rows, threads, ..Default::default() };
+        let options = EngineOptions {
+            batch_rows: self.batch_rows,
+            threads,
+            ..Default::default()
+        };
         let engine = Engine::new(self.policy, &model, options);
         let rollouts = engine.generate(&requests, self.params, on_progress)?;
         self.score(problems, rollouts, samples)
@@ -67,7 +71,12 @@ impl Answerer<'_> {
             self.check(problem, prompt_ids.len())?;
             requests.extend((0..samples as u64).map(|sample| Request {
                 prompt_ids: prompt_ids.clone(),
-                key: SampleKey { seed: key.seed, step: key.step, row, sample },
+                key: SampleKey {
+                    seed: key.seed,
+                    step: key.step,
+                    row,
+                    sample,
+                },
             }));
         }
         Ok(requests)
@@ -80,7 +89,12 @@ impl Answerer<'_> {
             return Ok(());
         }
         let id = problem.id.clone();
-        Err(TrainerError::PromptTooLong { id, prompt_tokens, max_new_tokens, context_tokens })
+        Err(TrainerError::PromptTooLong {
+            id,
+            prompt_tokens,
+            max_new_tokens,
+            context_tokens,
+        })
     }
 
     fn score(
@@ -93,12 +107,22 @@ impl Answerer<'_> {
         let decode = |rollout: &Rollout| tokenizer.decode(&rollout.response_ids, true);
         let texts = rollouts.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
         let problem_of = |index: usize| &problems[index / samples];
-        let pairs: Vec<_> =
-            texts.iter().enumerate().map(|(i, text)| (problem_of(i), text.as_str())).collect();
+        let pairs: Vec<_> = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| (problem_of(i), text.as_str()))
+            .collect();
         let scores = score_all(self.reward, &pairs);
         let scored = rollouts.into_iter().zip(texts).zip(scores);
-        let mut scored = scored.map(|((rollout, text), score)| Scored { rollout, text, score });
-        let group = |problem| Group { problem, samples: scored.by_ref().take(samples).collect() };
+        let mut scored = scored.map(|((rollout, text), score)| Scored {
+            rollout,
+            text,
+            score,
+        });
+        let group = |problem| Group {
+            problem,
+            samples: scored.by_ref().take(samples).collect(),
+        };
         Ok(problems.into_iter().map(group).collect())
     }
 }

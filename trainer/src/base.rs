@@ -9,9 +9,15 @@ use crate::TrainerError;
 
 const FILES: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../base/config.json")),
-    ("model.safetensors", include_bytes!("../base/model.safetensors")),
+    (
+        "model.safetensors",
+        include_bytes!("../base/model.safetensors"),
+    ),
     ("tokenizer.json", include_bytes!("../base/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../base/tokenizer_config.json")),
+    (
+        "tokenizer_config.json",
+        include_bytes!("../base/tokenizer_config.json"),
+    ),
 ];
 
 /// Loads the bundled base.

@@ -19,7 +19,10 @@ impl Sequence {
     /// If the prompt is empty: nothing would predict the first response token.
     pub fn new(prompt: &[u32], response: &[u32]) -> Self {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
-        Self { ids: [prompt, response].concat(), prompt_tokens: prompt.len() }
+        Self {
+            ids: [prompt, response].concat(),
+            prompt_tokens: prompt.len(),
+        }
     }
 
     /// Tokens of the response.
@@ -67,7 +70,10 @@ impl Collated {
     /// # Panics
     /// If a response is longer than `response_len`.
     pub fn new(sequences: &[Sequence], response_len: usize) -> Self {
-        let ids: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.ids.as_slice()).collect();
+        let ids: Vec<&[u32]> = sequences
+            .iter()
+            .map(|sequence| sequence.ids.as_slice())
+            .collect();
         let tokens = TokenBatch::right_padded(&ids, None);
         let [rows, length] = tokens.dims();
         let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
@@ -75,15 +81,29 @@ impl Collated {
         let mut targets = Vec::with_capacity(count);
         let mut cells = vec![count as i32; rows * response_len];
         for (row, sequence) in sequences.iter().enumerate() {
-            assert!(sequence.response_tokens() <= response_len, "a response exceeds its row");
+            assert!(
+                sequence.response_tokens() <= response_len,
+                "a response exceeds its row"
+            );
             for place in sequence.prompt_tokens..sequence.ids.len() {
                 cells[row * response_len + place - sequence.prompt_tokens] = targets.len() as i32;
                 predictors.push((row * length + place - 1) as i32);
                 targets.push(sequence.ids[place] as i32);
             }
         }
-        let mask = cells.iter().map(|&cell| f32::from(u8::from(cell < count as i32))).collect();
-        Self { tokens, predictors, targets, cells, mask, rows, response_len }
+        let mask = cells
+            .iter()
+            .map(|&cell| f32::from(u8::from(cell < count as i32)))
+            .collect();
+        Self {
+            tokens,
+            predictors,
+            targets,
+            cells,
+            mask,
+            rows,
+            response_len,
+        }
     }
 
     /// 1 for a response token and 0 for padding, row-major `[rows, response_len]`.
@@ -108,13 +128,20 @@ impl Collated {
         let cells = Tensor::<1, Int>::from_data(self.cells.as_slice(), &device);
         let zero = Tensor::zeros([1], (&device, flat.dtype()));
         let padded = Tensor::cat(vec![flat, zero], 0);
-        padded.select(0, cells).reshape([self.rows, self.response_len])
+        padded
+            .select(0, cells)
+            .reshape([self.rows, self.response_len])
     }
 }
 
 /// The width of a batch of responses; at least one.
 pub(crate) fn longest_response(sequences: &[Sequence]) -> usize {
-    sequences.iter().map(Sequence::response_tokens).max().unwrap_or(0).max(1)
+    sequences
+        .iter()
+        .map(Sequence::response_tokens)
+        .max()
+        .unwrap_or(0)
+        .max(1)
 }
 
 #[cfg(test)]
@@ -127,7 +154,12 @@ mod tests {
 
     #[test]
     fn micro_batches_keep_order_and_budget() {
-        let sequences = [sequence(2, 2), sequence(2, 4), sequence(1, 1), sequence(5, 9)];
+        let sequences = [
+            sequence(2, 2),
+            sequence(2, 4),
+            sequence(1, 1),
+            sequence(5, 9),
+        ];
         assert_eq!(micro_batches(&sequences, 12), vec![0..2, 2..3, 3..4]);
         assert_eq!(micro_batches(&sequences, 1), vec![0..1, 1..2, 2..3, 3..4]);
         assert_eq!(micro_batches(&sequences, 1000), vec![0..4]);

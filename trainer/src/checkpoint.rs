@@ -18,14 +18,20 @@ impl Trainer {
     /// # Errors
     /// The folder cannot be written.
     pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainerError> {
-        let io = |source| TrainerError::Io { path: path.to_owned(), source };
+        let io = |source| TrainerError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let beside = path.with_extension("tmp");
         if beside.exists() {
             fs::remove_dir_all(&beside).map_err(io)?;
         }
         fs::create_dir_all(&beside).map_err(io)?;
         self.policy.save(&beside, SaveDtype::F32)?;
-        let damaged = |message: String| TrainerError::Damaged { path: path.to_owned(), message };
+        let damaged = |message: String| TrainerError::Damaged {
+            path: path.to_owned(),
+            message,
+        };
         self.optimizer
             .save(beside.join(OPTIMIZER))
             .map_err(|error| damaged(format!("cannot write the optimizer's state: {error:?}")))?;
@@ -43,9 +49,14 @@ impl Trainer {
     /// A file that is missing or damaged.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
         let file = path.join(STATE);
-        let damaged = |message: String| TrainerError::Damaged { path: path.to_owned(), message };
-        let text = fs::read(&file)
-            .map_err(|source| TrainerError::Io { path: file.clone(), source })?;
+        let damaged = |message: String| TrainerError::Damaged {
+            path: path.to_owned(),
+            message,
+        };
+        let text = fs::read(&file).map_err(|source| TrainerError::Io {
+            path: file.clone(),
+            source,
+        })?;
         self.state = serde_json::from_slice::<RunState>(&text)
             .map_err(|error| damaged(format!("{STATE}: {error}")))?;
         let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
@@ -60,12 +71,21 @@ impl Trainer {
 /// The folder cannot be read.
 pub fn list_checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError> {
     let folder = run.join("checkpoints");
-    let io = |source| TrainerError::Io { path: folder.clone(), source };
+    let io = |source| TrainerError::Io {
+        path: folder.clone(),
+        source,
+    };
     let mut found = Vec::new();
     for entry in fs::read_dir(&folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok())
+        {
             found.push((step, path));
         }
     }
@@ -76,9 +96,16 @@ pub fn list_checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError>
 /// Removes all but the newest `keep` checkpoints; 0 keeps all.
 pub(crate) fn prune(run: &Path, keep: usize) -> Result<(), TrainerError> {
     let all = list_checkpoints(run)?;
-    let surplus = if keep == 0 { 0 } else { all.len().saturating_sub(keep) };
+    let surplus = if keep == 0 {
+        0
+    } else {
+        all.len().saturating_sub(keep)
+    };
     for (_, path) in &all[..surplus] {
-        fs::remove_dir_all(path).map_err(|source| TrainerError::Io { path: path.clone(), source })?;
+        fs::remove_dir_all(path).map_err(|source| TrainerError::Io {
+            path: path.clone(),
+            source,
+        })?;
     }
     Ok(())
 }

@@ -117,8 +117,8 @@ impl Default for DataSection {
             train: None,
             validation: None,
             prompt: PromptStyle::Auto,
-            instruction: "\nPlease reason step by step, and put your final answer within \\boxed{}."
-                .into(),
+            instruction:
+                "\nPlease reason step by step, and put your final answer within \\boxed{}.".into(),
             shuffle: true,
         }
     }
@@ -197,7 +197,11 @@ pub struct UpdateSection {
 
 impl Default for UpdateSection {
     fn default() -> Self {
-        Self { mini_batch_prompts: 4, max_tokens: 4096, epochs: 1 }
+        Self {
+            mini_batch_prompts: 4,
+            max_tokens: 4096,
+            epochs: 1,
+        }
     }
 }
 
@@ -246,7 +250,11 @@ pub struct ValidationSection {
 
 impl Default for ValidationSection {
     fn default() -> Self {
-        Self { every: 10, problems: 256, temperature: 0.0 }
+        Self {
+            every: 10,
+            problems: 256,
+            temperature: 0.0,
+        }
     }
 }
 
@@ -264,7 +272,11 @@ pub struct CheckpointSection {
 
 impl Default for CheckpointSection {
     fn default() -> Self {
-        Self { every: 20, keep: 2, rollouts: true }
+        Self {
+            every: 20,
+            keep: 2,
+            rollouts: true,
+        }
     }
 }
 
@@ -289,7 +301,10 @@ impl TrainConfig {
             ("rollout.prompts_per_step", self.rollout.prompts_per_step),
             ("rollout.group_size", self.rollout.group_size),
             ("rollout.batch_rows", self.rollout.batch_rows),
-            ("rollout.max_sampling_rounds", self.rollout.max_sampling_rounds),
+            (
+                "rollout.max_sampling_rounds",
+                self.rollout.max_sampling_rounds,
+            ),
             ("update.mini_batch_prompts", self.update.mini_batch_prompts),
             ("update.max_tokens", self.update.max_tokens),
             ("update.epochs", self.update.epochs),
@@ -298,9 +313,19 @@ impl TrainConfig {
             check(key, value >= 1, "at least 1", value)?;
         }
         self.sampling().validate()?;
-        check("rollout.temperature", self.rollout.temperature > 0.0, "above 0", self.rollout.temperature)?;
+        check(
+            "rollout.temperature",
+            self.rollout.temperature > 0.0,
+            "above 0",
+            self.rollout.temperature,
+        )?;
         let warm = self.validation.temperature;
-        check("validation.temperature", (0.0..=100.0).contains(&warm), "in 0..=100", warm)?;
+        check(
+            "validation.temperature",
+            (0.0..=100.0).contains(&warm),
+            "in 0..=100",
+            warm,
+        )?;
         self.optimizer.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
@@ -324,13 +349,20 @@ impl TrainConfig {
 
     /// Optimizer updates that a full rollout makes.
     pub fn updates_per_rollout(&self) -> usize {
-        self.rollout.prompts_per_step.div_ceil(self.update.mini_batch_prompts) * self.update.epochs
+        self.rollout
+            .prompts_per_step
+            .div_ceil(self.update.mini_batch_prompts)
+            * self.update.epochs
     }
 
     /// What a run of this configuration is called: its problems, its loss and its seed.
     pub fn run_name(&self) -> String {
         let problems = match (&self.data.train, &self.task) {
-            (Some(path), _) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            (Some(path), _) => path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             (None, TaskConfig::Arithmetic(_)) => "arithmetic".to_owned(),
             (None, TaskConfig::Countdown(_)) => "countdown".to_owned(),
         };
@@ -347,23 +379,48 @@ impl TrainConfig {
     /// # Errors
     /// None in practice; the serializer's, if it finds a value that TOML cannot hold.
     pub fn to_toml(&self) -> Result<String, TrainerError> {
-        toml::to_string(self).map_err(|error| TrainerError::Config { message: error.to_string() })
+        toml::to_string(self).map_err(|error| TrainerError::Config {
+            message: error.to_string(),
+        })
     }
 }
 
 impl OptimizerSection {
     pub(crate) fn validate(&self) -> Result<(), TrainerError> {
         let rate = self.learning_rate;
-        check("optimizer.learning_rate", (0.0..=1.0).contains(&rate), "in 0..=1", rate)?;
-        for (key, beta) in [("optimizer.beta_1", self.beta_1), ("optimizer.beta_2", self.beta_2)] {
+        check(
+            "optimizer.learning_rate",
+            (0.0..=1.0).contains(&rate),
+            "in 0..=1",
+            rate,
+        )?;
+        for (key, beta) in [
+            ("optimizer.beta_1", self.beta_1),
+            ("optimizer.beta_2", self.beta_2),
+        ] {
             check(key, (0.0..1.0).contains(&beta), "in [0, 1)", beta)?;
         }
         let epsilon = self.epsilon;
-        check("optimizer.epsilon", epsilon > 0.0 && epsilon <= 1.0, "in (0, 1]", epsilon)?;
+        check(
+            "optimizer.epsilon",
+            epsilon > 0.0 && epsilon <= 1.0,
+            "in (0, 1]",
+            epsilon,
+        )?;
         let decay = self.weight_decay;
-        check("optimizer.weight_decay", (0.0..=10.0).contains(&decay), "in 0..=10", decay)?;
+        check(
+            "optimizer.weight_decay",
+            (0.0..=10.0).contains(&decay),
+            "in 0..=10",
+            decay,
+        )?;
         let norm = self.max_grad_norm;
-        check("optimizer.max_grad_norm", norm >= 0.0 && norm.is_finite(), "0 or more", norm)
+        check(
+            "optimizer.max_grad_norm",
+            norm >= 0.0 && norm.is_finite(),
+            "0 or more",
+            norm,
+        )
     }
 }
 
@@ -376,7 +433,9 @@ pub(crate) fn check(
     if is_valid {
         return Ok(());
     }
-    Err(TrainerError::Config { message: format!("{key} must be {expected}, not {found}") })
+    Err(TrainerError::Config {
+        message: format!("{key} must be {expected}, not {found}"),
+    })
 }
 
 /// Merges a file and overrides into one typed configuration; serde's defaults fill the rest.
@@ -398,21 +457,33 @@ pub(crate) fn load_layers<T: DeserializeOwned>(
     for item in overrides {
         let (key, value) = parse_override(item)?;
         check_key(&key, known, "the command line")?;
-        builder = builder.set_override(&key, value).map_err(|e| config_error(&e))?;
+        builder = builder
+            .set_override(&key, value)
+            .map_err(|e| config_error(&e))?;
     }
     let merged = builder.build().map_err(|e| config_error(&e))?;
-    merged.try_deserialize().map_err(|error| config_error(&error))
+    merged
+        .try_deserialize()
+        .map_err(|error| config_error(&error))
 }
 
 fn config_error(error: &impl std::fmt::Display) -> TrainerError {
-    TrainerError::Config { message: error.to_string() }
+    TrainerError::Config {
+        message: error.to_string(),
+    }
 }
 
 fn read_table(path: &Path) -> Result<Table, TrainerError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| TrainerError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| TrainerError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     text.parse::<Table>().map_err(|error| TrainerError::Config {
-        message: format!("{}: {}", path.display(), error.to_string().trim_end().replace('\n', " ")),
+        message: format!(
+            "{}: {}",
+            path.display(),
+            error.to_string().trim_end().replace('\n', " ")
+        ),
     })
 }
 
@@ -426,7 +497,10 @@ fn parse_override(item: &str) -> Result<(String, config::Value), TrainerError> {
     let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
     let origin = "the command line".to_owned();
     let kind = into_kind(value);
-    Ok((key.trim().to_owned(), config::Value::new(Some(&origin), kind)))
+    Ok((
+        key.trim().to_owned(),
+        config::Value::new(Some(&origin), kind),
+    ))
 }
 
 fn into_kind(value: Value) -> config::ValueKind {
@@ -437,11 +511,12 @@ fn into_kind(value: Value) -> config::ValueKind {
         Value::Float(number) => number.into(),
         Value::Boolean(flag) => flag.into(),
         Value::Datetime(time) => time.to_string().into(),
-        Value::Array(items) => {
-            config::ValueKind::Array(items.into_iter().map(wrap).collect())
-        }
+        Value::Array(items) => config::ValueKind::Array(items.into_iter().map(wrap).collect()),
         Value::Table(table) => config::ValueKind::Table(
-            table.into_iter().map(|(key, value)| (key, wrap(value))).collect(),
+            table
+                .into_iter()
+                .map(|(key, value)| (key, wrap(value)))
+                .collect(),
         ),
     }
 }
@@ -449,9 +524,15 @@ fn into_kind(value: Value) -> config::ValueKind {
 /// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
 fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
     for item in overrides {
-        let Some((key, text)) = item.split_once('=') else { continue };
-        let Some((section, "type" | "name")) = key.rsplit_once('.') else { continue };
-        let Some(Value::Table(fields)) = table.get_mut(section) else { continue };
+        let Some((key, text)) = item.split_once('=') else {
+            continue;
+        };
+        let Some((section, "type" | "name")) = key.rsplit_once('.') else {
+            continue;
+        };
+        let Some(Value::Table(fields)) = table.get_mut(section) else {
+            continue;
+        };
         let tag = key.rsplit_once('.').map_or("type", |(_, tag)| tag);
         let old = fields.get(tag).and_then(Value::as_str);
         if old.is_some_and(|old| old != text.trim_matches('"')) {
@@ -465,7 +546,9 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
 fn known_keys() -> Result<Vec<String>, TrainerError> {
     let mut keys = Vec::new();
     let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
-        let table = text.parse::<Table>().map_err(|error| config_error(&error))?;
+        let table = text
+            .parse::<Table>()
+            .map_err(|error| config_error(&error))?;
         collect_keys(&table, prefix, &mut keys);
         Ok(())
     };
@@ -475,7 +558,10 @@ fn known_keys() -> Result<Vec<String>, TrainerError> {
         add("loss.", default_of::<LossConfig>("type", loss)?)?;
     }
     for advantage in ADVANTAGES {
-        add("advantage.", default_of::<AdvantageConfig>("type", advantage)?)?;
+        add(
+            "advantage.",
+            default_of::<AdvantageConfig>("type", advantage)?,
+        )?;
     }
     add_tasks(&mut add)?;
     keys.extend(OPTIONAL_KEYS.map(str::to_owned));
@@ -492,7 +578,9 @@ const TASKS: [&str; 2] = ["arithmetic", "countdown"];
 fn add_tasks(
     add: &mut dyn FnMut(&str, String) -> Result<(), TrainerError>,
 ) -> Result<(), TrainerError> {
-    TASKS.iter().try_for_each(|task| add("task.", default_of::<TaskConfig>("name", task)?))
+    TASKS
+        .iter()
+        .try_for_each(|task| add("task.", default_of::<TaskConfig>("name", task)?))
 }
 
 /// A tagged table's default for one tag, as TOML.
@@ -509,10 +597,17 @@ fn default_of<T: DeserializeOwned + Serialize>(
 pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
     let mut keys: Vec<String> = ["data.train", "data.validation"].map(str::to_owned).into();
     let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
-        collect_keys(&text.parse().map_err(|error| config_error(&error))?, prefix, &mut keys);
+        collect_keys(
+            &text.parse().map_err(|error| config_error(&error))?,
+            prefix,
+            &mut keys,
+        );
         Ok(())
     };
-    add("", toml::to_string(&SftConfig::default()).map_err(|error| config_error(&error))?)?;
+    add(
+        "",
+        toml::to_string(&SftConfig::default()).map_err(|error| config_error(&error))?,
+    )?;
     add_tasks(&mut add)?;
     Ok(keys)
 }
@@ -545,14 +640,18 @@ fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
 fn check_keys(table: &Table, known: &[String], place: &str) -> Result<(), TrainerError> {
     let mut found = Vec::new();
     collect_keys(table, "", &mut found);
-    found.iter().try_for_each(|key| check_key(key, known, place))
+    found
+        .iter()
+        .try_for_each(|key| check_key(key, known, place))
 }
 
 fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerError> {
     if known.iter().any(|name| name == key) {
         return Ok(());
     }
-    let nearest = known.iter().min_by_key(|name| strsim::damerau_levenshtein(name, key));
+    let nearest = known
+        .iter()
+        .min_by_key(|name| strsim::damerau_levenshtein(name, key));
     Err(TrainerError::UnknownKey {
         key: key.to_owned(),
         place: place.to_owned(),

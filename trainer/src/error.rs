@@ -37,7 +37,9 @@ pub enum TrainerError {
         path: PathBuf,
     },
     /// A problem whose prompt leaves no room for its response.
-    #[error("problem '{id}' makes a prompt of {prompt_tokens} tokens; with {max_new_tokens} new ones it does not fit the model's context of {context_tokens}")]
+    #[error(
+        "problem '{id}' makes a prompt of {prompt_tokens} tokens; with {max_new_tokens} new ones it does not fit the model's context of {context_tokens}"
+    )]
     PromptTooLong {
         /// The problem.
         id: String,
@@ -49,7 +51,9 @@ pub enum TrainerError {
         context_tokens: usize,
     },
     /// Several updates in a row whose gradients were not finite.
-    #[error("step {step}: {count} updates in a row had a gradient that is not finite; lower optimizer.learning_rate, or start from another model")]
+    #[error(
+        "step {step}: {count} updates in a row had a gradient that is not finite; lower optimizer.learning_rate, or start from another model"
+    )]
     Diverged {
         /// The step.
         step: u64,

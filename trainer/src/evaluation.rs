@@ -31,23 +31,38 @@ impl Figure {
         let mean = |sum: f64| sum / count as f64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut means: Vec<f64> = (0..RESAMPLINGS)
-            .map(|_| mean((0..count).map(|_| per_problem[rng.random_range(0..count)]).sum()))
+            .map(|_| {
+                mean(
+                    (0..count)
+                        .map(|_| per_problem[rng.random_range(0..count)])
+                        .sum(),
+                )
+            })
             .collect();
         means.sort_by(f64::total_cmp);
         let quantile = |q: f64| means[((RESAMPLINGS - 1) as f64 * q).round() as usize];
         let value = mean(per_problem.iter().sum());
-        Self { value, interval: [quantile(0.025), quantile(0.975)] }
+        Self {
+            value,
+            interval: [quantile(0.025), quantile(0.975)],
+        }
     }
 }
 
 /// Share of right answers to each problem.
 pub fn accuracies(groups: &[Group]) -> Vec<f64> {
-    groups.iter().map(|group| right(group) as f64 / group.samples.len() as f64).collect()
+    groups
+        .iter()
+        .map(|group| right(group) as f64 / group.samples.len() as f64)
+        .collect()
 }
 
 /// Unbiased pass@k of each problem: 1 - C(n-c, k) / C(n, k) for c right ones of n (arXiv 2107.03374, Eq. 1).
 pub fn pass_at(groups: &[Group], k: usize) -> Vec<f64> {
-    groups.iter().map(|group| pass_at_k(group.samples.len(), right(group), k)).collect()
+    groups
+        .iter()
+        .map(|group| pass_at_k(group.samples.len(), right(group), k))
+        .collect()
 }
 
 /// The product form of 1 - C(n-c, k) / C(n, k), which does not overflow.
@@ -55,12 +70,17 @@ fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
     if n < c + k {
         return 1.0;
     }
-    1.0 - (n - c + 1..=n).map(|i| 1.0 - k as f64 / i as f64).product::<f64>()
+    1.0 - (n - c + 1..=n)
+        .map(|i| 1.0 - k as f64 / i as f64)
+        .product::<f64>()
 }
 
 /// Whether the most frequent answer of each problem is right; among equally frequent ones, the first given counts.
 pub fn majority(groups: &[Group]) -> Vec<f64> {
-    groups.iter().map(|group| f64::from(u8::from(majority_is_right(group)))).collect()
+    groups
+        .iter()
+        .map(|group| f64::from(u8::from(majority_is_right(group))))
+        .collect()
 }
 
 fn majority_is_right(group: &Group) -> bool {
@@ -70,7 +90,9 @@ fn majority_is_right(group: &Group) -> bool {
         group.samples.iter().filter(move |sample| answered(sample))
     };
     for sample in answers() {
-        *counts.entry(sample.score.extracted.as_deref().unwrap_or_default()).or_default() += 1;
+        *counts
+            .entry(sample.score.extracted.as_deref().unwrap_or_default())
+            .or_default() += 1;
     }
     let most = counts.values().max().copied().unwrap_or(0);
     let mut winners = answers().filter(|sample| {
@@ -80,7 +102,11 @@ fn majority_is_right(group: &Group) -> bool {
 }
 
 fn right(group: &Group) -> usize {
-    group.samples.iter().filter(|sample| sample.score.correct).count()
+    group
+        .samples
+        .iter()
+        .filter(|sample| sample.score.correct)
+        .count()
 }
 
 #[cfg(test)]
@@ -102,7 +128,10 @@ mod tests {
         let figure = Figure::of(&mixed, 1);
         assert!((figure.value - 0.5).abs() < 1e-12);
         // Two standard errors of a share of one half over 100 problems are 0.1.
-        assert!((figure.interval[1] - figure.interval[0] - 0.2).abs() < 0.04, "{figure:?}");
+        assert!(
+            (figure.interval[1] - figure.interval[0] - 0.2).abs() < 0.04,
+            "{figure:?}"
+        );
         assert_eq!(Figure::of(&[1.0; 9], 1).interval, [1.0, 1.0]);
         assert_eq!(Figure::of(&mixed, 1), figure);
     }

@@ -23,7 +23,10 @@ impl RunFolder {
     /// # Errors
     /// The folder holds something already, or cannot be written.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainerError> {
-        let io = |source| TrainerError::Io { path: path.to_owned(), source };
+        let io = |source| TrainerError::Io {
+            path: path.to_owned(),
+            source,
+        };
         check_unused(path)?;
         let text = config.to_toml()?;
         fs::create_dir_all(path.join("rollouts")).map_err(io)?;
@@ -46,12 +49,19 @@ impl RunFolder {
     /// The folder cannot be read or written.
     pub fn reopen(path: &Path, step: u64) -> Result<Self, TrainerError> {
         let file = path.join("metrics.jsonl");
-        let io = |source| TrainerError::Io { path: file.clone(), source };
+        let io = |source| TrainerError::Io {
+            path: file.clone(),
+            source,
+        };
         let text = fs::read_to_string(&file).map_err(io)?;
         let is_kept = |line: &&str| {
             serde_json::from_str::<StepMetrics>(line).is_ok_and(|metrics| metrics.step <= step)
         };
-        let kept: String = text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+        let kept: String = text
+            .lines()
+            .filter(is_kept)
+            .flat_map(|line| [line, "\n"])
+            .collect();
         let beside = file.with_extension("tmp");
         fs::write(&beside, kept).map_err(io)?;
         fs::rename(&beside, &file).map_err(io)?;
@@ -65,7 +75,10 @@ impl RunFolder {
             .append(true)
             .open(&file)
             .map_err(|source| TrainerError::Io { path: file, source })?;
-        Ok(Self { path: path.to_owned(), metrics })
+        Ok(Self {
+            path: path.to_owned(),
+            metrics,
+        })
     }
 
     /// The folder.
@@ -89,8 +102,14 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn write_rollouts(&self, step: u64, groups: &[Group]) -> Result<(), TrainerError> {
-        let path = self.path.join("rollouts").join(format!("step-{step:06}.jsonl"));
-        let io = |source| TrainerError::Io { path: path.clone(), source };
+        let path = self
+            .path
+            .join("rollouts")
+            .join(format!("step-{step:06}.jsonl"));
+        let io = |source| TrainerError::Io {
+            path: path.clone(),
+            source,
+        };
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
         for group in groups {
             file.write_all(&to_line(group, &path)?).map_err(io)?;
@@ -100,7 +119,9 @@ impl RunFolder {
 
     /// The folder of a step's checkpoint.
     pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.path.join("checkpoints").join(format!("step-{step:06}"))
+        self.path
+            .join("checkpoints")
+            .join(format!("step-{step:06}"))
     }
 }
 

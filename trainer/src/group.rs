@@ -27,12 +27,17 @@ pub struct Group {
 impl Group {
     /// The rewards, in sample order.
     pub fn rewards(&self) -> Vec<f64> {
-        self.samples.iter().map(|sample| sample.score.reward).collect()
+        self.samples
+            .iter()
+            .map(|sample| sample.score.reward)
+            .collect()
     }
 
     /// Whether the rewards differ; where they do not, no advantage does and nothing can be learnt.
     pub fn is_informative(&self) -> bool {
         let first = self.samples.first().map(|sample| sample.score.reward);
-        self.samples.iter().any(|sample| Some(sample.score.reward) != first)
+        self.samples
+            .iter()
+            .any(|sample| Some(sample.score.reward) != first)
     }
 }

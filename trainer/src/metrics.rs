@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 /// One step's figures. A figure that a step did not measure is NaN, which JSON shows as null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-#[allow(missing_docs, reason = "METRICS.md defines every key by formula, unit and estimator")]
+#[allow(
+    missing_docs,
+    reason = "METRICS.md defines every key by formula, unit and estimator"
+)]
 pub struct StepMetrics {
     pub step: u64,
     #[serde(deserialize_with = "nullable")]

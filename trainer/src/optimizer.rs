@@ -21,7 +21,10 @@ pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
 
 /// Euclidean norm of the whole gradient, all parameters together; the one transfer from the device.
 pub(crate) fn gradient_norm(model: &CausalLm, gradients: &GradientsParams) -> f64 {
-    let mut squares = Squares { gradients, sums: Vec::new() };
+    let mut squares = Squares {
+        gradients,
+        sums: Vec::new(),
+    };
     model.visit(&mut squares);
     if squares.sums.is_empty() {
         return 0.0;
@@ -51,7 +54,10 @@ pub(crate) fn clip(
     largest: f64,
 ) -> GradientsParams {
     if largest > 0.0 && norm > largest {
-        model.visit(&mut Scale { gradients: &mut gradients, factor: largest / norm });
+        model.visit(&mut Scale {
+            gradients: &mut gradients,
+            factor: largest / norm,
+        });
     }
     gradients
 }

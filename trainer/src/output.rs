@@ -25,12 +25,19 @@ impl OutputFolder {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let beside = target.with_file_name(name);
-        let io = |source| TrainerError::Io { path: beside.clone(), source };
+        let io = |source| TrainerError::Io {
+            path: beside.clone(),
+            source,
+        };
         if beside.exists() {
             fs::remove_dir_all(&beside).map_err(io)?;
         }
         fs::create_dir_all(&beside).map_err(io)?;
-        Ok(Self { beside, target: target.to_owned(), is_committed: false })
+        Ok(Self {
+            beside,
+            target: target.to_owned(),
+            is_committed: false,
+        })
     }
 
     /// Where to write.
@@ -43,7 +50,10 @@ impl OutputFolder {
     /// # Errors
     /// The system refuses.
     pub fn commit(mut self) -> Result<(), TrainerError> {
-        let io = |source| TrainerError::Io { path: self.target.clone(), source };
+        let io = |source| TrainerError::Io {
+            path: self.target.clone(),
+            source,
+        };
         if self.target.exists() {
             fs::remove_dir(&self.target).map_err(io)?;
         }
@@ -67,9 +77,14 @@ pub(crate) fn check_unused(path: &Path) -> Result<(), TrainerError> {
     if !path.exists() {
         return Ok(());
     }
-    let io = |source| TrainerError::Io { path: path.to_owned(), source };
+    let io = |source| TrainerError::Io {
+        path: path.to_owned(),
+        source,
+    };
     if fs::read_dir(path).map_err(io)?.next().is_some() {
-        return Err(TrainerError::OutputInUse { path: path.to_owned() });
+        return Err(TrainerError::OutputInUse {
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }

@@ -17,12 +17,16 @@ pub(crate) fn map_ordered<T: Sync, R: Send>(
     }
     let work = |worker: usize| {
         let mine = items.iter().enumerate().skip(worker).step_by(workers);
-        mine.map(|(index, item)| (index, f(item))).collect::<Vec<_>>()
+        mine.map(|(index, item)| (index, f(item)))
+            .collect::<Vec<_>>()
     };
     let mut results: Vec<(usize, R)> = std::thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = (0..workers).map(|w| scope.spawn(move || work(w))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|p| resume(p))).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|p| resume(p)))
+            .collect()
     });
     results.sort_by_key(|(index, _)| *index);
     results.into_iter().map(|(_, result)| result).collect()
@@ -39,7 +43,11 @@ const SMALL_MODEL: u64 = 1 << 24;
 /// ones fill the cores within each operation and would only take more memory. No result depends on it.
 pub(crate) fn workers(parameters: u64, device: &Device) -> usize {
     let is_cpu = device.clone().inner() == Device::flex();
-    if is_cpu && parameters <= SMALL_MODEL { rayon::current_num_threads() } else { 1 }
+    if is_cpu && parameters <= SMALL_MODEL {
+        rayon::current_num_threads()
+    } else {
+        1
+    }
 }
 
 #[cfg(test)]

@@ -33,8 +33,16 @@ impl<'a> PromptFormat<'a> {
                 message: "data.prompt is 'chat', but the model has no chat template".into(),
             })?),
         };
-        let instruction = if is_task { String::new() } else { data.instruction.clone() };
-        Ok(Self { tokenizer, template, instruction })
+        let instruction = if is_task {
+            String::new()
+        } else {
+            data.instruction.clone()
+        };
+        Ok(Self {
+            tokenizer,
+            template,
+            instruction,
+        })
     }
 
     /// The prompt's tokens.

@@ -7,8 +7,8 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder, StepMetrics, TrainConfig,
-    TrainerError, checkpoint::prune, optimizer::adamw, parallel::workers,
+    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
+    StepMetrics, TrainConfig, TrainerError, checkpoint::prune, optimizer::adamw, parallel::workers,
 };
 
 /// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
@@ -39,7 +39,11 @@ pub struct Trainer {
 
 impl std::fmt::Debug for Trainer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Trainer(step {} of {}, {:?})", self.state.step, self.config.steps, self.source)
+        write!(
+            f,
+            "Trainer(step {} of {}, {:?})",
+            self.state.step, self.config.steps, self.source
+        )
     }
 }
 
@@ -142,12 +146,20 @@ impl Trainer {
         };
         let step = self.state.step;
         // Step 0 sets these draws apart from training's, whose steps count from 1.
-        let key = AnswerKey { seed: self.config.seed, step: 0, first_row: 0 };
+        let key = AnswerKey {
+            seed: self.config.seed,
+            step: 0,
+            first_row: 0,
+        };
         let groups =
-            self.answerer(&params)?.answer(problems.to_vec(), 1, key, &mut |progress| {
-                observer.on_event(Event::Validating { step, progress });
-            })?;
-        let correct = groups.iter().filter(|group| group.samples[0].score.correct).count();
+            self.answerer(&params)?
+                .answer(problems.to_vec(), 1, key, &mut |progress| {
+                    observer.on_event(Event::Validating { step, progress });
+                })?;
+        let correct = groups
+            .iter()
+            .filter(|group| group.samples[0].score.correct)
+            .count();
         Ok(Some(correct as f64 / groups.len() as f64))
     }
 

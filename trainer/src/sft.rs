@@ -71,7 +71,10 @@ impl Default for SftConfig {
             architecture: ArchitectureSection::default(),
             data: DataSection::default(),
             task: TaskConfig::default(),
-            optimizer: OptimizerSection { learning_rate: 1e-3, ..OptimizerSection::default() },
+            optimizer: OptimizerSection {
+                learning_rate: 1e-3,
+                ..OptimizerSection::default()
+            },
             validation_problems: 256,
             validation_every: 0,
             stop_at_accuracy: 1.0,
@@ -157,10 +160,25 @@ impl SftConfig {
     /// # Errors
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
-        check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)?;
+        check(
+            "batch_size",
+            self.batch_size >= 1,
+            "at least 1",
+            self.batch_size,
+        )?;
         let stop = self.stop_at_accuracy;
-        check("stop_at_accuracy", (0.0..=1.0).contains(&stop), "in 0..=1", stop)?;
-        check("max_new_tokens", self.max_new_tokens >= 1, "at least 1", self.max_new_tokens)?;
+        check(
+            "stop_at_accuracy",
+            (0.0..=1.0).contains(&stop),
+            "in 0..=1",
+            stop,
+        )?;
+        check(
+            "max_new_tokens",
+            self.max_new_tokens >= 1,
+            "at least 1",
+            self.max_new_tokens,
+        )?;
         MistakeRate::new(self.mistakes)?;
         self.optimizer.validate()?;
         self.task.validate()?;
@@ -202,7 +220,10 @@ impl SftConfig {
 
 /// Where worked solutions come from.
 enum Lessons {
-    Task { task: Box<dyn Task>, mistakes: MistakeRate },
+    Task {
+        task: Box<dyn Task>,
+        mistakes: MistakeRate,
+    },
     File(Vec<Problem>),
 }
 
@@ -210,7 +231,10 @@ impl Lessons {
     fn new(config: &SftConfig) -> Result<Self, TrainerError> {
         let Some(path) = &config.data.train else {
             let mistakes = MistakeRate::new(config.mistakes)?;
-            return Ok(Self::Task { task: config.task.build()?, mistakes });
+            return Ok(Self::Task {
+                task: config.task.build()?,
+                mistakes,
+            });
         };
         let problems = load_problems(path)?;
         if let Some(bare) = problems.iter().find(|problem| problem.solution.is_none()) {
@@ -273,8 +297,16 @@ pub fn train_supervised(
         (report.steps, report.loss) = (done, loss);
         let validation = is_due.then_some(report);
         let tokens = sequences.iter().map(Sequence::response_tokens).sum();
-        on_progress(SftProgress { step: done, steps: config.steps, loss, tokens, validation });
-        let reached = report.sampled_accuracy.is_some_and(|x| x >= config.stop_at_accuracy);
+        on_progress(SftProgress {
+            step: done,
+            steps: config.steps,
+            loss,
+            tokens,
+            validation,
+        });
+        let reached = report
+            .sampled_accuracy
+            .is_some_and(|x| x >= config.stop_at_accuracy);
         if is_due && reached {
             break;
         }
@@ -283,13 +315,12 @@ pub fn train_supervised(
 }
 
 /// Mean negative log-probability of the responses' tokens and its gradient, micro-batches at once.
-fn gradient(
-    model: &CausalLm,
-    sequences: &[Sequence],
-    workers: usize,
-) -> (f64, GradientsParams) {
+fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, GradientsParams) {
     let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
-    let options = HeadOptions { temperature: 1.0, entropy: false };
+    let options = HeadOptions {
+        temperature: 1.0,
+        entropy: false,
+    };
     let ranges = micro_batches(sequences, MICRO_BATCH_TOKENS);
     let parts = map_ordered(&ranges, workers, |range| {
         let part = &sequences[range.clone()];
@@ -320,9 +351,13 @@ fn lessons_of(
     let is_task = matches!(lessons, Lessons::Task { .. });
     let format = PromptFormat::new(policy, &config.data, is_task)?;
     let tokenizer = policy.require_tokenizer()?;
-    let end = policy.end_token_ids().first().copied().ok_or_else(|| TrainerError::Config {
-        message: "the model has no end token, so no answer could be taught to end".into(),
-    })?;
+    let end = policy
+        .end_token_ids()
+        .first()
+        .copied()
+        .ok_or_else(|| TrainerError::Config {
+            message: "the model has no end token, so no answer could be taught to end".into(),
+        })?;
     let size = config.batch_size as u64;
     let sequence = |index| -> Result<Sequence, TrainerError> {
         let (problem, solution) = lessons.lesson(config.seed, index);
@@ -355,8 +390,9 @@ fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerErr
     let task = config.task.build()?;
     let reward = task.reward();
     let count = config.validation_problems as u64;
-    let problems: Vec<Problem> =
-        (0..count).map(|index| task.problem(Split::HeldOut, 0, index)).collect();
+    let problems: Vec<Problem> = (0..count)
+        .map(|index| task.problem(Split::HeldOut, 0, index))
+        .collect();
     let accuracy = |temperature| -> Result<(f64, f64), TrainerError> {
         let params = SamplingParams {
             temperature,
@@ -371,12 +407,17 @@ fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerErr
             params: &params,
             batch_rows: 256,
         };
-        let key = AnswerKey { seed: config.seed, step: 0, first_row: 0 };
+        let key = AnswerKey {
+            seed: config.seed,
+            step: 0,
+            first_row: 0,
+        };
         let groups = answerer.answer(problems.clone(), 1, key, &mut |_| ())?;
         let samples = || groups.iter().flat_map(|group| &group.samples);
         let correct = samples().filter(|sample| sample.score.correct).count();
-        let log_probs: Vec<f32> =
-            samples().flat_map(|sample| sample.rollout.sampler_log_probs.clone()).collect();
+        let log_probs: Vec<f32> = samples()
+            .flat_map(|sample| sample.rollout.sampler_log_probs.clone())
+            .collect();
         let mean = log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / log_probs.len() as f64;
         Ok((correct as f64 / groups.len() as f64, -mean))
     };

@@ -18,13 +18,20 @@ pub struct ProblemSource {
 
 enum Training {
     Task(Box<dyn Task>),
-    File { problems: Vec<Problem>, shuffle: bool },
+    File {
+        problems: Vec<Problem>,
+        shuffle: bool,
+    },
 }
 
 impl std::fmt::Debug for ProblemSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = if self.is_task() { "task" } else { "file" };
-        write!(f, "ProblemSource({kind}, {} for validation)", self.validation.len())
+        write!(
+            f,
+            "ProblemSource({kind}, {} for validation)",
+            self.validation.len()
+        )
     }
 }
 
@@ -43,11 +50,19 @@ impl ProblemSource {
             problems.truncate(if count == 0 { problems.len() } else { count });
             Ok(problems)
         };
-        let validation = config.data.validation.as_deref().map(from_file).transpose()?;
+        let validation = config
+            .data
+            .validation
+            .as_deref()
+            .map(from_file)
+            .transpose()?;
         if let Some(path) = &config.data.train {
             let problems = load_problems(path)?;
             return Ok(Self {
-                training: Training::File { problems, shuffle: config.data.shuffle },
+                training: Training::File {
+                    problems,
+                    shuffle: config.data.shuffle,
+                },
                 validation: validation.unwrap_or_default(),
                 reward: Box::new(VerifierReward::default()),
                 seed: config.seed,
@@ -57,7 +72,12 @@ impl ProblemSource {
         let held_out = |index| task.problem(Split::HeldOut, VALIDATION_SEED, index);
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
         let reward = task.reward();
-        Ok(Self { training: Training::Task(task), validation, reward, seed: config.seed })
+        Ok(Self {
+            training: Training::Task(task),
+            validation,
+            reward,
+            seed: config.seed,
+        })
     }
 
     /// The problem at a position of the run's endless sequence.
@@ -65,9 +85,16 @@ impl ProblemSource {
         match &self.training {
             Training::Task(task) => task.problem(Split::Train, self.seed, cursor),
             Training::File { problems, shuffle } => {
-                let (epoch, index) = (cursor / problems.len() as u64, cursor % problems.len() as u64);
+                let (epoch, index) = (
+                    cursor / problems.len() as u64,
+                    cursor % problems.len() as u64,
+                );
                 let index = index as usize;
-                let place = if *shuffle { shuffled(problems.len(), self.seed, epoch)[index] } else { index };
+                let place = if *shuffle {
+                    shuffled(problems.len(), self.seed, epoch)[index]
+                } else {
+                    index
+                };
                 problems[place].clone()
             }
         }

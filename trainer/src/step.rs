@@ -8,9 +8,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use entropy::{EntropyTally, sampled_entropy, summarize_covariances, token_covariances};
-use losses::{
-    LossInputs, LossSums, SelectionKey, SelectionScope, SelectionView,
-};
+use losses::{LossInputs, LossSums, SelectionKey, SelectionScope, SelectionView};
 use policy::{CausalLm, HeadOptions};
 
 use crate::{
@@ -105,7 +103,10 @@ impl Trainer {
             self.state.surplus = sampling.groups.split_off(wanted);
         }
         if sampling.groups.len() < wanted {
-            observer.on_event(Event::ShortRollout { groups: sampling.groups.len(), wanted });
+            observer.on_event(Event::ShortRollout {
+                groups: sampling.groups.len(),
+                wanted,
+            });
         }
         Ok(sampling)
     }
@@ -120,11 +121,17 @@ impl Trainer {
         let cursors = first_row..first_row + count as u64;
         let problems = cursors.map(|cursor| self.source.problem(cursor)).collect();
         let step = self.state.step;
-        let key = AnswerKey { seed: self.config.seed, step, first_row };
+        let key = AnswerKey {
+            seed: self.config.seed,
+            step,
+            first_row,
+        };
         let size = self.config.rollout.group_size;
-        let groups = self.answerer(&self.sampling)?.answer(problems, size, key, &mut |progress| {
-            observer.on_event(Event::Generating { step, progress });
-        })?;
+        let groups =
+            self.answerer(&self.sampling)?
+                .answer(problems, size, key, &mut |progress| {
+                    observer.on_event(Event::Generating { step, progress });
+                })?;
         self.state.cursor += count as u64;
         Ok(groups)
     }
@@ -134,7 +141,10 @@ impl Trainer {
         let sequences: Vec<Sequence> = sequences(groups).collect();
         let model = self.policy.model.valid();
         let temperature = self.config.rollout.temperature;
-        let options = HeadOptions { temperature, entropy: true };
+        let options = HeadOptions {
+            temperature,
+            entropy: true,
+        };
         let ranges = micro_batches(&sequences, self.config.update.max_tokens);
         let parts = map_ordered(&ranges, self.workers, |range| {
             measure_part(&sequences[range.clone()], &model, options)
@@ -144,7 +154,9 @@ impl Trainer {
             let part = part?;
             measured.log_probs.extend(part.log_probs);
             measured.entropies.extend(part.entropies);
-            measured.entropies_at_temperature.extend(part.entropies_at_temperature);
+            measured
+                .entropies_at_temperature
+                .extend(part.entropies_at_temperature);
         }
         Ok(measured)
     }
@@ -158,19 +170,26 @@ impl Trainer {
         let rewards: Vec<Vec<f64>> = groups.iter().map(Group::rewards).collect();
         let advantages = self.config.advantage.advantages(&rewards)?;
         let size = self.config.rollout.group_size as u64;
-        let keys = groups.iter().flat_map(|group| &group.samples).map(|sample| {
-            let key = sample.rollout.key;
-            key.row * size + key.sample
-        });
-        let rows = sequences(groups).zip(advantages.into_iter().flatten()).zip(keys);
+        let keys = groups
+            .iter()
+            .flat_map(|group| &group.samples)
+            .map(|sample| {
+                let key = sample.rollout.key;
+                key.row * size + key.sample
+            });
+        let rows = sequences(groups)
+            .zip(advantages.into_iter().flatten())
+            .zip(keys);
         let rows = rows.zip(&measured.log_probs);
         Ok(rows
-            .map(|(((sequence, advantage), row_key), old_log_probs)| Experience {
-                sequence,
-                advantage: advantage as f32,
-                old_log_probs: old_log_probs.clone(),
-                row_key,
-            })
+            .map(
+                |(((sequence, advantage), row_key), old_log_probs)| Experience {
+                    sequence,
+                    advantage: advantage as f32,
+                    old_log_probs: old_log_probs.clone(),
+                    row_key,
+                },
+            )
             .collect())
     }
 
@@ -185,7 +204,11 @@ impl Trainer {
         let total = mini_batches.len() * self.config.update.epochs;
         let mut updates = Updates::default();
         for index in 0..total {
-            observer.on_event(Event::Updating { step: self.state.step, done: index, total });
+            observer.on_event(Event::Updating {
+                step: self.state.step,
+                done: index,
+                total,
+            });
             let key = SelectionKey {
                 seed: self.config.seed,
                 step: self.state.step,
@@ -225,7 +248,9 @@ impl Trainer {
         batch: &MiniBatch<'_>,
         key: &SelectionKey,
     ) -> Result<Vec<Backward>, TrainerError> {
-        let forwards = map_ordered(&batch.ranges, self.workers, |range| self.forward(batch, range));
+        let forwards = map_ordered(&batch.ranges, self.workers, |range| {
+            self.forward(batch, range)
+        });
         let mut log_probs = Vec::new();
         for forward in &forwards {
             log_probs.push(forward.host_log_probs()?);
@@ -262,7 +287,10 @@ impl Trainer {
     }
 
     fn options(&self) -> HeadOptions {
-        HeadOptions { temperature: self.config.rollout.temperature, entropy: false }
+        HeadOptions {
+            temperature: self.config.rollout.temperature,
+            entropy: false,
+        }
     }
 
     /// A forward pass on a model of its own: the same weights, but leaves of a graph that no other pass shares.
@@ -280,9 +308,12 @@ impl Trainer {
     ) -> Result<Option<Vec<f32>>, TrainerError> {
         match self.objective.selection_scope() {
             None => Ok(None),
-            Some(SelectionScope::MiniBatch) => {
-                self.select_among(batch.experiences, &log_probs.concat(), batch.response_len, key)
-            }
+            Some(SelectionScope::MiniBatch) => self.select_among(
+                batch.experiences,
+                &log_probs.concat(),
+                batch.response_len,
+                key,
+            ),
             Some(SelectionScope::MicroBatch) => {
                 let mut whole = Vec::new();
                 for (range, log_probs) in batch.ranges.iter().zip(log_probs) {
@@ -310,7 +341,10 @@ impl Trainer {
             mask: &columns.mask,
             row_keys: &columns.row_keys,
         };
-        Ok(self.objective.select(&view, key)?.map(|selection| selection.mask))
+        Ok(self
+            .objective
+            .select(&view, key)?
+            .map(|selection| selection.mask))
     }
 
     /// Loss and gradient of one micro-batch.
@@ -320,7 +354,11 @@ impl Trainer {
         forward: Forward,
         selection: Option<&[f32]>,
     ) -> Result<Backward, TrainerError> {
-        let Forward { model, log_probs, range } = forward;
+        let Forward {
+            model,
+            log_probs,
+            range,
+        } = forward;
         let device = log_probs.device();
         let shape = log_probs.dims();
         let tensor =
@@ -338,7 +376,11 @@ impl Trainer {
         let output = self.objective.evaluate(&inputs, selected, &denominator);
         let gradients = GradientsParams::from_grads(output.loss.backward(), &model);
         let loss = read(output.loss.without_autodiff())?;
-        Ok(Backward { gradients, loss: f64::from(loss[0]), sums: output.stats.read() })
+        Ok(Backward {
+            gradients,
+            loss: f64::from(loss[0]),
+            sums: output.stats.read(),
+        })
     }
 
     /// The optimizer's update; a gradient that is not finite is counted and leaves everything as it was.
@@ -354,7 +396,10 @@ impl Trainer {
             self.state.skipped_in_a_row += 1;
             let count = self.state.skipped_in_a_row;
             if count >= MOST_SKIPPED_IN_A_ROW {
-                return Err(TrainerError::Diverged { step: self.state.step, count });
+                return Err(TrainerError::Diverged {
+                    step: self.state.step,
+                    count,
+                });
             }
             return Ok(());
         }
@@ -378,7 +423,10 @@ impl Trainer {
     ) -> StepMetrics {
         let mut plain = EntropyTally::default();
         let mut warm = EntropyTally::default();
-        let rows = measured.entropies.iter().zip(&measured.entropies_at_temperature);
+        let rows = measured
+            .entropies
+            .iter()
+            .zip(&measured.entropies_at_temperature);
         for (entropies, at_temperature) in rows.filter(|(row, _)| !row.is_empty()) {
             let ones = vec![1.0; entropies.len()];
             plain.add(entropies, &ones, ones.len());
@@ -461,8 +509,10 @@ struct MiniBatch<'a> {
 
 impl<'a> MiniBatch<'a> {
     fn new(experiences: &'a [Experience], max_tokens: usize) -> Self {
-        let sequences: Vec<Sequence> =
-            experiences.iter().map(|experience| experience.sequence.clone()).collect();
+        let sequences: Vec<Sequence> = experiences
+            .iter()
+            .map(|experience| experience.sequence.clone())
+            .collect();
         let response_len = longest_response(&sequences);
         Self {
             experiences,
@@ -494,16 +544,27 @@ impl Forward {
         options: HeadOptions,
     ) -> Self {
         let part = &batch.experiences[range.clone()];
-        let sequences: Vec<Sequence> =
-            part.iter().map(|experience| experience.sequence.clone()).collect();
+        let sequences: Vec<Sequence> = part
+            .iter()
+            .map(|experience| experience.sequence.clone())
+            .collect();
         let collated = Collated::new(&sequences, batch.response_len);
         let log_probs = collated.spread(collated.score(&model, options).log_probs);
-        Self { model, log_probs, range: range.clone() }
+        Self {
+            model,
+            log_probs,
+            range: range.clone(),
+        }
     }
 
     fn host_log_probs(&self) -> Result<Vec<f32>, TrainerError> {
         let [rows, response_len] = self.log_probs.dims();
-        read(self.log_probs.clone().without_autodiff().reshape([rows * response_len]))
+        read(
+            self.log_probs
+                .clone()
+                .without_autodiff()
+                .reshape([rows * response_len]),
+        )
     }
 }
 
@@ -522,7 +583,10 @@ impl Columns {
             old_log_probs: vec![0.0; cells],
             advantages: vec![0.0; cells],
             mask: vec![0.0; cells],
-            row_keys: experiences.iter().map(|experience| experience.row_key).collect(),
+            row_keys: experiences
+                .iter()
+                .map(|experience| experience.row_key)
+                .collect(),
         };
         for (row, experience) in experiences.iter().enumerate() {
             let count = experience.old_log_probs.len();
@@ -536,14 +600,18 @@ impl Columns {
 }
 
 fn sequences(groups: &[Group]) -> impl Iterator<Item = Sequence> {
-    groups.iter().flat_map(|group| &group.samples).map(|sample| {
-        Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids)
-    })
+    groups
+        .iter()
+        .flat_map(|group| &group.samples)
+        .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
 }
 
 /// Mean |log π_sampler - log π_trainer|: what numerics alone put between the two, in nats.
 fn sampler_gap(groups: &[Group], log_probs: &[Vec<f32>]) -> f64 {
-    let rows = groups.iter().flat_map(|group| &group.samples).zip(log_probs);
+    let rows = groups
+        .iter()
+        .flat_map(|group| &group.samples)
+        .zip(log_probs);
     let gaps = rows.flat_map(|(sample, row)| sample.rollout.sampler_log_probs.iter().zip(row));
     let (sum, count) = gaps.fold((0.0, 0.0), |(sum, count), (sampler, trainer)| {
         (sum + f64::from((sampler - trainer).abs()), count + 1.0)
@@ -562,7 +630,9 @@ fn measure_part(
     let rows = |flat: Option<Tensor<1>>| {
         let values = flat.map_or_else(|| Ok(Vec::new()), read)?;
         let mut rest = values.into_iter();
-        let rows = lengths.iter().map(|&length| rest.by_ref().take(length).collect());
+        let rows = lengths
+            .iter()
+            .map(|&length| rest.by_ref().take(length).collect());
         Ok::<_, TrainerError>(rows.collect::<Vec<Vec<f32>>>())
     };
     Ok(Measured {
@@ -574,6 +644,8 @@ fn measure_part(
 
 fn read(tensor: Tensor<1>) -> Result<Vec<f32>, TrainerError> {
     tensor.try_into_vec_as::<f32>().map_err(|error| {
-        TrainerError::Rollout(rollout::RolloutError::Device { message: format!("{error:?}") })
+        TrainerError::Rollout(rollout::RolloutError::Device {
+            message: format!("{error:?}"),
+        })
     })
 }

@@ -42,7 +42,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         params: &params,
         batch_rows: BATCH_ROWS,
     };
-    let key = AnswerKey { seed: args.seed, step: 0, first_row: 0 };
+    let key = AnswerKey {
+        seed: args.seed,
+        step: 0,
+        first_row: 0,
+    };
     let bar = progress::bar((problems.len() * args.samples) as u64, "answers");
     let groups = answerer.answer(problems, args.samples, key, &mut |progress| {
         progress::show_generation(&bar, progress);
@@ -67,7 +71,9 @@ fn problems(args: &EvalArgs) -> Result<Problems> {
     }
     let task = TaskConfig::default().build()?;
     let count = limit.clamp(1, TASK_PROBLEMS) as u64;
-    let problems = (0..count).map(|index| task.problem(Split::HeldOut, 0, index)).collect();
+    let problems = (0..count)
+        .map(|index| task.problem(Split::HeldOut, 0, index))
+        .collect();
     Ok((problems, task.reward()))
 }
 
@@ -84,9 +90,12 @@ fn write_responses(path: &Path, groups: &[Group]) -> Result<()> {
 /// The contract's keys: each figure with its 95 % interval.
 fn report(args: &EvalArgs, groups: &[Group]) -> Value {
     let figure = |values: &[f64]| json!(Figure::of(values, args.seed));
-    let powers = (0..).map(|n| 1_usize << n).take_while(|&k| k <= args.samples);
-    let pass: Map<String, Value> =
-        powers.map(|k| (k.to_string(), figure(&pass_at(groups, k)))).collect();
+    let powers = (0..)
+        .map(|n| 1_usize << n)
+        .take_while(|&k| k <= args.samples);
+    let pass: Map<String, Value> = powers
+        .map(|k| (k.to_string(), figure(&pass_at(groups, k))))
+        .collect();
     let majority_at = json!({ args.samples.to_string(): figure(&majority(groups)) });
     let mean = figure(&accuracies(groups));
     let is_greedy = args.temperature == 0.0;
@@ -105,7 +114,9 @@ fn report(args: &EvalArgs, groups: &[Group]) -> Value {
 
 fn truncated(groups: &[Group]) -> f64 {
     let samples = || groups.iter().flat_map(|group| &group.samples);
-    let cut = samples().filter(|sample| sample.rollout.finish.is_truncated()).count();
+    let cut = samples()
+        .filter(|sample| sample.rollout.finish.is_truncated())
+        .count();
     cut as f64 / samples().count() as f64
 }
 
@@ -115,9 +126,15 @@ fn table(report: &Value) -> String {
         let percent = |value: &Value| 100.0 * value.as_f64().unwrap_or(f64::NAN);
         let interval = &figure["interval"];
         let (low, high) = (percent(&interval[0]), percent(&interval[1]));
-        format!("{name:<12} {:5.1} %  (95 %: {low:.1} to {high:.1})", percent(&figure["value"]))
+        format!(
+            "{name:<12} {:5.1} %  (95 %: {low:.1} to {high:.1})",
+            percent(&figure["value"])
+        )
     };
-    let mut lines = vec![format!("{}: {} problems", report["data"], report["problems"])];
+    let mut lines = vec![format!(
+        "{}: {} problems",
+        report["data"], report["problems"]
+    )];
     lines.push(line("mean", &report["mean"]));
     for (k, figure) in report["pass_at"].as_object().into_iter().flatten() {
         lines.push(line(&format!("pass@{k}"), figure));

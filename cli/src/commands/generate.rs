@@ -15,9 +15,17 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?;
     let policy = load_policy(args.model.as_deref(), DType::F32, &device)?;
     let prompt_ids = prompt_ids(&policy, &args)?;
-    let key = |sample| SampleKey { seed: args.seed, step: 0, row: 0, sample };
+    let key = |sample| SampleKey {
+        seed: args.seed,
+        step: 0,
+        row: 0,
+        sample,
+    };
     let requests: Vec<Request> = (0..args.samples)
-        .map(|sample| Request { prompt_ids: prompt_ids.clone(), key: key(sample) })
+        .map(|sample| Request {
+            prompt_ids: prompt_ids.clone(),
+            key: key(sample),
+        })
         .collect();
     let params = SamplingParams {
         temperature: args.temperature,
@@ -35,7 +43,9 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
         progress::show_generation(&bar, progress);
     })?;
     bar.finish_and_clear();
-    rollouts.iter().try_for_each(|rollout| print(&policy, rollout, args.json))
+    rollouts
+        .iter()
+        .try_for_each(|rollout| print(&policy, rollout, args.json))
 }
 
 fn prompt_ids(policy: &Policy, args: &GenerateArgs) -> Result<Vec<u32>> {
@@ -49,7 +59,9 @@ fn prompt_ids(policy: &Policy, args: &GenerateArgs) -> Result<Vec<u32>> {
 }
 
 fn print(policy: &Policy, rollout: &Rollout, as_json: bool) -> Result<()> {
-    let text = policy.require_tokenizer()?.decode(&rollout.response_ids, true)?;
+    let text = policy
+        .require_tokenizer()?
+        .decode(&rollout.response_ids, true)?;
     if as_json {
         return print_json(&json!({
             "text": text,

@@ -7,14 +7,22 @@ use super::say;
 use crate::args::ImportArgs;
 
 pub(crate) fn run(args: &ImportArgs) -> Result<()> {
-    let dtype = if args.bf16 { SaveDtype::Bf16 } else { SaveDtype::F32 };
+    let dtype = if args.bf16 {
+        SaveDtype::Bf16
+    } else {
+        SaveDtype::F32
+    };
     let summary = import_gguf(&args.file, &args.out, dtype)?;
     say(&format!(
         "wrote {}: {:.1} M parameters, {} token ids, {}",
         args.out.display(),
         summary.parameters as f64 / 1e6,
         summary.vocab_size,
-        if summary.has_chat_template { "a chat template" } else { "no chat template" }
+        if summary.has_chat_template {
+            "a chat template"
+        } else {
+            "no chat template"
+        }
     ));
     Ok(())
 }

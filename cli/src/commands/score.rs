@@ -22,7 +22,10 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let text = fs::read_to_string(&args.input).with_context(place)?;
     let input: Value = serde_json::from_str(&text).with_context(place)?;
     let policy = Policy::load(&resolve_model(&args.model)?, DType::F32, &device)?;
-    let output = match (input.get("cases").and_then(Value::as_array), input.get("input_ids")) {
+    let output = match (
+        input.get("cases").and_then(Value::as_array),
+        input.get("input_ids"),
+    ) {
         (Some(cases), _) => {
             let scored = cases.iter().enumerate().map(|(index, case)| {
                 score_text(&policy, case).with_context(|| format!("{} case {index}", place()))
@@ -43,12 +46,22 @@ fn score_rows(policy: &Policy, input: &Value) -> Result<Value> {
     };
     let ids = rows("input_ids")?;
     let ones = || Ok(ids.iter().map(|row| vec![1; row.len()]).collect());
-    let mask = if input.get("attention_mask").is_some() { rows("attention_mask") } else { ones() }?;
+    let mask = if input.get("attention_mask").is_some() {
+        rows("attention_mask")
+    } else {
+        ones()
+    }?;
     check_rows(policy, &ids, &mask)?;
     let scores = scores(policy, &ids, &mask)?;
-    let wanted = input["greedy_continuation_of_row_0"].as_array().map_or(GREEDY_TOKENS, Vec::len);
-    let first: Vec<u32> =
-        ids[0].iter().zip(&mask[0]).filter(|(_, real)| **real == 1).map(|(&id, _)| id).collect();
+    let wanted = input["greedy_continuation_of_row_0"]
+        .as_array()
+        .map_or(GREEDY_TOKENS, Vec::len);
+    let first: Vec<u32> = ids[0]
+        .iter()
+        .zip(&mask[0])
+        .filter(|(_, real)| **real == 1)
+        .map(|(&id, _)| id)
+        .collect();
     Ok(json!({
         "input_ids": ids,
         "next_token_log_probs": scores.log_probs,
@@ -78,7 +91,9 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
     let tokenizer = policy.require_tokenizer()?;
     let (text, rendered) = match case.get("messages").and_then(Value::as_array) {
         Some(messages) => {
-            let template = tokenizer.chat_template().context("the model has no chat template")?;
+            let template = tokenizer
+                .chat_template()
+                .context("the model has no chat template")?;
             let generation = case["add_generation_prompt"].as_bool().unwrap_or(true);
             let arguments = case["template_arguments"].as_object().cloned();
             let rendered =
@@ -94,7 +109,9 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
     let mask = [vec![1; ids.len()]];
     check_rows(policy, &rows, &mask)?;
     let scores = scores(policy, &rows, &mask)?;
-    let wanted = case["greedy_ids"].as_array().map_or(GREEDY_TOKENS, Vec::len);
+    let wanted = case["greedy_ids"]
+        .as_array()
+        .map_or(GREEDY_TOKENS, Vec::len);
     let continuation = greedy(policy, ids.clone(), wanted)?;
     Ok(json!({
         "rendered": rendered.unwrap_or(text),
@@ -102,7 +119,7 @@ fn score_text(policy: &Policy, case: &Value) -> Result<Value> {
         "next_token_log_probs": scores.log_probs[0],
         "entropy_nats": scores.entropies[0],
         "top20_last": top(&scores.last_logits[0]),
-        "greedy_text": tokenizer.decode(&continuation, true)?,
+        "greedy_text": tokenizer.decode(&continuation, false)?,
         "greedy_ids": continuation,
     }))
 }
@@ -119,7 +136,9 @@ fn top(logits: &[f32]) -> Vec<(usize, f64)> {
     let mut ids: Vec<usize> = (0..logits.len()).collect();
     ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
     ids.truncate(TOP);
-    ids.into_iter().map(|id| (id, f64::from(logits[id] - largest) - total.ln())).collect()
+    ids.into_iter()
+        .map(|id| (id, f64::from(logits[id] - largest) - total.ln()))
+        .collect()
 }
 
 struct Scores {
@@ -136,15 +155,25 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Result<Scores
     let flat = hidden.reshape([rows * length, width]);
     let indices = |values: Vec<i32>| Tensor::<1, Int>::from_data(values.as_slice(), &device);
     // The last token of a row predicts nothing that is given; any target serves, and is cut off.
-    let next = ids.iter().flat_map(|row| row[1..].iter().chain([&0]).map(|&id| id as i32));
-    let options = HeadOptions { temperature: 1.0, entropy: true };
-    let scored = policy.model.score_tokens(flat.clone(), indices(next.collect()), options);
+    let next = ids
+        .iter()
+        .flat_map(|row| row[1..].iter().chain([&0]).map(|&id| id as i32));
+    let options = HeadOptions {
+        temperature: 1.0,
+        entropy: true,
+    };
+    let scored = policy
+        .model
+        .score_tokens(flat.clone(), indices(next.collect()), options);
     let last = (1..=rows).map(|row| (row * length - 1) as i32).collect();
     let logits = policy.model.logits(flat.select(0, indices(last)));
     let read = |tensor: Tensor<1>| -> Result<Vec<Vec<f32>>> {
         let values = tensor.try_into_vec_as::<f32>();
         let values = values.map_err(|error| anyhow::anyhow!("the device failed: {error:?}"))?;
-        Ok(values.chunks(values.len() / rows).map(<[f32]>::to_vec).collect())
+        Ok(values
+            .chunks(values.len() / rows)
+            .map(<[f32]>::to_vec)
+            .collect())
     };
     let mut log_probs = read(scored.log_probs)?;
     for row in &mut log_probs {
@@ -152,7 +181,11 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Result<Scores
     }
     let entropies = read(scored.entropies.context("entropies were asked for")?)?;
     let vocab = logits.dims()[1];
-    Ok(Scores { log_probs, entropies, last_logits: read(logits.reshape([rows * vocab]))? })
+    Ok(Scores {
+        log_probs,
+        entropies,
+        last_logits: read(logits.reshape([rows * vocab]))?,
+    })
 }
 
 fn greedy(policy: &Policy, prompt_ids: Vec<u32>, max_new_tokens: usize) -> Result<Vec<u32>> {
@@ -162,7 +195,12 @@ fn greedy(policy: &Policy, prompt_ids: Vec<u32>, max_new_tokens: usize) -> Resul
         stop_token_ids: policy.end_token_ids(),
         ..SamplingParams::default()
     };
-    let key = SampleKey { seed: 0, step: 0, row: 0, sample: 0 };
+    let key = SampleKey {
+        seed: 0,
+        step: 0,
+        row: 0,
+        sample: 0,
+    };
     let engine = Engine::new(policy, &policy.model, EngineOptions::default());
     let mut rollouts = engine.generate(&[Request { prompt_ids, key }], &params, &mut |_| ())?;
     Ok(rollouts.swap_remove(0).response_ids)

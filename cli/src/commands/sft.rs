@@ -16,7 +16,10 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         path => load_policy(Some(path), config.model.dtype.into(), &device)?,
     };
     let parameters = policy.config.parameters() as f64 / 1e6;
-    say(&format!("teaching a model of {parameters:.2} M parameters for {} steps", config.steps));
+    say(&format!(
+        "teaching a model of {parameters:.2} M parameters for {} steps",
+        config.steps
+    ));
     let bar = progress::bar(config.steps, "step");
     let mut tokens = 0;
     let (policy, report) = train_supervised(&config, policy, &mut |progress| {

@@ -27,9 +27,15 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
     let named = [
         args.steps.map(|steps| format!("steps={steps}")),
         args.seed.map(|seed| format!("seed={seed}")),
-        args.model.as_ref().map(|model| format!("model.path={model:?}")),
+        args.model
+            .as_ref()
+            .map(|model| format!("model.path={model:?}")),
     ];
-    args.overrides.iter().cloned().chain(named.into_iter().flatten()).collect()
+    args.overrides
+        .iter()
+        .cloned()
+        .chain(named.into_iter().flatten())
+        .collect()
 }
 
 fn start(args: &TrainArgs, device: &burn::tensor::Device) -> Result<(Trainer, RunFolder)> {
@@ -104,7 +110,11 @@ impl Watch {
         ));
         let bar = progress::bar(config.steps, "step");
         bar.set_position(trainer.state().step);
-        Self { bar, summary: Summary::default(), last: String::new() }
+        Self {
+            bar,
+            summary: Summary::default(),
+            last: String::new(),
+        }
     }
 
     fn on_event(&mut self, event: Event<'_>) {
@@ -113,7 +123,10 @@ impl Watch {
                 self.show(&format!("answers {}/{}", progress.finished, progress.total));
             }
             Event::Validating { progress, .. } => {
-                self.show(&format!("validating {}/{}", progress.finished, progress.total));
+                self.show(&format!(
+                    "validating {}/{}",
+                    progress.finished, progress.total
+                ));
             }
             Event::Updating { done, total, .. } => self.show(&format!("updates {done}/{total}")),
             Event::Step(metrics) => self.on_step(metrics),

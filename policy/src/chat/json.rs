@@ -13,7 +13,10 @@ use super::{MAX_OUTPUT_BYTES, too_long};
 const MAX_DEPTH: usize = 100;
 
 /// `json.dumps(value, ensure_ascii=False)`, with its other arguments.
-#[allow(clippy::needless_pass_by_value, reason = "the engine hands keyword arguments over by value")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands keyword arguments over by value"
+)]
 pub(super) fn tojson(
     value: &Value,
     ensure_ascii: Option<bool>,
@@ -24,10 +27,14 @@ pub(super) fn tojson(
     let default_comma = if indent.is_some() { "," } else { ", " };
     let [comma, colon] = match separators {
         None => [default_comma, ": "].map(String::from),
-        Some(pair) => pair.try_into().map_err(|_| refused("separators must be two strings"))?,
+        Some(pair) => pair
+            .try_into()
+            .map_err(|_| refused("separators must be two strings"))?,
     };
     let mut writer = Writer {
-        ensure_ascii: ensure_ascii.or(arguments.get("ensure_ascii")?).unwrap_or(false),
+        ensure_ascii: ensure_ascii
+            .or(arguments.get("ensure_ascii")?)
+            .unwrap_or(false),
         sort_keys: arguments.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         indent,
         comma,
@@ -49,7 +56,10 @@ struct Writer {
 }
 
 fn refused(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("tojson: {}", message.into()))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("tojson: {}", message.into()),
+    )
 }
 
 impl Writer {
@@ -58,11 +68,15 @@ impl Writer {
             return Err(refused(too_long()));
         }
         if depth > MAX_DEPTH {
-            return Err(refused(format!("the value is nested deeper than {MAX_DEPTH}")));
+            return Err(refused(format!(
+                "the value is nested deeper than {MAX_DEPTH}"
+            )));
         }
         match value.kind() {
             ValueKind::None => self.output.push_str("null"),
-            ValueKind::Bool => self.output.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Bool => self
+                .output
+                .push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => self.output.push_str(&number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
@@ -183,7 +197,11 @@ fn python_float(value: f64) -> String {
     match exponent.parse::<i32>().unwrap_or(0) {
         -4..16 => {
             let text = value.to_string();
-            if text.contains('.') { text } else { text + ".0" }
+            if text.contains('.') {
+                text
+            } else {
+                text + ".0"
+            }
         }
         exponent => {
             let sign = if exponent < 0 { '-' } else { '+' };
@@ -199,9 +217,18 @@ mod tests {
     #[test]
     fn floats_print_as_python_prints_them() {
         let cases = [
-            (0.0, "0.0"), (-0.0, "-0.0"), (1.0, "1.0"), (0.1, "0.1"), (1e-4, "0.0001"),
-            (1e-5, "1e-05"), (1.5e-7, "1.5e-07"), (1e15, "1000000000000000.0"), (1e16, "1e+16"),
-            (1.25e22, "1.25e+22"), (1e100, "1e+100"), (f64::NAN, "NaN"),
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (1.5e-7, "1.5e-07"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.25e22, "1.25e+22"),
+            (1e100, "1e+100"),
+            (f64::NAN, "NaN"),
             (f64::NEG_INFINITY, "-Infinity"),
         ];
         for (value, expected) in cases {

@@ -12,7 +12,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 fn render(source: &str, arguments: &Value) -> Result<String, PolicyError> {
     let arguments = arguments.as_object().cloned().unwrap_or_default();
     let special = Map::from_iter([("eos_token".to_owned(), json!("</s>"))]);
-    let messages = [Message::new("user", "Hi"), Message::new("assistant", "Hello")];
+    let messages = [
+        Message::new("user", "Hi"),
+        Message::new("assistant", "Hello"),
+    ];
     ChatTemplate::new(source, &special)?.render(&messages, true, &arguments)
 }
 
@@ -23,7 +26,11 @@ fn rendered(source: &str) -> String {
 fn refusal(source: &str) -> String {
     let start = Instant::now();
     let message = render(source, &json!({})).unwrap_err().to_string();
-    assert!(start.elapsed() < TIME_LIMIT, "{source}: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < TIME_LIMIT,
+        "{source}: {:?}",
+        start.elapsed()
+    );
     assert!(message.starts_with("chat template: "), "{message}");
     message
 }
@@ -51,16 +58,24 @@ fn python_methods_slices_namespaces_and_loop_controls_work() {
 
 #[test]
 fn tojson_writes_what_json_dumps_writes() {
-    let value = json!({"v": {"name": "é<\"&'\n\u{1f642}", "list": [1, 2.0, true, null, []], "empty": {}}});
+    let value =
+        json!({"v": {"name": "é<\"&'\n\u{1f642}", "list": [1, 2.0, true, null, []], "empty": {}}});
     let compact = render("{{ v | tojson }}", &value).unwrap();
     let expected =
         "{\"name\": \"é<\\\"&'\\n🙂\", \"list\": [1, 2.0, true, null, []], \"empty\": {}}";
     assert_eq!(compact, expected);
     let ascii = render("{{ v.name | tojson(ensure_ascii=true) }}", &value).unwrap();
     assert_eq!(ascii, "\"\\u00e9<\\\"&'\\n\\ud83d\\ude42\"");
-    let lines = render("{{ {'b': [1], 'a': {}} | tojson(indent=2, sort_keys=true) }}", &value);
+    let lines = render(
+        "{{ {'b': [1], 'a': {}} | tojson(indent=2, sort_keys=true) }}",
+        &value,
+    );
     assert_eq!(lines.unwrap(), "{\n  \"a\": {},\n  \"b\": [\n    1\n  ]\n}");
-    let tight = render("{{ [1, {'a': 2}] | tojson(separators=(',', ':')) }}", &value).unwrap();
+    let tight = render(
+        "{{ [1, {'a': 2}] | tojson(separators=(',', ':')) }}",
+        &value,
+    )
+    .unwrap();
     assert_eq!(tight, "[1,{\"a\":2}]");
 }
 
@@ -82,7 +97,10 @@ fn the_clock_can_be_fixed() {
 #[test]
 fn a_template_may_refuse_the_conversation() {
     let message = refusal("\n{{ raise_exception('roles must alternate') }}");
-    assert!(message.contains("roles must alternate") && message.contains(":2"), "{message}");
+    assert!(
+        message.contains("roles must alternate") && message.contains(":2"),
+        "{message}"
+    );
 }
 
 #[test]

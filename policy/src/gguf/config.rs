@@ -25,7 +25,11 @@ pub(super) fn read(
 ) -> Result<Value, PolicyError> {
     let key = "general.architecture";
     let architecture = metadata.require(key, metadata.text(key))?;
-    let reader = Reader { metadata, source, architecture };
+    let reader = Reader {
+        metadata,
+        source,
+        architecture,
+    };
     let window = reader.size("attention.sliding_window")?;
     let (model_type, class) = match (architecture, window) {
         ("llama", None) => ("llama", "LlamaForCausalLM"),
@@ -44,9 +48,15 @@ pub(super) fn read(
     fields.extend(reader.sizes()?);
     fields.extend(reader.rope()?);
     fields.insert("hidden_act".into(), "silu".into());
-    fields.insert("attention_bias".into(), source.has("blk.0.attn_q.bias").into());
+    fields.insert(
+        "attention_bias".into(),
+        source.has("blk.0.attn_q.bias").into(),
+    );
     fields.insert("mlp_bias".into(), source.has("blk.0.ffn_up.bias").into());
-    fields.insert("tie_word_embeddings".into(), (!source.has("output.weight")).into());
+    fields.insert(
+        "tie_word_embeddings".into(),
+        (!source.has("output.weight")).into(),
+    );
     if model_type == "mistral" {
         fields.insert("sliding_window".into(), window.into());
     }
@@ -82,12 +92,17 @@ impl Reader<'_> {
     }
 
     fn sizes(&self) -> Result<Fields, PolicyError> {
-        if self.size("expert_count")?.is_some_and(|experts| experts > 0) {
+        if self
+            .size("expert_count")?
+            .is_some_and(|experts| experts > 0)
+        {
             return Err(self.metadata.error("mixtures of experts are not read"));
         }
         let heads = self.require_size("attention.head_count")?;
         let epsilon = "attention.layer_norm_rms_epsilon";
-        let epsilon = self.metadata.require(&self.key(epsilon), self.number(epsilon))?;
+        let epsilon = self
+            .metadata
+            .require(&self.key(epsilon), self.number(epsilon))?;
         let fields = json!({
             "vocab_size": self.source.rows("token_embd.weight")?,
             "hidden_size": self.require_size("embedding_length")?,
@@ -109,10 +124,17 @@ impl Reader<'_> {
             None => self.require_size("embedding_length")? / heads.max(1),
         };
         if rotated.is_some_and(|rotated| rotated != width) {
-            return Err(self.metadata.error("heads that are rotated in part are not read"));
+            return Err(self
+                .metadata
+                .error("heads that are rotated in part are not read"));
         }
-        if self.size("attention.value_length")?.is_some_and(|value| value != width) {
-            return Err(self.metadata.error("values of another width than keys are not read"));
+        if self
+            .size("attention.value_length")?
+            .is_some_and(|value| value != width)
+        {
+            return Err(self
+                .metadata
+                .error("values of another width than keys are not read"));
         }
         Ok(width)
     }
@@ -123,7 +145,9 @@ impl Reader<'_> {
             None | Some("none") => self.llama3_scaling(theta)?,
             Some("linear") => {
                 let factor = "rope.scaling.factor";
-                let factor = self.metadata.require(&self.key(factor), self.number(factor))?;
+                let factor = self
+                    .metadata
+                    .require(&self.key(factor), self.number(factor))?;
                 json!({"rope_type": "linear", "factor": factor})
             }
             Some(other) => {
@@ -147,10 +171,13 @@ impl Reader<'_> {
         let count = divisors.len() as f64;
         let is_llama3 = divisors.iter().enumerate().all(|(index, divisor)| {
             let wavelength = TAU * theta.powf(index as f64 / count);
-            (llama3_divisor(wavelength, factor) / f64::from(*divisor) - 1.0).abs() < FACTOR_TOLERANCE
+            (llama3_divisor(wavelength, factor) / f64::from(*divisor) - 1.0).abs()
+                < FACTOR_TOLERANCE
         });
         if !is_llama3 {
-            return Err(self.metadata.error(format!("{ROPE_FACTORS} is not Llama 3.1's scaling")));
+            return Err(self
+                .metadata
+                .error(format!("{ROPE_FACTORS} is not Llama 3.1's scaling")));
         }
         Ok(json!({
             "rope_type": "llama3",

@@ -26,7 +26,12 @@ pub(super) fn check<R: Read + Seek>(
     reader: &mut BufReader<R>,
     size_bytes: u64,
 ) -> Result<(), String> {
-    let mut header = Header { reader, position: 0, size_bytes, values: 0 };
+    let mut header = Header {
+        reader,
+        position: 0,
+        size_bytes,
+        values: 0,
+    };
     header.magic_and_version()?;
     let tensors = header.count("tensors")?;
     let entries = header.count("metadata entries")?;
@@ -81,7 +86,8 @@ impl<R: Read + Seek> Header<'_, R> {
             if key == "general.alignment" {
                 alignment = self.alignment(kind)?;
             } else {
-                self.value(kind).map_err(|message| format!("key '{key}': {message}"))?;
+                self.value(kind)
+                    .map_err(|message| format!("key '{key}': {message}"))?;
             }
             if !keys.insert(key.clone()) {
                 return Err(format!("key '{key}' appears twice"));
@@ -91,11 +97,17 @@ impl<R: Read + Seek> Header<'_, R> {
     }
 
     fn alignment(&mut self, kind: u32) -> Result<u64, String> {
-        let value = if kind == TYPE_U32 { u64::from(self.u32()?) } else { 0 };
+        let value = if kind == TYPE_U32 {
+            u64::from(self.u32()?)
+        } else {
+            0
+        };
         if value.is_power_of_two() && value <= MAX_ALIGNMENT {
             return Ok(value);
         }
-        Err(format!("general.alignment must be a power of two up to {MAX_ALIGNMENT}"))
+        Err(format!(
+            "general.alignment must be a power of two up to {MAX_ALIGNMENT}"
+        ))
     }
 
     fn value(&mut self, kind: u32) -> Result<(), String> {
@@ -163,20 +175,33 @@ impl<R: Read + Seek> Header<'_, R> {
         if !(1..=MAX_DIMENSIONS).contains(&rank) {
             return Err(format!("has {rank} dimensions"));
         }
-        let dims = (0..rank).map(|_| self.u64()).collect::<Result<Vec<u64>, String>>()?;
-        let elements = dims.iter().try_fold(1_u64, |product, dim| product.checked_mul(*dim));
+        let dims = (0..rank)
+            .map(|_| self.u64())
+            .collect::<Result<Vec<u64>, String>>()?;
+        let elements = dims
+            .iter()
+            .try_fold(1_u64, |product, dim| product.checked_mul(*dim));
         let elements = elements
             .filter(|elements| (1..=MAX_ELEMENTS).contains(elements))
             .ok_or_else(|| format!("has the shape {dims:?}"))?;
         let (block_elements, block_bytes) = block(self.u32()?)?;
         if !dims[0].is_multiple_of(block_elements) {
-            return Err(format!("rows of {} are not whole blocks of {block_elements}", dims[0]));
+            return Err(format!(
+                "rows of {} are not whole blocks of {block_elements}",
+                dims[0]
+            ));
         }
         let offset = self.u64()?;
         if !offset.is_multiple_of(alignment) {
-            return Err(format!("the offset {offset} is not a multiple of {alignment}"));
+            return Err(format!(
+                "the offset {offset} is not a multiple of {alignment}"
+            ));
         }
-        Ok(Extent { offset, length: elements / block_elements * block_bytes, name })
+        Ok(Extent {
+            offset,
+            length: elements / block_elements * block_bytes,
+            name,
+        })
     }
 
     fn name(&mut self, what: &str) -> Result<String, String> {
@@ -186,7 +211,9 @@ impl<R: Read + Seek> Header<'_, R> {
         }
         let mut bytes = vec![0; length as usize];
         self.advance(length)?;
-        self.reader.read_exact(&mut bytes).map_err(|error| truncated(&error))?;
+        self.reader
+            .read_exact(&mut bytes)
+            .map_err(|error| truncated(&error))?;
         String::from_utf8(bytes).map_err(|_| format!("a {what} is not UTF-8"))
     }
 
@@ -201,20 +228,26 @@ impl<R: Read + Seek> Header<'_, R> {
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let mut bytes = [0; N];
         self.advance(N as u64)?;
-        self.reader.read_exact(&mut bytes).map_err(|error| truncated(&error))?;
+        self.reader
+            .read_exact(&mut bytes)
+            .map_err(|error| truncated(&error))?;
         Ok(bytes)
     }
 
     fn skip(&mut self, length: u64) -> Result<(), String> {
         self.advance(length)?;
-        self.reader.seek_relative(length as i64).map_err(|error| truncated(&error))
+        self.reader
+            .seek_relative(length as i64)
+            .map_err(|error| truncated(&error))
     }
 
     /// Moves past `length` bytes, which the file must have.
     fn advance(&mut self, length: u64) -> Result<(), String> {
         let left = self.size_bytes - self.position;
         if length > left {
-            return Err(format!("the header claims {length} bytes where {left} are left"));
+            return Err(format!(
+                "the header claims {length} bytes where {left} are left"
+            ));
         }
         self.position += length;
         Ok(())
@@ -250,7 +283,12 @@ fn block(kind: u32) -> Result<(u64, u64), String> {
 fn check_extents(mut extents: Vec<Extent>, start: u64, size_bytes: u64) -> Result<(), String> {
     extents.sort_by_key(|extent| extent.offset);
     let mut free = start;
-    for Extent { offset, length, name } in extents {
+    for Extent {
+        offset,
+        length,
+        name,
+    } in extents
+    {
         let begin = start.saturating_add(offset);
         let end = begin.saturating_add(length);
         if begin < free {

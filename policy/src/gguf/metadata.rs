@@ -21,7 +21,10 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn error(&self, message: impl Into<String>) -> PolicyError {
-        PolicyError::Gguf { path: self.path.to_owned(), message: message.into() }
+        PolicyError::Gguf {
+            path: self.path.to_owned(),
+            message: message.into(),
+        }
     }
 
     fn read<T>(&self, key: &str, what: &str, convert: impl Fn(&'a Value) -> Option<T>) -> Read<T> {
@@ -35,7 +38,9 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn texts(&self, key: &str) -> Read<Vec<&'a str>> {
-        self.read(key, "an array of strings", |value| list(value)?.iter().map(text).collect())
+        self.read(key, "an array of strings", |value| {
+            list(value)?.iter().map(text).collect()
+        })
     }
 
     pub(super) fn size(&self, key: &str) -> Read<usize> {
@@ -43,7 +48,9 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn sizes(&self, key: &str) -> Read<Vec<usize>> {
-        self.read(key, "an array of whole numbers", |value| list(value)?.iter().map(size).collect())
+        self.read(key, "an array of whole numbers", |value| {
+            list(value)?.iter().map(size).collect()
+        })
     }
 
     pub(super) fn number(&self, key: &str) -> Read<f64> {
@@ -51,7 +58,9 @@ impl<'a> Metadata<'a> {
     }
 
     pub(super) fn numbers(&self, key: &str) -> Read<Vec<f64>> {
-        self.read(key, "an array of numbers", |value| list(value)?.iter().map(number).collect())
+        self.read(key, "an array of numbers", |value| {
+            list(value)?.iter().map(number).collect()
+        })
     }
 
     pub(super) fn flag(&self, key: &str) -> Read<bool> {

@@ -56,11 +56,22 @@ pub fn import_gguf(
     let config = config::read(&metadata, &source, &vocabulary)?;
     let config = ModelConfig::from_json(&config, path)?;
     output::write_json(&config_path, &config.to_json(dtype.config_name()))?;
-    output::write_json(&output.path().join("generation_config.json"), &vocabulary.generation())?;
+    output::write_json(
+        &output.path().join("generation_config.json"),
+        &vocabulary.generation(),
+    )?;
     vocabulary.write(output.path(), config.max_position_embeddings)?;
-    let tokenizer = Tokenizer::load(output.path()).map_err(|error| metadata.error(error.to_string()))?;
-    tokenizer.check_fits(config.vocab_size).map_err(|error| metadata.error(error.to_string()))?;
-    let tensors = tensors::write(&source, &config, dtype, &output.path().join("model.safetensors"))?;
+    let tokenizer =
+        Tokenizer::load(output.path()).map_err(|error| metadata.error(error.to_string()))?;
+    tokenizer
+        .check_fits(config.vocab_size)
+        .map_err(|error| metadata.error(error.to_string()))?;
+    let tensors = tensors::write(
+        &source,
+        &config,
+        dtype,
+        &output.path().join("model.safetensors"),
+    )?;
     output.publish()?;
     Ok(ImportSummary {
         family: config.family,
@@ -73,8 +84,14 @@ pub fn import_gguf(
 
 /// Opens a file whose header has been found to be sound.
 fn open(path: &Path) -> Result<Source<'_>, PolicyError> {
-    let io = |source| PolicyError::Io { path: path.to_owned(), source };
-    let invalid = |message: String| PolicyError::Gguf { path: path.to_owned(), message };
+    let io = |source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let invalid = |message: String| PolicyError::Gguf {
+        path: path.to_owned(),
+        message,
+    };
     let mut file = BufReader::new(File::open(path).map_err(io)?);
     let size_bytes = fs::metadata(path).map_err(io)?.len();
     header::check(&mut file, size_bytes).map_err(invalid)?;

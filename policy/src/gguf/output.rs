@@ -21,22 +21,33 @@ impl OutputFolder {
     /// Makes the temporary folder, and its parents.
     pub(super) fn create(destination: &Path) -> Result<Self, PolicyError> {
         if is_in_use(destination) {
-            return Err(PolicyError::OutputInUse { path: destination.to_owned() });
+            return Err(PolicyError::OutputInUse {
+                path: destination.to_owned(),
+            });
         }
         let Some(name) = destination.file_name() else {
             let what = "name for an output folder".into();
-            return Err(PolicyError::NotFound { path: destination.to_owned(), what });
+            return Err(PolicyError::NotFound {
+                path: destination.to_owned(),
+                what,
+            });
         };
         let name = format!(".{}.import-{}.tmp", name.display(), std::process::id());
         let temporary = destination.with_file_name(name);
-        let io = |source| PolicyError::Io { path: temporary.clone(), source };
+        let io = |source| PolicyError::Io {
+            path: temporary.clone(),
+            source,
+        };
         if let Some(parent) = temporary.parent() {
             fs::create_dir_all(parent).map_err(io)?;
         }
         // What an import of the same name left behind when it was killed.
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir(&temporary).map_err(io)?;
-        Ok(Self { destination: destination.to_owned(), temporary: Some(temporary) })
+        Ok(Self {
+            destination: destination.to_owned(),
+            temporary: Some(temporary),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -45,7 +56,10 @@ impl OutputFolder {
 
     /// Gives the folder its name, once its content has reached the disk.
     pub(super) fn publish(mut self) -> Result<(), PolicyError> {
-        let io = |source| PolicyError::Io { path: self.destination.clone(), source };
+        let io = |source| PolicyError::Io {
+            path: self.destination.clone(),
+            source,
+        };
         sync(self.path()).map_err(io)?;
         // An empty folder may stand there; a rename onto it is refused on some systems.
         let _ = fs::remove_dir(&self.destination);
@@ -81,5 +95,8 @@ fn sync(dir: &Path) -> io::Result<()> {
 /// Writes indented JSON.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
     let write = || File::create(path)?.write_all(format!("{value:#}\n").as_bytes());
-    write().map_err(|source| PolicyError::Io { path: path.to_owned(), source })
+    write().map_err(|source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }

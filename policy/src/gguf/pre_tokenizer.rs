@@ -34,7 +34,10 @@ impl PreTokenizer {
     pub(super) fn definition(self) -> Value {
         match self {
             Self::Gpt2 => byte_level(true),
-            Self::Digits => sequence(&[json!({"type": "Digits", "individual_digits": true}), byte_level(true)]),
+            Self::Digits => sequence(&[
+                json!({"type": "Digits", "individual_digits": true}),
+                byte_level(true),
+            ]),
             Self::Llama3 => sequence(&[split(LLAMA3), byte_level(false)]),
             Self::Qwen2 => sequence(&[split(QWEN2), byte_level(false)]),
         }
@@ -42,7 +45,11 @@ impl PreTokenizer {
 
     /// The `normalizer` of `tokenizer.json`.
     pub(super) fn normalizer(self) -> Value {
-        if self == Self::Qwen2 { json!({"type": "NFC"}) } else { Value::Null }
+        if self == Self::Qwen2 {
+            json!({"type": "NFC"})
+        } else {
+            Value::Null
+        }
     }
 }
 

@@ -27,7 +27,12 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub(super) fn new(path: &'a Path, content: Content, file: BufReader<File>) -> Self {
-        Self { path, content, file: RefCell::new(file), failure: RefCell::new(None) }
+        Self {
+            path,
+            content,
+            file: RefCell::new(file),
+            failure: RefCell::new(None),
+        }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -61,7 +66,10 @@ impl<'a> Source<'a> {
     }
 
     fn error(&self, message: String) -> PolicyError {
-        PolicyError::Gguf { path: self.path.to_owned(), message }
+        PolicyError::Gguf {
+            path: self.path.to_owned(),
+            message,
+        }
     }
 }
 
@@ -83,14 +91,32 @@ pub(super) fn write(
 ) -> Result<usize, PolicyError> {
     let entries = entries(source, config)?;
     check(source, &entries)?;
-    let views = entries.iter().map(|entry| (&entry.target, LazyTensor { source, entry, dtype }));
+    let views = entries.iter().map(|entry| {
+        (
+            &entry.target,
+            LazyTensor {
+                source,
+                entry,
+                dtype,
+            },
+        )
+    });
     // transformers refuses files without this mark of their layout.
     let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    let io = |source| PolicyError::Io {
+        path: path.to_owned(),
+        source,
+    };
     // The library makes files that only their owner reads; this one shall have the folder's usual mode.
-    let permissions = File::create(path).and_then(|file| file.metadata()).map_err(io)?.permissions();
+    let permissions = File::create(path)
+        .and_then(|file| file.metadata())
+        .map_err(io)?
+        .permissions();
     safetensors::serialize_to_file(views, Some(mark), path).map_err(|error| {
-        PolicyError::InvalidWeights { path: path.to_owned(), message: error.to_string() }
+        PolicyError::InvalidWeights {
+            path: path.to_owned(),
+            message: error.to_string(),
+        }
     })?;
     fs::set_permissions(path, permissions).map_err(io)?;
     source.failure.take().map_or(Ok(entries.len()), Err)
@@ -116,19 +142,23 @@ impl View for LazyTensor<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.source.values(&self.entry.origin).unwrap_or_else(|error| {
-            self.source.failure.replace(Some(error));
-            vec![0.0; self.entry.shape.iter().product()]
-        });
+        let values = self
+            .source
+            .values(&self.entry.origin)
+            .unwrap_or_else(|error| {
+                self.source.failure.replace(Some(error));
+                vec![0.0; self.entry.shape.iter().product()]
+            });
         let values = match self.entry.interleaved_heads {
             Some(heads) => half_split(&values, heads, self.entry.shape[0]),
             None => values,
         };
         match self.dtype {
             SaveDtype::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
-            SaveDtype::Bf16 => {
-                values.into_iter().flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect()
-            }
+            SaveDtype::Bf16 => values
+                .into_iter()
+                .flat_map(|x| bf16::from_f32(x).to_le_bytes())
+                .collect(),
         }
     }
 
@@ -152,7 +182,10 @@ fn half_split(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
         let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
         head * head_dim + 2 * pair + half
     };
-    (0..rows).flat_map(|row| &values[origin(row) * width..][..width]).copied().collect()
+    (0..rows)
+        .flat_map(|row| &values[origin(row) * width..][..width])
+        .copied()
+        .collect()
 }
 
 fn entries(source: &Source<'_>, config: &ModelConfig) -> Result<Vec<Entry>, PolicyError> {
@@ -164,7 +197,11 @@ fn entries(source: &Source<'_>, config: &ModelConfig) -> Result<Vec<Entry>, Poli
     };
     let [vocab, hidden] = [config.vocab_size, config.hidden_size];
     let mut entries = vec![
-        plain("model.embed_tokens.weight", "token_embd.weight", &[vocab, hidden]),
+        plain(
+            "model.embed_tokens.weight",
+            "token_embd.weight",
+            &[vocab, hidden],
+        ),
         plain("model.norm.weight", "output_norm.weight", &[hidden]),
     ];
     if !config.tie_word_embeddings {
@@ -190,13 +227,28 @@ fn block(config: &ModelConfig, layer: usize) -> Vec<Entry> {
     let query_heads = interleaved.then_some(config.num_attention_heads);
     let key_heads = interleaved.then_some(config.num_key_value_heads);
     let has_norms = config.family == Family::Qwen3;
-    let [bias, output_bias, mlp_bias] =
-        [config.attention_bias, config.attention_output_bias, config.mlp_bias];
+    let [bias, output_bias, mlp_bias] = [
+        config.attention_bias,
+        config.attention_output_bias,
+        config.mlp_bias,
+    ];
     let projections = [
-        ("self_attn.q_proj", "attn_q", [query, hidden], bias, query_heads),
+        (
+            "self_attn.q_proj",
+            "attn_q",
+            [query, hidden],
+            bias,
+            query_heads,
+        ),
         ("self_attn.k_proj", "attn_k", [key, hidden], bias, key_heads),
         ("self_attn.v_proj", "attn_v", [key, hidden], bias, None),
-        ("self_attn.o_proj", "attn_output", [hidden, query], output_bias, None),
+        (
+            "self_attn.o_proj",
+            "attn_output",
+            [hidden, query],
+            output_bias,
+            None,
+        ),
         ("mlp.gate_proj", "ffn_gate", [inner, hidden], mlp_bias, None),
         ("mlp.up_proj", "ffn_up", [inner, hidden], mlp_bias, None),
         ("mlp.down_proj", "ffn_down", [hidden, inner], mlp_bias, None),
@@ -204,8 +256,18 @@ fn block(config: &ModelConfig, layer: usize) -> Vec<Entry> {
     let norms = [
         ("input_layernorm", "attn_norm", hidden, true),
         ("post_attention_layernorm", "ffn_norm", hidden, true),
-        ("self_attn.q_norm", "attn_q_norm", config.head_dim, has_norms),
-        ("self_attn.k_norm", "attn_k_norm", config.head_dim, has_norms),
+        (
+            "self_attn.q_norm",
+            "attn_q_norm",
+            config.head_dim,
+            has_norms,
+        ),
+        (
+            "self_attn.k_norm",
+            "attn_k_norm",
+            config.head_dim,
+            has_norms,
+        ),
     ];
     let entry = |target: &str, origin: &str, kind: &str, shape: &[usize], heads| Entry {
         target: format!("model.layers.{layer}.{target}.{kind}"),
@@ -221,9 +283,9 @@ fn block(config: &ModelConfig, layer: usize) -> Vec<Entry> {
         }
     }
     let norms = norms.iter().filter(|(.., present)| *present);
-    entries.extend(norms.map(|(target, origin, width, _)| {
-        entry(target, origin, "weight", &[*width], None)
-    }));
+    entries.extend(
+        norms.map(|(target, origin, width, _)| entry(target, origin, "weight", &[*width], None)),
+    );
     entries
 }
 
@@ -232,7 +294,8 @@ fn check(source: &Source<'_>, entries: &[Entry]) -> Result<(), PolicyError> {
     for Entry { origin, shape, .. } in entries {
         let found = source.shape(origin)?;
         if found != shape {
-            let message = format!("tensor '{origin}' has shape {found:?}; the metadata asks for {shape:?}");
+            let message =
+                format!("tensor '{origin}' has shape {found:?}; the metadata asks for {shape:?}");
             return Err(source.error(message));
         }
     }
@@ -240,8 +303,8 @@ fn check(source: &Source<'_>, entries: &[Entry]) -> Result<(), PolicyError> {
     let unused = |name: &&String| !used.contains(name.as_str()) && *name != ROPE_FACTORS;
     match source.content.tensor_infos.keys().filter(unused).min() {
         None => Ok(()),
-        Some(name) => {
-            Err(source.error(format!("tensor '{name}' belongs to no part of this architecture")))
-        }
+        Some(name) => Err(source.error(format!(
+            "tensor '{name}' belongs to no part of this architecture"
+        ))),
     }
 }

@@ -48,13 +48,21 @@ impl Vocabulary {
         let ends = special.get("eos_token").into_iter().chain(&end_of_turn);
         let mut end_ids: Vec<usize> = ends.map(|(id, _)| *id).collect();
         end_ids.dedup();
-        let known = special.values().chain(&end_of_turn).map(|(id, _)| *id).collect::<Vec<_>>();
-        let bos = reader.adds_bos()?.then(|| special.get("bos_token").cloned()).flatten();
+        let known = special
+            .values()
+            .chain(&end_of_turn)
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>();
+        let bos = reader
+            .adds_bos()?
+            .then(|| special.get("bos_token").cloned())
+            .flatten();
         let mut definition = match reader.model {
             "gpt2" => reader.byte_level_model()?,
             "llama" => reader.sentencepiece_model()?,
             other => {
-                let message = format!("the tokenizer model '{other}' is not read; gpt2 and llama are");
+                let message =
+                    format!("the tokenizer model '{other}' is not read; gpt2 and llama are");
                 return Err(metadata.error(message));
             }
         };
@@ -66,14 +74,22 @@ impl Vocabulary {
             definition.insert("post_processor".into(), begin_with(id, &token));
         }
         let chat_template = metadata.text("tokenizer.chat_template")?.map(str::to_owned);
-        Ok(Self { definition: Value::Object(definition), special, end_ids, chat_template })
+        Ok(Self {
+            definition: Value::Object(definition),
+            special,
+            end_ids,
+            chat_template,
+        })
     }
 
     /// `bos_token_id` and the like, for `config.json`.
     pub(super) fn token_ids(&self) -> Map<String, Value> {
         let roles = ["bos_token", "eos_token", "pad_token"];
-        let ids = roles.iter().filter_map(|role| Some((role, self.special.get(role)?.0)));
-        ids.map(|(role, id)| (format!("{role}_id"), id.into())).collect()
+        let ids = roles
+            .iter()
+            .filter_map(|role| Some((role, self.special.get(role)?.0)));
+        ids.map(|(role, id)| (format!("{role}_id"), id.into()))
+            .collect()
     }
 
     /// `generation_config.json`: every token that ends a text or a turn.
@@ -133,18 +149,32 @@ impl<'a> Reader<'a> {
         let kinds = metadata.sizes("tokenizer.ggml.token_type")?;
         let kinds = kinds.unwrap_or_else(|| vec![1; tokens.len()]);
         if kinds.len() != tokens.len() {
-            let message = format!("has {} tokens and {} token types", tokens.len(), kinds.len());
+            let message = format!(
+                "has {} tokens and {} token types",
+                tokens.len(),
+                kinds.len()
+            );
             return Err(metadata.error(message));
         }
-        Ok(Self { metadata, model, tokens, kinds })
+        Ok(Self {
+            metadata,
+            model,
+            tokens,
+            kinds,
+        })
     }
 
     /// A token that the metadata names by id.
     fn token(&self, name: &str) -> Result<Option<(usize, String)>, PolicyError> {
         let key = format!("tokenizer.ggml.{name}");
-        let Some(id) = self.metadata.size(&key)? else { return Ok(None) };
+        let Some(id) = self.metadata.size(&key)? else {
+            return Ok(None);
+        };
         let token = self.tokens.get(id).ok_or_else(|| {
-            self.metadata.error(format!("'{key}' is {id}, and there are {} tokens", self.tokens.len()))
+            self.metadata.error(format!(
+                "'{key}' is {id}, and there are {} tokens",
+                self.tokens.len()
+            ))
         })?;
         Ok(Some((id, (*token).to_owned())))
     }
@@ -167,7 +197,8 @@ impl<'a> Reader<'a> {
         let name = self.metadata.text("tokenizer.ggml.pre")?;
         PreTokenizer::parse(name).ok_or_else(|| {
             let name = name.unwrap_or_default();
-            self.metadata.error(format!("the pre-tokenizer '{name}' is not known"))
+            self.metadata
+                .error(format!("the pre-tokenizer '{name}' is not known"))
         })
     }
 
@@ -185,7 +216,9 @@ impl<'a> Reader<'a> {
         let mut vocab = Map::new();
         for (id, token) in self.tokens.iter().enumerate() {
             if self.kinds[id] != UNUSED && vocab.insert((*token).into(), id.into()).is_some() {
-                return Err(self.metadata.error(format!("the token {token:?} appears twice")));
+                return Err(self
+                    .metadata
+                    .error(format!("the token {token:?} appears twice")));
             }
         }
         Ok(vocab)
@@ -194,7 +227,8 @@ impl<'a> Reader<'a> {
     /// Tokens that are found in a text before it is split; `known` are special whatever the file calls them.
     fn added_tokens(&self, known: &[usize]) -> Value {
         let ids = 0..self.tokens.len();
-        let is_special = |id: usize| matches!(self.kinds[id], UNKNOWN | CONTROL) || known.contains(&id);
+        let is_special =
+            |id: usize| matches!(self.kinds[id], UNKNOWN | CONTROL) || known.contains(&id);
         let added = ids.filter(|id| is_special(*id) || self.kinds[*id] == USER_DEFINED);
         let entry = |id: usize| {
             json!({
@@ -211,7 +245,9 @@ impl<'a> Reader<'a> {
         let key = "tokenizer.ggml.merges";
         let merges = self.metadata.require(key, self.metadata.texts(key))?;
         let pair = |merge: &&str| {
-            let (left, right) = merge.split_once(' ').filter(|(_, right)| !right.contains(' '))?;
+            let (left, right) = merge
+                .split_once(' ')
+                .filter(|(_, right)| !right.contains(' '))?;
             Some(json!([left, right]))
         };
         let merges = merges.iter().map(|merge| {
@@ -237,7 +273,10 @@ impl<'a> Reader<'a> {
     /// Sentencepiece's kind: spaces spelt `▁`, bytes as a last resort, and merges in the order of scores.
     fn sentencepiece_model(&self) -> Result<Map<String, Value>, PolicyError> {
         let unknown = self.token("unknown_token_id")?.map(|(_, token)| token);
-        let prefix = self.metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        let prefix = self
+            .metadata
+            .flag("tokenizer.ggml.add_space_prefix")?
+            .unwrap_or(true);
         let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
         let mut normalizers = vec![replace];
         if prefix {
@@ -271,21 +310,33 @@ impl<'a> Reader<'a> {
         let key = "tokenizer.ggml.scores";
         let scores = self.metadata.require(key, self.metadata.numbers(key))?;
         if scores.len() != self.tokens.len() {
-            let message = format!("has {} tokens and {} scores", self.tokens.len(), scores.len());
+            let message = format!(
+                "has {} tokens and {} scores",
+                self.tokens.len(),
+                scores.len()
+            );
             return Err(self.metadata.error(message));
         }
         let ids: HashMap<&str, usize> = self.tokens.iter().copied().zip(0..).collect();
         let mut merges = Vec::new();
         for (token, score) in self.tokens.iter().zip(&scores) {
             if token.len() > MAX_PIECE_BYTES {
-                return Err(self.metadata.error(format!("a token has {} bytes", token.len())));
+                return Err(self
+                    .metadata
+                    .error(format!("a token has {} bytes", token.len())));
             }
-            let cuts = token.char_indices().skip(1).map(|(place, _)| token.split_at(place));
-            merges.extend(cuts.filter_map(|(left, right)| {
-                Some((*score, *ids.get(left)?, *ids.get(right)?))
-            }));
+            let cuts = token
+                .char_indices()
+                .skip(1)
+                .map(|(place, _)| token.split_at(place));
+            merges.extend(
+                cuts.filter_map(|(left, right)| Some((*score, *ids.get(left)?, *ids.get(right)?))),
+            );
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        Ok(merges.into_iter().map(|(_, left, right)| [self.tokens[left], self.tokens[right]]).collect())
+        Ok(merges
+            .into_iter()
+            .map(|(_, left, right)| [self.tokens[left], self.tokens[right]])
+            .collect())
     }
 }

@@ -66,7 +66,11 @@ fn body(path: &str) -> (&'static str, String) {
 }
 
 fn hub(cache: &Path, endpoint: &str, offline: bool) -> Hub {
-    Hub { cache: Cache::new(cache.to_owned()), endpoint: Some(endpoint.into()), offline }
+    Hub {
+        cache: Cache::new(cache.to_owned()),
+        endpoint: Some(endpoint.into()),
+        offline,
+    }
 }
 
 /// Nothing listens there.
@@ -75,11 +79,20 @@ const NOWHERE: &str = "http://127.0.0.1:9";
 #[test]
 fn names_have_an_organisation_a_model_and_maybe_a_revision() {
     let name = |model: &str, revision: &str| {
-        Some(HubName { model: model.into(), revision: revision.into() })
+        Some(HubName {
+            model: model.into(),
+            revision: revision.into(),
+        })
     };
-    assert_eq!(HubName::parse("Qwen/Qwen3-0.6B"), name("Qwen/Qwen3-0.6B", "main"));
+    assert_eq!(
+        HubName::parse("Qwen/Qwen3-0.6B"),
+        name("Qwen/Qwen3-0.6B", "main")
+    );
     assert_eq!(HubName::parse("a/b@refs/pr/1"), name("a/b", "refs/pr/1"));
-    for other in ["", "model", "a/b/c", "./model", "../model", "/tmp", "a/", "a/.b", "a/b c", "a/b@../x", "a/b@"] {
+    for other in [
+        "", "model", "a/b/c", "./model", "../model", "/tmp", "a/", "a/.b", "a/b c", "a/b@../x",
+        "a/b@",
+    ] {
         assert_eq!(HubName::parse(other), None, "{other}");
     }
 }
@@ -95,7 +108,12 @@ fn folders_are_themselves_and_other_things_are_not_found() {
     }
     let file = folder.path().join("model.gguf");
     fs::write(&file, "GGUF").unwrap();
-    assert!(resolve_model(file.to_str().unwrap()).unwrap_err().to_string().contains("import"));
+    assert!(
+        resolve_model(file.to_str().unwrap())
+            .unwrap_err()
+            .to_string()
+            .contains("import")
+    );
 }
 
 #[test]
@@ -107,8 +125,14 @@ fn a_model_is_fetched_with_its_shards_and_then_found_without_a_network() {
         assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), *content);
     }
     assert!(!folder.join("README.md").exists());
-    assert_eq!(hub(cache.path(), NOWHERE, false).folder(&name).unwrap(), folder);
-    assert_eq!(hub(cache.path(), NOWHERE, true).folder(&name).unwrap(), folder);
+    assert_eq!(
+        hub(cache.path(), NOWHERE, false).folder(&name).unwrap(),
+        folder
+    );
+    assert_eq!(
+        hub(cache.path(), NOWHERE, true).folder(&name).unwrap(),
+        folder
+    );
     fs::remove_file(folder.join("model-2.safetensors")).unwrap();
     assert!(hub(cache.path(), NOWHERE, true).folder(&name).is_err());
 }
@@ -130,8 +154,18 @@ fn an_index_names_only_files_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join(INDEX_FILE);
     let name = HubName::parse("organisation/model").unwrap();
-    for shard in ["../x.safetensors", "/x.safetensors", "x.bin", "C:\\x.safetensors", ".."] {
-        fs::write(&index, serde_json::json!({"weight_map": {"a": shard}}).to_string()).unwrap();
+    for shard in [
+        "../x.safetensors",
+        "/x.safetensors",
+        "x.bin",
+        "C:\\x.safetensors",
+        "..",
+    ] {
+        fs::write(
+            &index,
+            serde_json::json!({"weight_map": {"a": shard}}).to_string(),
+        )
+        .unwrap();
         assert!(shards(&index, &name).is_err(), "{shard}");
     }
 }

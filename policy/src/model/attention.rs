@@ -93,8 +93,14 @@ fn attend(
     let rows = heads / groups * length;
     let scale = 1.0 / (head_dim as f64).sqrt();
     let query = (query * scale).reshape([batch, groups, rows, head_dim]);
-    let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, keys]);
+    let scores = query
+        .matmul(key.swap_dims(2, 3))
+        .reshape([batch, heads, length, keys]);
     let weights = softmax(scores + visibility.bias(), 3).reshape([batch, groups, rows, keys]);
-    let mixed = weights.matmul(value).reshape([batch, heads, length, head_dim]);
-    mixed.swap_dims(1, 2).reshape([batch, length, heads * head_dim])
+    let mixed = weights
+        .matmul(value)
+        .reshape([batch, heads, length, head_dim]);
+    mixed
+        .swap_dims(1, 2)
+        .reshape([batch, length, heads * head_dim])
 }

@@ -28,7 +28,10 @@ impl KvCache {
         dtype: DType,
         device: &Device,
     ) -> Self {
-        let shape = [rows * config.num_key_value_heads * capacity, config.head_dim];
+        let shape = [
+            rows * config.num_key_value_heads * capacity,
+            config.head_dim,
+        ];
         let layer = |_| LayerCache {
             shape: [rows, config.num_key_value_heads, capacity, config.head_dim],
             keys: Some(Tensor::zeros(shape, (device, dtype))),
@@ -61,7 +64,11 @@ impl KvCache {
     /// no sequence reaches and which stays hidden.
     pub(super) fn announce(&mut self, positions: &[i32], length: usize) {
         let [rows, capacity] = self.dims();
-        assert_eq!(positions.len(), rows * length, "positions are not [rows, length]");
+        assert_eq!(
+            positions.len(),
+            rows * length,
+            "positions are not [rows, length]"
+        );
         let slot = |position: i32| (position as usize).min(capacity - 1);
         self.mark(positions, length, slot);
         let groups = self.layers[0].shape[1];
@@ -103,12 +110,21 @@ impl KvCache {
         let pick = index_tensor(sources, &device);
         let [_, capacity] = self.dims();
         let [_, filled] = other.dims();
-        assert!(filled <= capacity, "cannot adopt {filled} slots into {capacity}");
-        let tail = Tensor::full([sources.len(), capacity - filled], PADDING_POSITION, &device);
+        assert!(
+            filled <= capacity,
+            "cannot adopt {filled} slots into {capacity}"
+        );
+        let tail = Tensor::full(
+            [sources.len(), capacity - filled],
+            PADDING_POSITION,
+            &device,
+        );
         let rows = Tensor::cat(vec![other.positions().select(0, pick), tail], 1);
         let put = index_tensor(targets, &device);
         self.positions =
-            self.positions.clone().select_assign(0, put, rows, IndexingUpdateOp::Assign);
+            self.positions
+                .clone()
+                .select_assign(0, put, rows, IndexingUpdateOp::Assign);
         for (layer, source) in self.layers.iter_mut().zip(&other.layers) {
             layer.adopt(source, sources, targets);
         }
@@ -137,10 +153,16 @@ impl LayerCache {
     /// # Shapes
     /// `[rows, heads, length, head_dim]` in, `[rows, heads, capacity, head_dim]` out.
     pub(super) fn update(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let slots = self.slots.clone().expect("slots are announced before the layers run");
+        let slots = self
+            .slots
+            .clone()
+            .expect("slots are announced before the layers run");
         let keys = write(self.keys.take(), slots.clone(), key);
         let values = write(self.values.take(), slots, value);
-        let views = (keys.clone().reshape(self.shape), values.clone().reshape(self.shape));
+        let views = (
+            keys.clone().reshape(self.shape),
+            values.clone().reshape(self.shape),
+        );
         (self.keys, self.values) = (Some(keys), Some(values));
         views
     }
@@ -149,10 +171,16 @@ impl LayerCache {
         let [_, heads, capacity, _] = self.shape;
         let [_, _, filled, _] = other.shape;
         let slots = |rows: &[usize], stride: usize| {
-            let row = |&row: &usize| (row * heads * stride..(row + 1) * heads * stride).step_by(stride);
-            rows.iter().flat_map(row).flat_map(|start| start..start + filled).collect::<Vec<_>>()
+            let row =
+                |&row: &usize| (row * heads * stride..(row + 1) * heads * stride).step_by(stride);
+            rows.iter()
+                .flat_map(row)
+                .flat_map(|start| start..start + filled)
+                .collect::<Vec<_>>()
         };
-        let Some(device) = self.keys.as_ref().map(Tensor::device) else { return };
+        let Some(device) = self.keys.as_ref().map(Tensor::device) else {
+            return;
+        };
         let from = index_tensor(&slots(sources, filled), &device);
         let to = index_tensor(&slots(targets, capacity), &device);
         let copy = |target: Option<Tensor<2>>, source: &Option<Tensor<2>>| {

@@ -29,9 +29,16 @@ impl TokenBatch {
     /// # Panics
     /// If a sequence is longer than `length`.
     pub fn right_padded(sequences: &[&[u32]], length: Option<usize>) -> Self {
-        let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
+        let longest = sequences
+            .iter()
+            .map(|sequence| sequence.len())
+            .max()
+            .unwrap_or(0);
         let length = length.unwrap_or(longest).max(1);
-        assert!(longest <= length, "a sequence of {longest} tokens in rows of {length}");
+        assert!(
+            longest <= length,
+            "a sequence of {longest} tokens in rows of {length}"
+        );
         let mut ids = vec![0; sequences.len() * length];
         let mut positions = vec![PADDING_POSITION; sequences.len() * length];
         for (row, sequence) in sequences.iter().enumerate() {
@@ -40,7 +47,12 @@ impl TokenBatch {
                 positions[row * length + column] = column as i32;
             }
         }
-        Self { ids, positions, rows: sequences.len(), length }
+        Self {
+            ids,
+            positions,
+            rows: sequences.len(),
+            length,
+        }
     }
 
     /// One token a row, each at its own position: a decoding step.
@@ -48,7 +60,12 @@ impl TokenBatch {
         assert_eq!(ids.len(), positions.len(), "one position for each id");
         let rows = ids.len();
         let ids = ids.iter().map(|&id| id as i32).collect();
-        Self { ids, positions: positions.to_vec(), rows, length: 1 }
+        Self {
+            ids,
+            positions: positions.to_vec(),
+            rows,
+            length: 1,
+        }
     }
 
     /// Rows with an attention mask (1 = a token, 0 = padding, anywhere in the row), row-major.
@@ -59,7 +76,11 @@ impl TokenBatch {
         let (rows, length) = (ids.len(), ids.first().map_or(0, Vec::len));
         let mut positions = Vec::with_capacity(rows * length);
         for (ids, mask) in ids.iter().zip(mask) {
-            assert_eq!([ids.len(), mask.len()], [length, length], "rows of one length");
+            assert_eq!(
+                [ids.len(), mask.len()],
+                [length, length],
+                "rows of one length"
+            );
             let mut next = 0;
             for &real in mask {
                 positions.push(if real == 0 { PADDING_POSITION } else { next });
@@ -67,7 +88,12 @@ impl TokenBatch {
             }
         }
         let ids = ids.iter().flatten().map(|&id| id as i32).collect();
-        Self { ids, positions, rows, length }
+        Self {
+            ids,
+            positions,
+            rows,
+            length,
+        }
     }
 
     /// Rows and columns.
@@ -137,7 +163,10 @@ impl CausalLm {
     /// A model with freshly drawn weights; nothing is allocated until a weight is first read.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         let (vocab, width) = (config.vocab_size, config.hidden_size);
-        let initializer = Initializer::Normal { mean: 0.0, std: INITIALIZER_RANGE };
+        let initializer = Initializer::Normal {
+            mean: 0.0,
+            std: INITIALIZER_RANGE,
+        };
         let embedding = EmbeddingConfig::new(vocab, width).with_initializer(initializer);
         let head = || projection(width, vocab, false, device);
         Self {
@@ -203,7 +232,10 @@ impl CausalLm {
 
     fn window_kind(&self, layer: usize) -> usize {
         let kinds = self.window_kinds();
-        kinds.iter().position(|kind| *kind == self.windows[layer]).unwrap_or(0)
+        kinds
+            .iter()
+            .position(|kind| *kind == self.windows[layer])
+            .unwrap_or(0)
     }
 
     /// Next-token logits of hidden states.
@@ -234,5 +266,7 @@ impl CausalLm {
 }
 
 fn norm(config: &ModelConfig, device: &Device) -> RmsNorm {
-    RmsNormConfig::new(config.hidden_size).with_epsilon(config.rms_norm_eps).init(device)
+    RmsNormConfig::new(config.hidden_size)
+        .with_epsilon(config.rms_norm_eps)
+        .init(device)
 }

@@ -37,7 +37,10 @@ impl Mlp {
 
 /// A linear layer as Hugging Face initialises it: weights from N(0, 0.02²), biases at zero.
 pub(super) fn projection(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    let initializer = Initializer::Normal { mean: 0.0, std: INITIALIZER_RANGE };
+    let initializer = Initializer::Normal {
+        mean: 0.0,
+        std: INITIALIZER_RANGE,
+    };
     let mut linear = LinearConfig::new(input, output)
         .with_bias(false)
         .with_initializer(initializer)

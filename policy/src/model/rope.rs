@@ -16,14 +16,24 @@ impl Rotation {
     ///
     /// # Shapes
     /// `positions` `[batch, length]`, `inverse_frequencies` `[head_dim / 2]`.
-    pub(super) fn new(positions: Tensor<2, Int>, inverse_frequencies: &[f32], dtype: DType) -> Self {
+    pub(super) fn new(
+        positions: Tensor<2, Int>,
+        inverse_frequencies: &[f32],
+        dtype: DType,
+    ) -> Self {
         let device = positions.device();
         let [batch, length] = positions.dims();
         let half = inverse_frequencies.len();
         let frequencies = Tensor::<1>::from_data(inverse_frequencies, (&device, DType::F32));
-        let angles = positions.float().cast(DType::F32).reshape([batch, 1, length, 1])
+        let angles = positions
+            .float()
+            .cast(DType::F32)
+            .reshape([batch, 1, length, 1])
             * frequencies.reshape([1, 1, 1, half]);
-        Self { cos: angles.clone().cos().cast(dtype), sin: angles.sin().cast(dtype) }
+        Self {
+            cos: angles.clone().cos().cast(dtype),
+            sin: angles.sin().cast(dtype),
+        }
     }
 
     /// Rotates queries or keys: the pair (x_i, x_{i + d/2}) turns by the angle of frequency i (arXiv 2104.09864).
@@ -46,7 +56,9 @@ impl Rotation {
 /// The `llama3` blend follows transformers' `_compute_llama3_parameters`.
 pub(super) fn inverse_frequencies(config: &RopeConfig, head_dim: usize) -> Vec<f32> {
     let base = |i: usize| config.theta.powf(-((2 * i) as f64) / head_dim as f64);
-    (0..head_dim / 2).map(|i| scaled(base(i), &config.scaling) as f32).collect()
+    (0..head_dim / 2)
+        .map(|i| scaled(base(i), &config.scaling) as f32)
+        .collect()
 }
 
 fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
@@ -92,15 +104,21 @@ impl Visibility {
         let device: Device = queries.device();
         let [batch, length] = queries.dims();
         let [_, count] = keys.dims();
-        let queries = queries.reshape([batch, 1, length, 1]).expand([batch, 1, length, count]);
-        let keys = keys.reshape([batch, 1, 1, count]).expand([batch, 1, length, count]);
+        let queries = queries
+            .reshape([batch, 1, length, 1])
+            .expand([batch, 1, length, count]);
+        let keys = keys
+            .reshape([batch, 1, 1, count])
+            .expand([batch, 1, length, count]);
         let distance = queries - keys;
         let mut hidden = distance.clone().lower_scalar(0);
         if let Some(window) = window {
             hidden = hidden.bool_or(distance.greater_equal_scalar(window as i64));
         }
         let bias = Tensor::zeros([batch, 1, length, count], (&device, dtype));
-        Self { bias: bias.mask_fill(hidden, HIDDEN) }
+        Self {
+            bias: bias.mask_fill(hidden, HIDDEN),
+        }
     }
 
     /// The additive bias on attention scores, `[batch, 1, length, keys]`.
