@@ -68,6 +68,10 @@ pub struct RopeConfig {
 
 /// A decoder's architecture. Every size has been checked, so that a model may be built from it.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of config.json"
+)]
 pub struct ModelConfig {
     /// The family, which decides what the block contains.
     pub family: Family,

@@ -105,7 +105,7 @@ pub enum PolicyError {
         what: String,
     },
     /// An output folder that already holds something.
-    #[error("{}: the folder is not empty; choose another, or remove it first", path.display())]
+    #[error("{}: something is there already; choose another --out, or remove it first", path.display())]
     OutputInUse {
         /// The folder.
         path: PathBuf,

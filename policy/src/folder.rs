@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device};
 use serde_json::Value;
 
 use crate::{
-    CausalLm, ModelConfig, PolicyError, SaveDtype, Tokenizer, config::token_ids, load_weights,
-    save_weights,
+    CausalLm, ModelConfig, PolicyError, SaveDtype, Tokenizer, config::token_ids,
+    initialization::draw_weights, load_weights, output::write_json, save_weights,
 };
 
 /// A language model as it is trained, sampled and saved.
@@ -52,9 +52,14 @@ impl Policy {
         })
     }
 
-    /// A policy with freshly drawn weights.
-    pub fn new(config: ModelConfig, tokenizer: Option<Tokenizer>, device: &Device) -> Self {
-        let model = CausalLm::new(&config, device);
+    /// A policy with weights freshly drawn from a seed.
+    pub fn new(
+        config: ModelConfig,
+        tokenizer: Option<Tokenizer>,
+        seed: u64,
+        device: &Device,
+    ) -> Self {
+        let model = draw_weights(CausalLm::new(&config, device), seed);
         Self {
             model,
             config,
@@ -121,12 +126,4 @@ fn optional_json(path: &Path) -> Result<Option<Value>, PolicyError> {
         source,
     };
     serde_json::from_str(&text).map(Some).map_err(json)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
-    let text = format!("{value:#}\n");
-    std::fs::write(path, text).map_err(|source| PolicyError::Io {
-        path: path.to_owned(),
-        source,
-    })
 }

@@ -30,11 +30,17 @@ const CHUNK_ELEMENTS: usize = 1 << 26;
 impl CausalLm {
     /// Log-probabilities, and entropies if asked for, of `targets` given the hidden states that predict them.
     ///
-    /// log π = l_target - logsumexp(l), H = logsumexp(l) - Σ softmax(l)·l with l = logits / temperature, in f32.
+    /// ```text
+    /// log π = l_target - logsumexp(l),  H = logsumexp(l) - Σ softmax(l)·l,  l = logits / temperature, in f32
+    /// ```
+    ///
     /// Tokens go through the head in chunks, so the logits in memory are bounded where no gradient is kept.
     ///
     /// # Shapes
     /// `hidden` `[tokens, hidden_size]`, `targets` `[tokens]`.
+    ///
+    /// # Panics
+    /// If the counts of tokens differ.
     pub fn score_tokens(
         &self,
         hidden: Tensor<2>,

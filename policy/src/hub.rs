@@ -56,7 +56,7 @@ pub fn resolve_model(name_or_path: &str) -> Result<PathBuf, PolicyError> {
     hub.folder(&name)
 }
 
-/// As huggingface_hub reads its switches.
+/// As `huggingface_hub` reads its switches.
 fn is_true(value: &str) -> bool {
     matches!(
         value.to_ascii_lowercase().as_str(),

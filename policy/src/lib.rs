@@ -7,7 +7,9 @@ mod folder;
 mod gguf;
 mod head;
 mod hub;
+mod initialization;
 mod model;
+mod output;
 mod tokenizer;
 mod weights;
 
@@ -19,5 +21,6 @@ pub use gguf::{ImportSummary, import_gguf};
 pub use head::{HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
+pub use output::OutputFolder;
 pub use tokenizer::{TextStream, Tokenizer};
 pub use weights::{SaveDtype, load_weights, save_weights};

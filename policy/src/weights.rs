@@ -226,26 +226,27 @@ impl ModuleMapper for Loader<'_> {
         let Some((_, view)) = self.file.and_then(|tensors| tensors.get(&name)) else {
             return param;
         };
-        let device = param.lazy_device();
         let data = TensorData::new(widen(view), view.shape().to_vec());
-        let tensor = Tensor::<D>::from_data(data, (&device.clone().inner(), self.dtype));
-        let tensor = if self.path.is_transposed(D) {
-            contiguous(tensor.transpose())
-        } else {
-            tensor
-        };
-        let tensor = if device.is_autodiff() {
-            Tensor::from_inner(tensor)
-        } else {
-            tensor
-        };
-        let tensor = if device.is_autodiff() {
-            tensor.require_grad()
-        } else {
-            tensor
-        };
-        Param::initialized(param.id, tensor)
+        replace(param, data, self.dtype, self.path.is_transposed(D))
     }
+}
+
+/// A parameter with another value, on the same device and tracked where that tracks gradients.
+pub(crate) fn replace<const D: usize>(
+    param: Param<Tensor<D>>,
+    data: TensorData,
+    dtype: DType,
+    is_transposed: bool,
+) -> Param<Tensor<D>> {
+    let device = param.lazy_device();
+    let mut tensor = Tensor::<D>::from_data(data, (&device.clone().inner(), dtype));
+    if is_transposed {
+        tensor = contiguous(tensor.transpose());
+    }
+    if device.is_autodiff() {
+        tensor = Tensor::from_inner(tensor).require_grad();
+    }
+    Param::initialized(param.id, tensor)
 }
 
 /// Lays a transposed view out anew, so that products read it in order.

@@ -59,6 +59,16 @@ impl Answerer<'_> {
         self.score(problems, rollouts, samples)
     }
 
+    /// The prompt's tokens, with room left in the context for the longest response.
+    ///
+    /// # Errors
+    /// A problem that cannot be encoded, or that leaves no room.
+    pub(crate) fn prompt(&self, problem: &Problem) -> Result<Vec<u32>, TrainerError> {
+        let prompt_ids = self.format.encode(problem)?;
+        self.check(problem, prompt_ids.len())?;
+        Ok(prompt_ids)
+    }
+
     fn requests(
         &self,
         problems: &[Problem],
@@ -67,8 +77,7 @@ impl Answerer<'_> {
     ) -> Result<Vec<Request>, TrainerError> {
         let mut requests = Vec::with_capacity(problems.len() * samples);
         for (problem, row) in problems.iter().zip(key.first_row..) {
-            let prompt_ids = self.format.encode(problem)?;
-            self.check(problem, prompt_ids.len())?;
+            let prompt_ids = self.prompt(problem)?;
             requests.extend((0..samples as u64).map(|sample| Request {
                 prompt_ids: prompt_ids.clone(),
                 key: SampleKey {

@@ -209,8 +209,11 @@ impl Default for UpdateSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSection {
-    /// The rate, constant over the run.
+    /// The rate after the warm-up.
     pub learning_rate: f64,
+    /// Steps over which the rate rises linearly to its full value: while its moments are young, Adam's updates
+    /// have the full size whatever the gradient's noise.
+    pub warmup_steps: u64,
     /// Decay of the first moment.
     pub beta_1: f64,
     /// Decay of the second moment.
@@ -227,6 +230,7 @@ impl Default for OptimizerSection {
     fn default() -> Self {
         Self {
             learning_rate: 1e-4,
+            warmup_steps: 5,
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
@@ -386,6 +390,12 @@ impl TrainConfig {
 }
 
 impl OptimizerSection {
+    /// The rate of a step; the first is 1.
+    pub(crate) fn rate(&self, step: u64) -> f64 {
+        let share = step as f64 / self.warmup_steps.max(1) as f64;
+        self.learning_rate * share.min(1.0)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), TrainerError> {
         let rate = self.learning_rate;
         check(
@@ -440,14 +450,19 @@ pub(crate) fn check(
 
 /// Merges a file and overrides into one typed configuration; serde's defaults fill the rest.
 ///
-/// Defaults are no layer of their own: a tagged table such as `loss` takes the keys of its `type` alone,
-/// and those of the default type would be unknown to another.
-pub(crate) fn load_layers<T: DeserializeOwned>(
+/// Of the defaults, tags alone are a layer of their own: a tagged table such as `loss` takes the keys of its `type`
+/// alone, and those of the default type would be unknown to another.
+pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
     file: Option<&Path>,
     overrides: &[String],
     known: &[String],
 ) -> Result<T, TrainerError> {
     let mut builder = Config::builder();
+    for (key, tag) in default_tags::<T>()? {
+        builder = builder
+            .set_default(key, tag)
+            .map_err(|e| config_error(&e))?;
+    }
     if let Some(path) = file {
         let table = read_table(path)?;
         check_keys(&table, known, &path.display().to_string())?;
@@ -465,6 +480,20 @@ pub(crate) fn load_layers<T: DeserializeOwned>(
     merged
         .try_deserialize()
         .map_err(|error| config_error(&error))
+}
+
+/// The tags of the default configuration's tagged tables: `loss.type = "ppo_clip"`.
+fn default_tags<T: Default + Serialize>() -> Result<Vec<(String, String)>, TrainerError> {
+    let table = Table::try_from(T::default()).map_err(|error| config_error(&error))?;
+    let mut tags = Vec::new();
+    for (section, value) in &table {
+        for tag in ["type", "name"] {
+            if let Some(text) = value.get(tag).and_then(Value::as_str) {
+                tags.push((format!("{section}.{tag}"), text.to_owned()));
+            }
+        }
+    }
+    Ok(tags)
 }
 
 fn config_error(error: &impl std::fmt::Display) -> TrainerError {

@@ -30,12 +30,6 @@ pub enum TrainerError {
         /// The system's error.
         source: io::Error,
     },
-    /// A run folder that already holds something.
-    #[error("{}: the folder is not empty; choose another with --out, or remove it first", path.display())]
-    OutputInUse {
-        /// The folder.
-        path: PathBuf,
-    },
     /// A problem whose prompt leaves no room for its response.
     #[error(
         "problem '{id}' makes a prompt of {prompt_tokens} tokens; with {max_new_tokens} new ones it does not fit the model's context of {context_tokens}"

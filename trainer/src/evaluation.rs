@@ -132,7 +132,8 @@ mod tests {
             (figure.interval[1] - figure.interval[0] - 0.2).abs() < 0.04,
             "{figure:?}"
         );
-        assert_eq!(Figure::of(&[1.0; 9], 1).interval, [1.0, 1.0]);
+        let certain = Figure::of(&[1.0; 9], 1).interval;
+        assert!(certain.iter().all(|end| (end - 1.0).abs() < 1e-12));
         assert_eq!(Figure::of(&mixed, 1), figure);
     }
 }

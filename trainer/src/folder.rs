@@ -8,7 +8,8 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{Group, StepMetrics, TrainConfig, TrainerError, output::check_unused};
+use crate::{Group, StepMetrics, TrainConfig, TrainerError};
+use policy::OutputFolder;
 
 /// `config.toml`, `metrics.jsonl`, `rollouts/` and `checkpoints/` of one run.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl RunFolder {
             path: path.to_owned(),
             source,
         };
-        check_unused(path)?;
+        OutputFolder::check_unused(path)?;
         let text = config.to_toml()?;
         fs::create_dir_all(path.join("rollouts")).map_err(io)?;
         fs::create_dir_all(path.join("checkpoints")).map_err(io)?;
@@ -40,7 +41,7 @@ impl RunFolder {
     /// # Errors
     /// The folder holds something already.
     pub fn check_unused(path: &Path) -> Result<(), TrainerError> {
-        check_unused(path)
+        Ok(OutputFolder::check_unused(path)?)
     }
 
     /// Opens the folder of a run that goes on from `step`; lines of `metrics.jsonl` after it are cut off.

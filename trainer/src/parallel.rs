@@ -25,7 +25,7 @@ pub(crate) fn map_ordered<T: Sync, R: Send>(
         let threads: Vec<_> = (0..workers).map(|w| scope.spawn(move || work(w))).collect();
         threads
             .into_iter()
-            .flat_map(|thread| thread.join().unwrap_or_else(|p| resume(p)))
+            .flat_map(|thread| thread.join().unwrap_or_else(resume))
             .collect()
     });
     results.sort_by_key(|(index, _)| *index);

@@ -51,14 +51,21 @@ impl Trainer {
     /// Joins the stages. The policy's device must track gradients (`device.autodiff()`).
     ///
     /// # Errors
-    /// A setting out of range, a policy without a tokenizer or with no end token, or problems that cannot be read.
+    /// A setting out of range, a policy without a tokenizer, or problems that cannot be read or do not fit the
+    /// policy's vocabulary and context.
     pub fn new(config: TrainConfig, policy: Policy) -> Result<Self, TrainerError> {
         config.validate()?;
         let source = ProblemSource::new(&config)?;
         policy.require_tokenizer()?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
-        Ok(Self {
+        if config.loss.reference_kl.is_some() {
+            return Err(TrainerError::Config {
+                message: "loss.reference_kl: training does not hold a reference policy; remove it"
+                    .into(),
+            });
+        }
+        let trainer = Self {
             objective: PolicyObjective::new(config.loss)?,
             optimizer: adamw(&config.optimizer),
             workers: workers(policy.config.parameters(), &policy.model.device()),
@@ -67,7 +74,19 @@ impl Trainer {
             sampling,
             state: RunState::default(),
             config,
-        })
+        };
+        trainer.check_prompts()?;
+        Ok(trainer)
+    }
+
+    /// Finds a problem that no step could use before the first step is paid for.
+    fn check_prompts(&self) -> Result<(), TrainerError> {
+        let answerer = self.answerer(&self.sampling)?;
+        let examples = self.source.examples();
+        let problems = examples.iter().chain(self.source.validation());
+        problems
+            .map(|problem| answerer.prompt(problem))
+            .try_for_each(|prompt| prompt.map(drop))
     }
 
     /// The policy as it is now.

@@ -32,8 +32,6 @@ pub struct SftConfig {
     pub batch_size: usize,
     /// The seed that weights, problems and solutions follow from.
     pub seed: u64,
-    /// Updates over which the rate rises to its peak; after them it falls to nothing along a cosine.
-    pub warmup_steps: u64,
     /// Probability that a step of a worked solution is wrong.
     pub mistakes: f64,
     /// A model to go on from; without a path, one of `architecture` is drawn.
@@ -44,7 +42,7 @@ pub struct SftConfig {
     pub data: DataSection,
     /// The task.
     pub task: TaskConfig,
-    /// AdamW; its rate is the schedule's peak.
+    /// AdamW; after the warm-up its rate falls to nothing along a cosine.
     pub optimizer: OptimizerSection,
     /// Held-out problems answered in a validation; 0 for none.
     pub validation_problems: usize,
@@ -65,7 +63,6 @@ impl Default for SftConfig {
             steps: 1000,
             batch_size: 64,
             seed: 1,
-            warmup_steps: 50,
             mistakes: 0.0,
             model: ModelSection::default(),
             architecture: ArchitectureSection::default(),
@@ -73,6 +70,7 @@ impl Default for SftConfig {
             task: TaskConfig::default(),
             optimizer: OptimizerSection {
                 learning_rate: 1e-3,
+                warmup_steps: 50,
                 ..OptimizerSection::default()
             },
             validation_problems: 256,
@@ -213,8 +211,7 @@ impl SftConfig {
             "dtype": "float32",
         });
         let config = ModelConfig::from_json(&config, &PathBuf::from("architecture"))?;
-        device.seed(self.seed);
-        Ok(Policy::new(config, Some(tokenizer), device))
+        Ok(Policy::new(config, Some(tokenizer), self.seed, device))
     }
 }
 
@@ -286,7 +283,7 @@ pub fn train_supervised(
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
             let gradients = clip(&policy.model, gradients, norm, largest);
-            policy.model = optimizer.step(config.rate(step), policy.model, gradients);
+            policy.model = optimizer.step(config.rate(step + 1), policy.model, gradients);
         }
         let done = step + 1;
         let every = config.validation_every;
@@ -369,15 +366,12 @@ fn lessons_of(
 }
 
 impl SftConfig {
-    /// Linear warm-up, then a cosine down to nothing.
+    /// Linear warm-up, then a cosine down to nothing; the first step is 1.
     fn rate(&self, step: u64) -> f64 {
-        let peak = self.optimizer.learning_rate;
-        if step < self.warmup_steps {
-            return peak * (step + 1) as f64 / self.warmup_steps as f64;
-        }
-        let rest = (self.steps - self.warmup_steps).max(1) as f64;
-        let done = (step - self.warmup_steps) as f64 / rest;
-        peak * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+        let warmup = self.optimizer.warmup_steps;
+        let after = step.saturating_sub(warmup + 1) as f64;
+        let done = after / self.steps.saturating_sub(warmup).max(1) as f64;
+        self.optimizer.rate(step) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
     }
 }
 

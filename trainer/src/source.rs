@@ -100,6 +100,14 @@ impl ProblemSource {
         }
     }
 
+    /// The problems of a file, in its order; of a task, the first alone.
+    pub fn examples(&self) -> Vec<Problem> {
+        match &self.training {
+            Training::Task(task) => vec![task.problem(Split::Train, self.seed, 0)],
+            Training::File { problems, .. } => problems.clone(),
+        }
+    }
+
     /// The held-out problems.
     pub fn validation(&self) -> &[Problem] {
         &self.validation

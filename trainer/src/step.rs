@@ -74,7 +74,7 @@ impl Trainer {
         let experiences = self.experiences(&sampling.groups, &measured)?;
         let mut metrics = self.describe(&sampling, &measured, &experiences);
         let updates = self.update(experiences, observer)?;
-        self.describe_updates(&mut metrics, &updates);
+        updates.describe(&mut metrics);
         metrics.generate_seconds = generated.as_secs_f64();
         metrics.step_seconds = started.elapsed().as_secs_f64();
         metrics.update_seconds = metrics.step_seconds - metrics.generate_seconds;
@@ -406,7 +406,7 @@ impl Trainer {
         self.state.skipped_in_a_row = 0;
         let largest = self.config.optimizer.max_grad_norm;
         let gradients = clip(&self.policy.model, gradients, norm, largest);
-        let rate = self.config.optimizer.learning_rate;
+        let rate = self.config.optimizer.rate(self.state.step);
         let model = self.policy.model.clone();
         self.policy.model = self.optimizer.step(rate, model, gradients);
         updates.done += 1;
@@ -457,21 +457,23 @@ impl Trainer {
             groups_kept: sampling.groups.len() as u64,
             groups_sampled: sampling.groups_sampled as u64,
             tokens_generated: sampling.tokens,
-            learning_rate: self.config.optimizer.learning_rate,
+            learning_rate: self.config.optimizer.rate(self.state.step),
             ..StepMetrics::default()
         }
     }
+}
 
-    fn describe_updates(&self, metrics: &mut StepMetrics, updates: &Updates) {
-        let count = updates.done as f64;
-        metrics.updates = updates.done;
-        metrics.skipped_updates = updates.skipped;
-        metrics.policy_loss = updates.losses / count;
-        metrics.grad_norm = updates.grad_norms / count;
-        metrics.clip_fraction = updates.sums.clip_fraction();
-        metrics.approx_kl = updates.sums.approx_kl();
-        metrics.selected_tokens = updates.sums.selected as u64;
-        metrics.selected_fraction = updates.sums.selected_fraction();
+impl Updates {
+    fn describe(&self, metrics: &mut StepMetrics) {
+        let count = self.done as f64;
+        metrics.updates = self.done;
+        metrics.skipped_updates = self.skipped;
+        metrics.policy_loss = self.losses / count;
+        metrics.grad_norm = self.grad_norms / count;
+        metrics.clip_fraction = self.sums.clip_fraction();
+        metrics.approx_kl = self.sums.approx_kl();
+        metrics.selected_tokens = self.sums.selected as u64;
+        metrics.selected_fraction = self.sums.selected_fraction();
     }
 }
 
@@ -606,7 +608,7 @@ fn sequences(groups: &[Group]) -> impl Iterator<Item = Sequence> {
         .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
 }
 
-/// Mean |log π_sampler - log π_trainer|: what numerics alone put between the two, in nats.
+/// Mean `|log π_sampler - log π_trainer|`: what numerics alone put between the two, in nats.
 fn sampler_gap(groups: &[Group], log_probs: &[Vec<f32>]) -> f64 {
     let rows = groups
         .iter()

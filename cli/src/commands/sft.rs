@@ -1,8 +1,8 @@
 //! `anneal sft`.
 
 use anyhow::Result;
-use policy::SaveDtype;
-use trainer::{OutputFolder, SftConfig, train_supervised};
+use policy::{OutputFolder, SaveDtype};
+use trainer::{SftConfig, SftReport, train_supervised};
 
 use super::{load_policy, print_json, say};
 use crate::{args::SftArgs, device, progress};
@@ -10,7 +10,7 @@ use crate::{args::SftArgs, device, progress};
 pub(crate) fn run(args: SftArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?.autodiff();
     let config = SftConfig::load(args.config.as_deref(), &args.overrides)?;
-    let out = OutputFolder::reserve(&args.out)?;
+    let out = OutputFolder::create(&args.out)?;
     let policy = match config.model.path.as_str() {
         "" => config.new_policy(&device)?,
         path => load_policy(Some(path), config.model.dtype.into(), &device)?,
@@ -27,10 +27,25 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         bar.set_position(progress.step);
         let speed = tokens as f64 / bar.elapsed().as_secs_f64();
         bar.set_message(format!("loss {:.4}  {speed:.0} tokens/s", progress.loss));
+        if let Some(line) = progress.validation.as_ref().and_then(describe) {
+            bar.suspend(|| say(&format!("step {}: {line}", progress.step)));
+        }
     })?;
     bar.finish_and_clear();
     policy.save(out.path(), SaveDtype::F32)?;
-    out.commit()?;
+    out.publish()?;
     say(&format!("wrote {}", args.out.display()));
     print_json(&report)
+}
+
+/// A validation in words; `None` where there was nothing to validate on.
+fn describe(report: &SftReport) -> Option<String> {
+    let (greedy, sampled) = (report.greedy_accuracy?, report.sampled_accuracy?);
+    let entropy = report.sampled_entropy_nats?;
+    Some(format!(
+        "loss {:.4}, accuracy {:.1} % greedy and {:.1} % sampled, entropy {entropy:.3} nats",
+        report.loss,
+        100.0 * greedy,
+        100.0 * sampled,
+    ))
 }

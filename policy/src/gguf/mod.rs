@@ -5,7 +5,6 @@
 mod config;
 mod header;
 mod metadata;
-mod output;
 mod pre_tokenizer;
 mod tensors;
 mod vocabulary;
@@ -18,8 +17,10 @@ use std::{
 
 use candle_core::quantized::gguf_file::Content;
 
-use self::{metadata::Metadata, output::OutputFolder, tensors::Source, vocabulary::Vocabulary};
-use crate::{Family, ModelConfig, PolicyError, SaveDtype, Tokenizer};
+use self::{metadata::Metadata, tensors::Source, vocabulary::Vocabulary};
+use crate::{
+    Family, ModelConfig, OutputFolder, PolicyError, SaveDtype, Tokenizer, output::write_json,
+};
 
 /// What an import wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +56,8 @@ pub fn import_gguf(
     let config_path = output.path().join("config.json");
     let config = config::read(&metadata, &source, &vocabulary)?;
     let config = ModelConfig::from_json(&config, path)?;
-    output::write_json(&config_path, &config.to_json(dtype.config_name()))?;
-    output::write_json(
+    write_json(&config_path, &config.to_json(dtype.config_name()))?;
+    write_json(
         &output.path().join("generation_config.json"),
         &vocabulary.generation(),
     )?;

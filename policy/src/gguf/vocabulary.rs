@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     metadata::Metadata,
-    output::write_json,
     pre_tokenizer::{PreTokenizer, byte_level},
 };
 use crate::{
     PolicyError,
+    output::write_json,
     tokenizer::{CONFIG_FILE, DEFINITION_FILE},
 };
 

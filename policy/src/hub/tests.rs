@@ -37,7 +37,7 @@ fn answer(mut stream: TcpStream) {
     let ranged = lines
         .map_while(Result::ok)
         .take_while(|line| !line.is_empty())
-        .any(|line| line.to_ascii_lowercase() == "range: bytes=0-0");
+        .any(|line| line.eq_ignore_ascii_case("range: bytes=0-0"));
     let path = request.split(' ').nth(1).unwrap();
     let (status, body) = body(path);
     let length = body.len();

@@ -9,7 +9,7 @@ use burn::{
 use super::{
     attention::Attention,
     cache::{KvCache, LayerCache},
-    mlp::{INITIALIZER_RANGE, Mlp, projection},
+    mlp::{Mlp, projection},
     rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
 };
 use crate::ModelConfig;
@@ -56,6 +56,9 @@ impl TokenBatch {
     }
 
     /// One token a row, each at its own position: a decoding step.
+    ///
+    /// # Panics
+    /// If the lengths differ.
     pub fn step(ids: &[u32], positions: &[i32]) -> Self {
         assert_eq!(ids.len(), positions.len(), "one position for each id");
         let rows = ids.len();
@@ -160,14 +163,10 @@ pub struct CausalLm {
 }
 
 impl CausalLm {
-    /// A model with freshly drawn weights; nothing is allocated until a weight is first read.
+    /// A model whose weights have yet to be loaded or drawn; none is allocated until it is first read.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         let (vocab, width) = (config.vocab_size, config.hidden_size);
-        let initializer = Initializer::Normal {
-            mean: 0.0,
-            std: INITIALIZER_RANGE,
-        };
-        let embedding = EmbeddingConfig::new(vocab, width).with_initializer(initializer);
+        let embedding = EmbeddingConfig::new(vocab, width).with_initializer(Initializer::Zeros);
         let head = || projection(width, vocab, false, device);
         Self {
             model: DecoderModel {

@@ -10,6 +10,10 @@ use crate::ModelConfig;
 
 /// SwiGLU feed-forward: down(silu(gate(x)) · up(x)) (arXiv 2002.05202).
 #[derive(Module, Debug)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "the names of the Hugging Face weights"
+)]
 pub(super) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
@@ -35,21 +39,14 @@ impl Mlp {
     }
 }
 
-/// A linear layer as Hugging Face initialises it: weights from N(0, 0.02²), biases at zero.
+/// A linear layer whose weights have yet to be loaded or drawn.
 pub(super) fn projection(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    let initializer = Initializer::Normal {
-        mean: 0.0,
-        std: INITIALIZER_RANGE,
-    };
     let mut linear = LinearConfig::new(input, output)
         .with_bias(false)
-        .with_initializer(initializer)
+        .with_initializer(Initializer::Zeros)
         .init(device);
     if bias {
         linear.bias = Some(Initializer::Zeros.init([output], device));
     }
     linear
 }
-
-/// `initializer_range` of the published models.
-pub(super) const INITIALIZER_RANGE: f64 = 0.02;

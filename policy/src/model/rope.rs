@@ -12,7 +12,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// Angles m·f_i for positions m and the inverse frequencies f of [`inverse_frequencies`].
+    /// Angles `m·f_i` for positions m and the inverse frequencies f of [`inverse_frequencies`].
     ///
     /// # Shapes
     /// `positions` `[batch, length]`, `inverse_frequencies` `[head_dim / 2]`.
@@ -36,7 +36,7 @@ impl Rotation {
         }
     }
 
-    /// Rotates queries or keys: the pair (x_i, x_{i + d/2}) turns by the angle of frequency i (arXiv 2104.09864).
+    /// Rotates queries or keys: the pair `(x_i, x_{i + d/2})` turns by the angle of frequency i (arXiv 2104.09864).
     ///
     /// # Shapes
     /// `[batch, heads, length, head_dim]` in and out.
@@ -88,7 +88,7 @@ pub(super) struct Visibility {
 const HIDDEN: f32 = -1e30;
 
 impl Visibility {
-    /// Key k is visible to query q where pos_k <= pos_q and, with a window w, pos_q - pos_k < w.
+    /// Key k is visible to query q where `pos_k <= pos_q` and, with a window w, `pos_q - pos_k < w`.
     ///
     /// Padding is a key at [`PADDING_POSITION`], which no query reaches; so left, right and interior padding
     /// are all the same to the model.

@@ -12,19 +12,18 @@ use crate::PolicyError;
 
 /// A folder under a temporary name beside its destination; dropped before it is published, it is removed.
 #[derive(Debug)]
-pub(super) struct OutputFolder {
+pub struct OutputFolder {
     destination: PathBuf,
     temporary: Option<PathBuf>,
 }
 
 impl OutputFolder {
     /// Makes the temporary folder, and its parents.
-    pub(super) fn create(destination: &Path) -> Result<Self, PolicyError> {
-        if is_in_use(destination) {
-            return Err(PolicyError::OutputInUse {
-                path: destination.to_owned(),
-            });
-        }
+    ///
+    /// # Errors
+    /// The destination is in use or has no name, or the system refuses.
+    pub fn create(destination: &Path) -> Result<Self, PolicyError> {
+        Self::check_unused(destination)?;
         let Some(name) = destination.file_name() else {
             let what = "name for an output folder".into();
             return Err(PolicyError::NotFound {
@@ -32,7 +31,7 @@ impl OutputFolder {
                 what,
             });
         };
-        let name = format!(".{}.import-{}.tmp", name.display(), std::process::id());
+        let name = format!(".{}.{}.partial", name.display(), std::process::id());
         let temporary = destination.with_file_name(name);
         let io = |source| PolicyError::Io {
             path: temporary.clone(),
@@ -41,7 +40,7 @@ impl OutputFolder {
         if let Some(parent) = temporary.parent() {
             fs::create_dir_all(parent).map_err(io)?;
         }
-        // What an import of the same name left behind when it was killed.
+        // What a process of the same number left behind when it was killed.
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir(&temporary).map_err(io)?;
         Ok(Self {
@@ -50,12 +49,29 @@ impl OutputFolder {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Refuses a destination that is a file, or a folder that holds anything.
+    ///
+    /// # Errors
+    /// [`PolicyError::OutputInUse`].
+    pub fn check_unused(destination: &Path) -> Result<(), PolicyError> {
+        if is_in_use(destination) {
+            return Err(PolicyError::OutputInUse {
+                path: destination.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
         self.temporary.as_deref().unwrap_or(&self.destination)
     }
 
     /// Gives the folder its name, once its content has reached the disk.
-    pub(super) fn publish(mut self) -> Result<(), PolicyError> {
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn publish(mut self) -> Result<(), PolicyError> {
         let io = |source| PolicyError::Io {
             path: self.destination.clone(),
             source,
@@ -93,7 +109,7 @@ fn sync(dir: &Path) -> io::Result<()> {
 }
 
 /// Writes indented JSON.
-pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), PolicyError> {
     let write = || File::create(path)?.write_all(format!("{value:#}\n").as_bytes());
     write().map_err(|source| PolicyError::Io {
         path: path.to_owned(),

@@ -1,0 +1,226 @@
+//! Whole runs: that they learn, that they are reproducible, and that they end well where there is nothing to learn from.
+#![allow(clippy::unwrap_used, reason = "a run that fails fails its test")]
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device};
+use policy::{Policy, SaveDtype};
+use rayon::ThreadPoolBuilder;
+use trainer::{
+    Event, RunFolder, SftConfig, StepMetrics, TrainConfig, Trainer, bundled_base, list_checkpoints,
+    train_supervised,
+};
+
+fn config(settings: &[&str]) -> TrainConfig {
+    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    TrainConfig::load(None, &settings).unwrap()
+}
+
+fn base() -> Policy {
+    bundled_base(DType::F32, &Device::flex().autodiff()).unwrap()
+}
+
+/// Runs to the end and gives back every line of metrics, step 0 first.
+fn run(mut trainer: Trainer, folder: &mut RunFolder) -> Vec<StepMetrics> {
+    let mut lines = Vec::new();
+    trainer
+        .run(folder, &mut |event: Event<'_>| {
+            if let Event::Step(metrics) = event {
+                lines.push(metrics.clone());
+            }
+        })
+        .unwrap();
+    lines
+}
+
+fn fresh(policy: Policy, config: &TrainConfig, path: &Path) -> Vec<StepMetrics> {
+    let trainer = Trainer::new(config.clone(), policy).unwrap();
+    run(trainer, &mut RunFolder::create(path, config).unwrap())
+}
+
+/// The metrics as written, without the clock's.
+fn without_times(lines: &[StepMetrics]) -> Vec<serde_json::Value> {
+    let line = |metrics: &StepMetrics| {
+        let mut line = serde_json::to_value(metrics).unwrap();
+        line.as_object_mut()
+            .unwrap()
+            .retain(|key, _| !key.ends_with("_seconds"));
+        line
+    };
+    lines.iter().map(line).collect()
+}
+
+#[test]
+fn the_bundled_base_learns_and_its_entropy_falls() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&[
+        "steps=12",
+        "validation.problems=0",
+        "checkpoint.rollouts=false",
+    ]);
+    let lines = fresh(base(), &config, &dir.path().join("run"));
+    // 256 answers a step: the standard error of three steps' mean accuracy is below 2 points.
+    let mean = |lines: &[StepMetrics], figure: fn(&StepMetrics) -> f64| {
+        lines.iter().map(figure).sum::<f64>() / lines.len() as f64
+    };
+    let (early, late) = (&lines[1..4], &lines[10..13]);
+    let gain = mean(late, |m| m.accuracy_mean) - mean(early, |m| m.accuracy_mean);
+    assert!(gain > 0.08, "accuracy rose by {gain:.3} alone");
+    let entropy = |lines| mean(lines, |m| m.entropy_token_mean);
+    assert!(
+        entropy(late) < 0.8 * entropy(early),
+        "entropy went from {:.4} to {:.4}",
+        entropy(early),
+        entropy(late)
+    );
+}
+
+const SMALL: [&str; 6] = [
+    "steps=2",
+    "rollout.prompts_per_step=8",
+    "update.mini_batch_prompts=2",
+    "update.max_tokens=256",
+    "validation.problems=8",
+    "checkpoint.every=1",
+];
+
+#[test]
+fn a_seed_gives_one_run_whatever_the_threads_and_the_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    for (index, loss) in ["loss.type=kl_cov", "loss.type=clip_cov"]
+        .iter()
+        .enumerate()
+    {
+        let settings = [&SMALL[..], &[loss]].concat();
+        let many = fresh(
+            base(),
+            &config(&settings),
+            &dir.path().join(format!("many-{index}")),
+        );
+        let one = ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap()
+            .install(|| {
+                let settings = [&settings[..], &["rollout.batch_rows=5"]].concat();
+                fresh(
+                    base(),
+                    &config(&settings),
+                    &dir.path().join(format!("one-{index}")),
+                )
+            });
+        assert_eq!(without_times(&many), without_times(&one));
+        assert!(many[2].selected_tokens > 0);
+    }
+}
+
+#[test]
+fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let config = config(&SMALL);
+    let whole = fresh(base(), &config, &path);
+    let (step, checkpoint) = list_checkpoints(&path).unwrap().remove(0);
+    assert_eq!(step, 1);
+    let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
+    let mut trainer = Trainer::new(config, policy).unwrap();
+    trainer.load_state(&checkpoint).unwrap();
+    let rest = run(trainer, &mut RunFolder::reopen(&path, step).unwrap());
+    assert_eq!(without_times(&rest), without_times(&whole[2..]));
+    let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+    let written: Vec<StepMetrics> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(without_times(&written), without_times(&whole));
+}
+
+#[test]
+fn micro_batches_make_the_update_of_their_mini_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines_of = |max_tokens: &str, name: &str| {
+        let mut settings = SMALL.to_vec();
+        settings[3] = max_tokens;
+        settings.push("loss.type=kl_cov");
+        fresh(base(), &config(&settings), &dir.path().join(name))
+    };
+    let small = lines_of("update.max_tokens=256", "small");
+    let whole = lines_of("update.max_tokens=100000", "whole");
+    assert_eq!(small[1].selected_tokens, whole[1].selected_tokens);
+    // Sums over micro-batches round differently from a sum over the batch.
+    let relative = (small[1].grad_norm / whole[1].grad_norm - 1.0).abs();
+    assert!(relative < 1e-3, "gradient norms differ by {relative:e}");
+    let shift = (small[1].policy_loss - whole[1].policy_loss).abs();
+    assert!(shift < 1e-5, "losses differ by {shift:e}");
+}
+
+#[test]
+fn a_policy_that_solves_nothing_ends_its_run_unchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::flex().autodiff();
+    let ignorant = SftConfig::default().new_policy(&device).unwrap();
+    for name in ["before", "after"] {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    ignorant
+        .save(&dir.path().join("before"), SaveDtype::F32)
+        .unwrap();
+    let config = config(&[
+        "steps=1",
+        "rollout.prompts_per_step=2",
+        "rollout.max_new_tokens=8",
+        "validation.problems=2",
+    ]);
+    let path = dir.path().join("run");
+    let mut short = 0;
+    let mut trainer = Trainer::new(config.clone(), ignorant).unwrap();
+    let mut folder = RunFolder::create(&path, &config).unwrap();
+    trainer
+        .run(&mut folder, &mut |event: Event<'_>| {
+            short += usize::from(matches!(event, Event::ShortRollout { groups: 0, .. }));
+        })
+        .unwrap();
+    assert_eq!(short, 1);
+    trainer
+        .policy()
+        .save(&dir.path().join("after"), SaveDtype::F32)
+        .unwrap();
+    let weights = |name: &str| std::fs::read(dir.path().join(name).join("model.safetensors"));
+    assert_eq!(weights("before").unwrap(), weights("after").unwrap());
+}
+
+#[test]
+fn every_recipe_is_a_valid_configuration() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../recipes");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap() == "base.toml" {
+            SftConfig::load(Some(&path), &[]).unwrap();
+        } else {
+            TrainConfig::load(Some(&path), &[]).unwrap();
+        }
+        count += 1;
+    }
+    assert!(count >= 6, "{count} recipes");
+}
+
+#[test]
+fn a_seed_gives_one_supervised_run_whatever_the_threads() {
+    let settings = ["steps=3", "batch_size=24", "validation_problems=4"].map(str::to_owned);
+    let config = SftConfig::load(None, &settings).unwrap();
+    let weights = || {
+        let policy = config.new_policy(&Device::flex().autodiff()).unwrap();
+        let (policy, _) = train_supervised(&config, policy, &mut |_| ()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        policy.save(dir.path(), SaveDtype::F32).unwrap();
+        std::fs::read(dir.path().join("model.safetensors")).unwrap()
+    };
+    let many = weights();
+    let one = ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap()
+        .install(weights);
+    assert_eq!(many, one);
+}
