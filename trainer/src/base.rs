@@ -3,6 +3,8 @@
 use std::{fs, path::Path};
 
 use burn::tensor::{DType, Device};
+use config::ValueKind;
+use losses::LossConfig;
 use policy::Policy;
 
 use crate::TrainerError;
@@ -19,6 +21,29 @@ const FILES: [(&str, &[u8]); 4] = [
         include_bytes!("../base/tokenizer_config.json"),
     ),
 ];
+
+/// Settings vetted for the bundled base on the built-in task (EXPERIMENTS.md), below any file and command line.
+///
+/// The fractions of the entropy controllers are the paper's times ten or more: its mini-batches have hundreds of
+/// thousands of tokens, these a thousand, of which a share of 2e-4 is none.
+pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
+    let mut settings: Vec<(&str, ValueKind)> = vec![
+        ("optimizer.learning_rate", 5e-5.into()),
+        ("rollout.max_new_tokens", 64.into()),
+        ("update.max_tokens", 1024.into()),
+        ("validation.problems", 512.into()),
+    ];
+    match loss {
+        LossConfig::PpoClip(_) => (),
+        LossConfig::KlCov(_) => settings.push(("loss.top_fraction", 0.05.into())),
+        LossConfig::ClipCov(_) => {
+            settings.push(("loss.fraction", 0.02.into()));
+            settings.push(("loss.cov_high", 20.0.into()));
+        }
+    }
+    let own = |(key, value): (&str, ValueKind)| (key.to_owned(), value);
+    settings.into_iter().map(own).collect()
+}
 
 /// Loads the bundled base.
 ///

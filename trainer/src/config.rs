@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{Config, File, FileFormat};
+use config::{Config, File, FileFormat, ValueKind};
 use losses::{AdvantageConfig, LossConfig, ObjectiveConfig};
 use reward::TaskConfig;
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{SftConfig, TrainerError};
+use crate::{SftConfig, TrainerError, base::base_settings};
 
-/// A training run. Its `Default` is the vetted setting for the built-in task and the bundled base.
+/// A training run. Its `Default` suits a pretrained model of some hundred million parameters or more; where
+/// `model.path` is empty, [`TrainConfig::load`] puts the settings vetted for the bundled base above it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
@@ -170,7 +171,7 @@ impl Default for RolloutSection {
         Self {
             prompts_per_step: 32,
             group_size: 8,
-            max_new_tokens: 64,
+            max_new_tokens: 512,
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
@@ -229,7 +230,7 @@ pub struct OptimizerSection {
 impl Default for OptimizerSection {
     fn default() -> Self {
         Self {
-            learning_rate: 1e-4,
+            learning_rate: 1e-6,
             warmup_steps: 5,
             beta_1: 0.9,
             beta_2: 0.999,
@@ -291,7 +292,12 @@ impl TrainConfig {
     /// An unreadable file, invalid TOML, an unknown key (with the nearest known one), a value of the
     /// wrong type or out of range.
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, TrainerError> {
-        let config: Self = load_layers(file, overrides, &known_keys()?)?;
+        let known = known_keys()?;
+        let mut config: Self = load_layers(file, overrides, &known, Vec::new())?;
+        if config.model.path.is_empty() {
+            let vetted = base_settings(&config.loss.loss);
+            config = load_layers(file, overrides, &known, vetted)?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -448,7 +454,7 @@ pub(crate) fn check(
     })
 }
 
-/// Merges a file and overrides into one typed configuration; serde's defaults fill the rest.
+/// Merges settings of lowest rank, a file and overrides into one typed configuration; serde's defaults fill the rest.
 ///
 /// Of the defaults, tags alone are a layer of their own: a tagged table such as `loss` takes the keys of its `type`
 /// alone, and those of the default type would be unknown to another.
@@ -456,11 +462,12 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
     file: Option<&Path>,
     overrides: &[String],
     known: &[String],
+    lowest: Vec<(String, ValueKind)>,
 ) -> Result<T, TrainerError> {
     let mut builder = Config::builder();
-    for (key, tag) in default_tags::<T>()? {
+    for (key, value) in default_tags::<T>()?.into_iter().chain(lowest) {
         builder = builder
-            .set_default(key, tag)
+            .set_default(key, value)
             .map_err(|e| config_error(&e))?;
     }
     if let Some(path) = file {
@@ -483,13 +490,13 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
 }
 
 /// The tags of the default configuration's tagged tables: `loss.type = "ppo_clip"`.
-fn default_tags<T: Default + Serialize>() -> Result<Vec<(String, String)>, TrainerError> {
+fn default_tags<T: Default + Serialize>() -> Result<Vec<(String, ValueKind)>, TrainerError> {
     let table = Table::try_from(T::default()).map_err(|error| config_error(&error))?;
     let mut tags = Vec::new();
     for (section, value) in &table {
         for tag in ["type", "name"] {
             if let Some(text) = value.get(tag).and_then(Value::as_str) {
-                tags.push((format!("{section}.{tag}"), text.to_owned()));
+                tags.push((format!("{section}.{tag}"), text.into()));
             }
         }
     }
@@ -532,7 +539,7 @@ fn parse_override(item: &str) -> Result<(String, config::Value), TrainerError> {
     ))
 }
 
-fn into_kind(value: Value) -> config::ValueKind {
+fn into_kind(value: Value) -> ValueKind {
     let wrap = |value| config::Value::new(None, into_kind(value));
     match value {
         Value::String(text) => text.into(),
@@ -540,8 +547,8 @@ fn into_kind(value: Value) -> config::ValueKind {
         Value::Float(number) => number.into(),
         Value::Boolean(flag) => flag.into(),
         Value::Datetime(time) => time.to_string().into(),
-        Value::Array(items) => config::ValueKind::Array(items.into_iter().map(wrap).collect()),
-        Value::Table(table) => config::ValueKind::Table(
+        Value::Array(items) => ValueKind::Array(items.into_iter().map(wrap).collect()),
+        Value::Table(table) => ValueKind::Table(
             table
                 .into_iter()
                 .map(|(key, value)| (key, wrap(value)))

@@ -148,7 +148,12 @@ impl SftConfig {
     /// # Errors
     /// As [`TrainConfig::load`](crate::TrainConfig::load).
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, TrainerError> {
-        let config: Self = load_layers(file, overrides, &crate::config::known_sft_keys()?)?;
+        let config: Self = load_layers(
+            file,
+            overrides,
+            &crate::config::known_sft_keys()?,
+            Vec::new(),
+        )?;
         config.validate()?;
         Ok(config)
     }
