@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{DType, Tensor, TensorData},
 };
 use half::{bf16, f16};
@@ -109,24 +109,24 @@ fn is_plain_file_name(name: &str) -> bool {
 
 /// A parameter's place in the module tree, as Hugging Face names it.
 #[derive(Debug, Default)]
-struct TensorPath {
+pub(crate) struct TensorPath {
     names: Vec<String>,
     containers: Vec<String>,
 }
 
 impl TensorPath {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.names.push(name.into());
         self.containers.push(container.into());
     }
 
-    fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.names.pop();
         self.containers.pop();
     }
 
     /// `model.layers.0.mlp.up_proj.weight`; burn calls a norm's weight `gamma`.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let joined = self.names.join(".");
         match joined.strip_suffix(".gamma") {
             Some(stem) => format!("{stem}.weight"),
@@ -227,13 +227,18 @@ impl ModuleMapper for Loader<'_> {
             return param;
         };
         let data = TensorData::new(widen(view), view.shape().to_vec());
-        replace(param, data, self.dtype, self.path.is_transposed(D))
+        let is_transposed = self.path.is_transposed(D);
+        replace(&param, &name, data, self.dtype, is_transposed)
     }
 }
 
 /// A parameter with another value, on the same device and tracked where that tracks gradients.
+///
+/// Its id follows from its name: an optimizer's state is kept by ids, and must find its parameters when both are
+/// loaded anew.
 pub(crate) fn replace<const D: usize>(
-    param: Param<Tensor<D>>,
+    param: &Param<Tensor<D>>,
+    name: &str,
     data: TensorData,
     dtype: DType,
     is_transposed: bool,
@@ -246,7 +251,14 @@ pub(crate) fn replace<const D: usize>(
     if device.is_autodiff() {
         tensor = Tensor::from_inner(tensor).require_grad();
     }
-    Param::initialized(param.id, tensor)
+    Param::initialized(ParamId::from(fnv_1a(name)), tensor)
+}
+
+/// The 64-bit FNV-1a hash, which no release of the standard library changes.
+fn fnv_1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Lays a transposed view out anew, so that products read it in order.
