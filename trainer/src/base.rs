@@ -28,17 +28,22 @@ const FILES: [(&str, &[u8]); 4] = [
 /// thousands of tokens, these a thousand, of which a share of 2e-4 is none.
 pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
     let mut settings: Vec<(&str, ValueKind)> = vec![
-        ("optimizer.learning_rate", 5e-5.into()),
+        ("optimizer.learning_rate", 8e-5.into()),
         ("rollout.max_new_tokens", 64.into()),
         ("update.max_tokens", 1024.into()),
         ("validation.problems", 512.into()),
     ];
     match loss {
         LossConfig::PpoClip(_) => (),
-        LossConfig::KlCov(_) => settings.push(("loss.top_fraction", 0.05.into())),
+        LossConfig::KlCov(_) => {
+            settings.push(("loss.top_fraction", 0.05.into()));
+            settings.push(("loss.kl_coef", 1.5.into()));
+        }
         LossConfig::ClipCov(_) => {
-            settings.push(("loss.fraction", 0.02.into()));
+            settings.push(("loss.fraction", 0.013.into()));
             settings.push(("loss.cov_high", 20.0.into()));
+            settings.push(("loss.clip_low", 0.2.into()));
+            settings.push(("loss.clip_high", 0.28.into()));
         }
     }
     let own = |(key, value): (&str, ValueKind)| (key.to_owned(), value);
