@@ -37,10 +37,10 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
         LossConfig::PpoClip(_) => (),
         LossConfig::KlCov(_) => {
             settings.push(("loss.top_fraction", 0.05.into()));
-            settings.push(("loss.kl_coef", 1.5.into()));
+            settings.push(("loss.kl_coef", 1.2.into()));
         }
         LossConfig::ClipCov(_) => {
-            settings.push(("loss.fraction", 0.013.into()));
+            settings.push(("loss.fraction", 0.011.into()));
             settings.push(("loss.cov_high", 20.0.into()));
             settings.push(("loss.clip_low", 0.2.into()));
             settings.push(("loss.clip_high", 0.28.into()));
