@@ -12,10 +12,11 @@ pub(crate) fn keep_freed_memory() {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "mallopt is a C function without a safe wrapper")]
 fn glibc() {
-    const LARGEST_THRESHOLD: libc::c_int = 1 << 30;
+    // Larger blocks, which large models alone have, would tear the heap up where small ones fill their gaps.
+    const MMAP_BYTES: libc::c_int = 1 << 24;
     // SAFETY: mallopt only stores the setting; it is called before any other thread exists.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_THRESHOLD);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
         // One arena, so that what one thread frees another can use.
         libc::mallopt(libc::M_ARENA_MAX, 1);

@@ -1,6 +1,9 @@
 //! Supervised training on worked solutions: how the bundled base is made.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use burn::{
     module::Module,
@@ -324,19 +327,22 @@ fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, G
         entropy: false,
     };
     let ranges = micro_batches(sequences, MICRO_BATCH_TOKENS);
-    let parts = map_ordered(&ranges, workers, |range| {
+    let part = |range: &Range<usize>| {
         let part = &sequences[range.clone()];
         let model = model.clone().fork(&model.device());
         let scores = Collated::new(part, longest_response(part)).score(&model, options);
         let loss = scores.log_probs.sum().neg() / count as f64;
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         (loss.into_scalar::<f64>(), gradients)
-    });
+    };
     let mut accumulator = GradientsAccumulator::new();
     let mut total = 0.0;
-    for (loss, gradients) in parts {
-        total += loss;
-        accumulator.accumulate(model, gradients);
+    // A few at a time: each gradient is as large as the model.
+    for ranges in ranges.chunks(workers) {
+        for (loss, gradients) in map_ordered(ranges, workers, part) {
+            total += loss;
+            accumulator.accumulate(model, gradients);
+        }
     }
     (total, accumulator.grads())
 }

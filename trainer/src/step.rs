@@ -227,17 +227,17 @@ impl Trainer {
         updates: &mut Updates,
     ) -> Result<(), TrainerError> {
         let batch = MiniBatch::new(experiences, self.config.update.max_tokens);
-        let results = if batch.ranges.len() <= self.workers {
-            self.one_pass(&batch, key)?
-        } else {
-            self.two_passes(&batch, key)?
-        };
         let mut accumulator = GradientsAccumulator::new();
         let mut loss = 0.0;
-        for result in results {
+        let mut add = |result: Backward| {
             updates.sums += result.sums;
             loss += result.loss;
             accumulator.accumulate(&self.policy.model, result.gradients);
+        };
+        if batch.ranges.len() <= self.workers {
+            self.one_pass(&batch, key)?.into_iter().for_each(add);
+        } else {
+            self.two_passes(&batch, key, &mut add)?;
         }
         self.apply(accumulator.grads(), loss, updates)
     }
@@ -265,12 +265,14 @@ impl Trainer {
         backwards.into_iter().flatten().collect()
     }
 
-    /// The selection from a pass of its own, then each micro-batch forward and backward, so that few graphs are held.
+    /// The selection from a pass of its own, then each micro-batch forward and backward, so that few graphs and few
+    /// gradients, each as large as the model, are held at once.
     fn two_passes(
         &self,
         batch: &MiniBatch<'_>,
         key: &SelectionKey,
-    ) -> Result<Vec<Backward>, TrainerError> {
+        add: &mut dyn FnMut(Backward),
+    ) -> Result<(), TrainerError> {
         let mut selection = None;
         if self.objective.needs_selection() {
             let model = self.policy.model.valid();
@@ -280,10 +282,15 @@ impl Trainer {
             let log_probs = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
             selection = self.select(batch, &log_probs, key)?;
         }
-        let results = map_ordered(&batch.ranges, self.workers, |range| {
-            self.backward(batch, self.forward(batch, range), selection.as_deref())
-        });
-        results.into_iter().collect()
+        for ranges in batch.ranges.chunks(self.workers) {
+            let results = map_ordered(ranges, self.workers, |range| {
+                self.backward(batch, self.forward(batch, range), selection.as_deref())
+            });
+            for result in results {
+                add(result?);
+            }
+        }
+        Ok(())
     }
 
     fn options(&self) -> HeadOptions {
