@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Compute log-probabilities, entropies and greedy continuations of given texts
     Score(ScoreArgs),
+    /// Compute losses, advantages, KL estimates and value losses of given cases again
+    Replay(ReplayArgs),
     /// Turn a GGUF file into a Hugging Face folder
     Import(ImportArgs),
     /// List the devices that this build can use
@@ -174,6 +176,21 @@ pub(crate) struct ScoreArgs {
     /// JSON with `input_ids` (and `attention_mask`), or `cases` with `messages` or `text`
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A case is a JSON object with `inputs` (matrices, a row a response), one of `loss` with `aggregation`, `estimator`, `kl` and
+`value_loss`, and what was `expected` of it. Each prints a line: the expected keys computed again, and the largest error.")]
+pub(crate) struct ReplayArgs {
+    /// The cases
+    #[arg(value_name = "CASE.json", required = true)]
+    pub(crate) cases: Vec<PathBuf>,
+    /// Fail where a case differs from what it expects by more than 1e-4
+    #[arg(long)]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

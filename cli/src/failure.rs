@@ -7,6 +7,17 @@ use std::{
 
 use trainer::TrainerError;
 
+/// Prints what is wrong with the command line, or the help that it asks for.
+pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to tell a person whose terminal is closed.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
 /// Prints the error with its causes in one line.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut stderr = io::stderr();

@@ -8,7 +8,7 @@ mod failure;
 mod progress;
 mod summary;
 
-use std::process::ExitCode;
+use std::{panic::AssertUnwindSafe, process::ExitCode};
 
 use args::{Args, Command};
 use clap::Parser;
@@ -16,14 +16,19 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::report_usage(&error),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_env("ANNEAL_LOG"))
         .with_writer(std::io::stderr)
         .init();
-    match run(args.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(args.command))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => failure::report(&error),
+        // The panic has said what it was; it is our fault, not the input's.
+        Err(_) => ExitCode::from(2),
     }
 }
 
@@ -34,6 +39,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Devices(args) => commands::devices::run(&args),
     }

@@ -224,7 +224,14 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     refused("optimizer.learning_rate=nan", &["optimizer.learning_rate"]);
     refused("loss.type=magic", &["magic"]);
     refused("steps", &["key=value"]);
-    refused("loss.reference_kl.coef=0.1", &["loss.reference_kl"]);
+    refused("loss.reference_kl.coef=-1", &["loss.reference_kl.coef"]);
+    refused(
+        "entropy.ratio_clip.ratio_low=2",
+        &["entropy.ratio_clip.ratio_low"],
+    );
+    refused("entropy.bonus.coeff=0.1", &["entropy.bonus.coef"]);
+    refused("critic.clip=0", &["critic.clip"]);
+    refused("advantage.type=magic", &["magic"]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     fs::write(&file, "[rollout]\ngroup_sise = 4\n").unwrap();
@@ -288,4 +295,106 @@ fn devices_that_this_build_lacks() {
             &["--features cuda"],
         );
     }
+}
+
+#[test]
+fn parts_that_do_not_go_together() {
+    let refused = |settings: &[&str], words: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        let args = [&["train", "--out", out.to_str().unwrap()], settings].concat();
+        assert_refused(&args, words);
+        assert!(!out.exists(), "a run folder was left behind");
+    };
+    refused(
+        &["loss.type=clip_cov", "entropy.kl_cov={}"],
+        &["Clip-Cov", "KL-Cov", "covariance"],
+    );
+    refused(
+        &["loss.type=gmpo", "entropy.top_entropy={}"],
+        &["entropy.top_entropy", "gmpo"],
+    );
+    refused(
+        &["loss.type=gmpo", "loss.aggregation=token_mean"],
+        &["gmpo", "seq_mean_token_mean"],
+    );
+    refused(
+        &["entropy.bonus={}", "entropy.adaptive={}"],
+        &["entropy.bonus", "entropy.adaptive"],
+    );
+}
+
+#[test]
+fn a_command_line_that_is_wrong() {
+    for args in [
+        &["train", "--no-such-option"][..],
+        &["tarin"],
+        &[],
+        &["replay"],
+    ] {
+        let output = anneal(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(
+            output.stdout.is_empty() && !output.stderr.is_empty(),
+            "{args:?}"
+        );
+    }
+    assert_eq!(anneal(&["train", "--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn cases_that_cannot_be_replayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("case.json");
+    let matrix = |value: f64| json!([[value, value], [value, value]]);
+    let case = |change: &dyn Fn(&mut Value)| {
+        let mut case = json!({
+            "loss": {"type": "ppo_clip"},
+            "aggregation": "token_mean",
+            "inputs": {
+                "log_probs": matrix(-1.0), "old_log_probs": matrix(-1.0),
+                "advantages": matrix(1.0), "mask": matrix(1.0),
+            },
+            "expected": {"loss": -1.0},
+        });
+        change(&mut case);
+        fs::write(&file, case.to_string()).unwrap();
+    };
+    let path = file.to_str().unwrap();
+    let refused = |change: &dyn Fn(&mut Value), words: &[&str]| {
+        case(change);
+        assert_refused(&["replay", path], words);
+    };
+    case(&|_| ());
+    assert_eq!(anneal(&["replay", "--check", path]).status.code(), Some(0));
+    refused(
+        &|case| case["inputs"]["mask"] = Value::Null,
+        &["case.json", "inputs.mask"],
+    );
+    refused(
+        &|case| case["inputs"]["mask"] = json!([[1.0, 1.0]]),
+        &["inputs.mask", "2 rows of 2"],
+    );
+    refused(
+        &|case| case["inputs"]["log_probs"][1][0] = json!(1e300),
+        &["log-probability", "row 1", "token 0"],
+    );
+    refused(&|case| case["loss"]["type"] = json!("magic"), &["magic"]);
+    refused(
+        &|case| case["loss"]["clip_low"] = json!(-1.0),
+        &["loss.clip_low"],
+    );
+    refused(
+        &|case| case["expected"]["beauty"] = json!(1.0),
+        &["expected.beauty"],
+    );
+    refused(
+        &|case| case["loss"] = Value::Null,
+        &["case.json", "'estimator'"],
+    );
+    case(&|case| case["expected"]["loss"] = json!(-2.0));
+    assert_refused(&["replay", "--check", path], &["1 of 1", "case"]);
+    fs::write(&file, "{\"inputs\": ").unwrap();
+    assert_refused(&["replay", path], &["case.json", "line 1"]);
+    assert_refused(&["replay", "no-such-case.json"], &["no-such-case.json"]);
 }

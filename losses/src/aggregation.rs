@@ -15,7 +15,8 @@ pub enum Aggregation {
     SeqMeanTokenSum,
     /// `Σ_s (Σ_t l·m / Σ_t m) / S`: every sequence weighs the same (GRPO, arXiv 2402.03300).
     SeqMeanTokenMean,
-    /// `Σ_s Σ_t l·m / (S·L)` with a constant length L (Dr. GRPO, arXiv 2503.20783).
+    /// `Σ_s Σ_t l·m / L` with a constant length L (Dr. GRPO, arXiv 2503.20783), as verl has it: the
+    /// number of sequences does not divide. For the paper's mean over sequences, set L to S·L.
     SeqMeanTokenSumNorm,
 }
 
@@ -106,7 +107,7 @@ fn divisor(mode: Aggregation, denominator: &Denominator) -> f64 {
     match mode {
         Aggregation::TokenMean => tokens,
         Aggregation::SeqMeanTokenSum | Aggregation::SeqMeanTokenMean => sequences,
-        Aggregation::SeqMeanTokenSumNorm => sequences * denominator.constant_length_tokens,
+        Aggregation::SeqMeanTokenSumNorm => denominator.constant_length_tokens,
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(reduce(Aggregation::TokenMean), 3.0);
         assert_eq!(reduce(Aggregation::SeqMeanTokenSum), 4.5);
         assert_eq!(reduce(Aggregation::SeqMeanTokenMean), 3.75);
-        assert_eq!(reduce(Aggregation::SeqMeanTokenSumNorm), 1.125);
+        assert_eq!(reduce(Aggregation::SeqMeanTokenSumNorm), 2.25);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Aggregation, ClipCov, KlCov, LossError, PpoClip, ReferenceKl, SelectionScope,
-    error::check_range,
+    Aggregation, CeGppo, Cispo, ClipCov, Gmpo, Granularity, Gspo, KlCov, LossError, PolicyLoss,
+    PpoClip, ReferenceKl, Reinforce, RolloutCorrection, Sapo, error::check_range,
 };
 
 /// Which policy loss to minimise, tagged by `type`: `{"type": "clip_cov", "fraction": 2e-4}`.
@@ -14,6 +14,19 @@ use crate::{
 pub enum LossConfig {
     /// PPO's clip, with clip-higher and the dual clip.
     PpoClip(PpoClip),
+    /// The plain policy gradient.
+    #[serde(alias = "gpg")]
+    Reinforce(Reinforce),
+    /// The ratio of whole sequences.
+    Gspo(Gspo),
+    /// A clipped weight on the log-probability.
+    Cispo(Cispo),
+    /// A soft gate in the place of the clip.
+    Sapo(Sapo),
+    /// The geometric mean of a sequence's ratios.
+    Gmpo(Gmpo),
+    /// A bounded gradient outside the clip.
+    CeGppo(CeGppo),
     /// Clip-Cov.
     ClipCov(ClipCov),
     /// KL-Cov.
@@ -27,58 +40,88 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// The first setting that is out of its range.
-    pub fn validate(&self) -> Result<(), LossError> {
-        match self {
-            Self::PpoClip(clip) => clip.validate(),
-            Self::ClipCov(clip_cov) => clip_cov.validate(),
-            Self::KlCov(kl_cov) => kl_cov.validate(),
-        }
+    /// The default of every type, in the order of the enum.
+    pub fn defaults() -> Vec<Self> {
+        vec![
+            Self::PpoClip(PpoClip::default()),
+            Self::Reinforce(Reinforce {}),
+            Self::Gspo(Gspo::default()),
+            Self::Cispo(Cispo::default()),
+            Self::Sapo(Sapo::default()),
+            Self::Gmpo(Gmpo::default()),
+            Self::CeGppo(CeGppo::default()),
+            Self::ClipCov(ClipCov::default()),
+            Self::KlCov(KlCov::default()),
+        ]
     }
 
-    /// Among which tokens the loss selects; `None` where it selects none.
-    pub fn selection_scope(&self) -> Option<SelectionScope> {
+    /// The loss itself.
+    pub fn policy_loss(&self) -> &dyn PolicyLoss {
         match self {
-            Self::PpoClip(_) => None,
-            Self::ClipCov(clip_cov) => Some(clip_cov.selection),
-            Self::KlCov(kl_cov) => Some(kl_cov.selection),
+            Self::PpoClip(loss) => loss,
+            Self::Reinforce(loss) => loss,
+            Self::Gspo(loss) => loss,
+            Self::Cispo(loss) => loss,
+            Self::Sapo(loss) => loss,
+            Self::Gmpo(loss) => loss,
+            Self::CeGppo(loss) => loss,
+            Self::ClipCov(loss) => loss,
+            Self::KlCov(loss) => loss,
         }
     }
 }
 
-/// The whole `loss` table: the loss's own keys, how it is aggregated, and a penalty on the
-/// divergence from a reference policy.
+/// The whole `loss` table: the loss's own keys, how it is aggregated, a penalty on the divergence
+/// from a reference policy, and a correction for the sampler's numerics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct ObjectiveConfig {
     /// The loss.
     #[serde(flatten)]
     pub loss: LossConfig,
-    /// How per-token losses become a scalar.
-    #[serde(default)]
-    pub aggregation: Aggregation,
+    /// How per-token losses become a scalar; unset, as the loss's reference does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Aggregation>,
     /// The length that [`Aggregation::SeqMeanTokenSumNorm`] divides by, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant_length_tokens: Option<f64>,
     /// A KL penalty to the reference policy; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference_kl: Option<ReferenceKl>,
+    /// Importance weights between the sampler and the trainer; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_correction: Option<RolloutCorrection>,
 }
 
 impl ObjectiveConfig {
+    /// The aggregation, the loss's own where none is set.
+    pub fn aggregation(&self) -> Aggregation {
+        let own = || self.loss.policy_loss().default_aggregation();
+        self.aggregation.unwrap_or_else(own)
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
     /// The first setting that is out of its range or missing.
     pub fn validate(&self) -> Result<(), LossError> {
-        self.loss.validate()?;
-        if let Some(reference_kl) = &self.reference_kl {
-            reference_kl.validate()?;
+        self.loss.policy_loss().validate()?;
+        self.reference_kl.map_or(Ok(()), |kl| kl.validate())?;
+        self.rollout_correction.map_or(Ok(()), |c| c.validate())?;
+        self.check_aggregation()
+    }
+
+    fn check_aggregation(&self) -> Result<(), LossError> {
+        let aggregation = self.aggregation();
+        let is_sequence_loss = self.loss.policy_loss().granularity() == Granularity::Sequence;
+        if is_sequence_loss && aggregation != Aggregation::SeqMeanTokenMean {
+            return Err(LossError::Combination {
+                first: "loss.type = gmpo",
+                second: "this loss.aggregation",
+                reason: "its loss is one number for a sequence; only seq_mean_token_mean is their mean",
+            });
         }
         match self.constant_length_tokens {
-            None if self.aggregation == Aggregation::SeqMeanTokenSumNorm => {
+            None if aggregation == Aggregation::SeqMeanTokenSumNorm => {
                 Err(LossError::MissingConstantLength)
             }
             None => Ok(()),
@@ -97,7 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{AdvantageConfig, CovPenalty, GrpoScale};
+    use crate::{AdvantageConfig, CovPenalty, GrpoScale, SelectionScope};
 
     fn loss(value: serde_json::Value) -> Result<LossConfig, String> {
         serde_json::from_value(value).map_err(|error| error.to_string())
@@ -119,6 +162,23 @@ mod tests {
             ..PpoClip::default()
         };
         assert_eq!(dual, LossConfig::PpoClip(expected));
+    }
+
+    #[test]
+    fn every_type_reads_its_own_default() {
+        let defaults = LossConfig::defaults();
+        for default in &defaults {
+            let value = serde_json::to_value(default).unwrap();
+            assert_eq!(loss(json!({"type": value["type"]})).unwrap(), *default);
+            assert!(default.policy_loss().validate().is_ok());
+        }
+        let discriminants: std::collections::HashSet<_> =
+            defaults.iter().map(std::mem::discriminant).collect();
+        assert_eq!(discriminants.len(), defaults.len());
+        assert_eq!(
+            loss(json!({"type": "gpg"})).unwrap(),
+            LossConfig::Reinforce(Reinforce {})
+        );
     }
 
     #[test]
@@ -146,11 +206,9 @@ mod tests {
         let text = "type = \"clip_cov\"\nfraction = 1e-3\naggregation = \"seq_mean_token_mean\"\n\
                     selection = \"micro_batch\"\n[reference_kl]\ncoef = 0.01\n";
         let config: ObjectiveConfig = toml::from_str(text).unwrap();
-        assert_eq!(config.aggregation, Aggregation::SeqMeanTokenMean);
-        assert_eq!(
-            config.loss.selection_scope(),
-            Some(SelectionScope::MicroBatch)
-        );
+        assert_eq!(config.aggregation(), Aggregation::SeqMeanTokenMean);
+        let control = config.loss.policy_loss().clip_cov().unwrap();
+        assert_eq!(control.selection, SelectionScope::MicroBatch);
         assert!((config.reference_kl.unwrap().coef - 0.01).abs() < 1e-15);
         let again: ObjectiveConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config);
@@ -179,6 +237,10 @@ mod tests {
         assert!(
             parse(json!({"type": "dr_grpo"})).is_ok() && parse(json!({"type": "rloo"})).is_ok()
         );
+        for config in AdvantageConfig::defaults() {
+            let value = serde_json::to_value(config).unwrap();
+            assert_eq!(parse(json!({"type": value["type"]})).unwrap(), config);
+        }
         for value in [
             json!({"type": "dr_grpo", "scale": "group"}),
             json!({"type": "rloo", "epsilon": 1.0}),
@@ -217,11 +279,12 @@ mod tests {
             ),
             (json!({"type": "kl_cov", "kl_coef": -1.0}), "kl_cov.kl_coef"),
         ] {
-            let message = loss(value).unwrap().validate().unwrap_err().to_string();
+            let loss = loss(value).unwrap();
+            let message = loss.policy_loss().validate().unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
         let mut config = ObjectiveConfig {
-            aggregation: Aggregation::SeqMeanTokenSumNorm,
+            aggregation: Some(Aggregation::SeqMeanTokenSumNorm),
             ..ObjectiveConfig::default()
         };
         assert_eq!(config.validate(), Err(LossError::MissingConstantLength));

@@ -28,21 +28,43 @@ pub enum LossError {
          set loss.constant_length_tokens, for example to the longest response allowed"
     )]
     MissingConstantLength,
-    /// A group holds no response.
-    #[error("group {group} holds no response")]
-    EmptyGroup {
-        /// Position of the group, from 0.
-        group: usize,
+    /// Two parts of an objective that cannot work together.
+    #[error("{first} does not go with {second}: {reason}")]
+    Combination {
+        /// One of them, as in the configuration file.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// Why.
+        reason: &'static str,
     },
-    /// A reward is NaN or infinite.
-    #[error("the reward of response {response} in group {group} is {reward}, which is not finite")]
+    /// An estimator that compares the responses of a group was given a single one.
+    #[error(
+        "group {group} has a single response; advantage.type = \"{estimator}\" compares at least two"
+    )]
+    GroupOfOne {
+        /// The group's number, as given.
+        group: u64,
+        /// The estimator.
+        estimator: &'static str,
+    },
+    /// An estimator needs an input that it was not given.
+    #[error("advantage.type = \"{estimator}\" needs {input}")]
+    MissingInput {
+        /// The estimator.
+        estimator: &'static str,
+        /// What is missing.
+        input: &'static str,
+    },
+    /// A reward, or another figure that advantages are made of, is NaN or infinite.
+    #[error("{quantity} of response {row} is {value}, which is not finite")]
     NonFiniteReward {
-        /// Position of the group, from 0.
-        group: usize,
-        /// Position of the response in its group, from 0.
-        response: usize,
-        /// The reward.
-        reward: f64,
+        /// Which of the inputs.
+        quantity: &'static str,
+        /// The response's row, from 0.
+        row: usize,
+        /// The value.
+        value: f64,
     },
     /// A trained token's log-probability or advantage is NaN or infinite.
     #[error("{quantity} of row {row}, token {token} is {value}, which is not finite")]

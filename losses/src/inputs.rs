@@ -13,15 +13,45 @@ pub struct LossInputs {
     pub log_probs: Tensor<2>,
     /// `log π_old`, by the trainer before the update.
     pub old_log_probs: Tensor<2>,
-    /// `log π_ref`, where a KL penalty to a reference policy is configured.
-    pub ref_log_probs: Option<Tensor<2>>,
     /// The advantage of each token.
     pub advantages: Tensor<2>,
     /// 1 for a trained token, 0 for padding.
     pub mask: Tensor<2>,
+    /// What only some objectives read.
+    pub optional: OptionalInputs,
+}
+
+/// Inputs that only some objectives read; all `[batch, response_len]`.
+#[derive(Debug, Clone, Default)]
+pub struct OptionalInputs {
+    /// `log π_ref`, where a KL penalty to a reference policy is configured.
+    pub ref_log_probs: Option<Tensor<2>>,
+    /// Entropies under the policy that is trained, at temperature 1, in nats: with their graph
+    /// where a bonus is configured.
+    pub entropies: Option<Tensor<2>>,
+    /// The same under the old policy.
+    pub old_entropies: Option<Tensor<2>>,
+    /// Factors of the policy loss, from [`RolloutCorrection`](crate::RolloutCorrection).
+    pub weights: Option<Tensor<2>>,
 }
 
 impl LossInputs {
+    /// The inputs that every objective reads.
+    pub fn new(
+        log_probs: Tensor<2>,
+        old_log_probs: Tensor<2>,
+        advantages: Tensor<2>,
+        mask: Tensor<2>,
+    ) -> Self {
+        Self {
+            log_probs,
+            old_log_probs,
+            advantages,
+            mask,
+            optional: OptionalInputs::default(),
+        }
+    }
+
     /// These inputs with 0 wherever the mask is 0.
     ///
     /// # Panics
@@ -36,15 +66,19 @@ impl LossInputs {
             );
             tensor.clone().mask_fill(padding.clone(), 0.0)
         };
+        let optional =
+            |name: &str, tensor: &Option<Tensor<2>>| tensor.as_ref().map(|t| blank(name, t));
         Self {
             log_probs: blank("log_probs", &self.log_probs),
             old_log_probs: blank("old_log_probs", &self.old_log_probs),
-            ref_log_probs: self
-                .ref_log_probs
-                .as_ref()
-                .map(|t| blank("ref_log_probs", t)),
             advantages: blank("advantages", &self.advantages),
             mask: self.mask.clone(),
+            optional: OptionalInputs {
+                ref_log_probs: optional("ref_log_probs", &self.optional.ref_log_probs),
+                entropies: optional("entropies", &self.optional.entropies),
+                old_entropies: optional("old_entropies", &self.optional.old_entropies),
+                weights: optional("weights", &self.optional.weights),
+            },
         }
     }
 

@@ -23,6 +23,29 @@ pub enum KlEstimator {
     K3,
 }
 
+impl KlEstimator {
+    /// The estimate from `x = log π_ref - log π`, on the host.
+    pub fn of_log_ratio(self, x: f64) -> f64 {
+        match self {
+            Self::K1 => -x,
+            Self::Abs => x.abs(),
+            Self::K2 => 0.5 * x * x,
+            Self::K3 => x.exp() - x - 1.0,
+        }
+    }
+}
+
+/// Where a penalty goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlPlace {
+    /// Added to the loss of each token, with its gradient (GRPO).
+    #[default]
+    Loss,
+    /// Taken from the reward of each token, before the advantages (PPO).
+    Reward,
+}
+
 /// Bounds on an estimate; outside them the gradient is zero. verl clamps k3 at 20 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +65,10 @@ impl Default for KlClamp {
     }
 }
 
-/// A penalty on the divergence from a reference policy, added to the per-token loss.
+/// A penalty on the divergence from a reference policy.
+///
+/// # References
+/// In the loss: GRPO, arXiv 2402.03300, Eq. 3. In the reward: arXiv 1909.08593, Eq. 2.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReferenceKl {
@@ -51,7 +77,10 @@ pub struct ReferenceKl {
     /// The estimator.
     pub estimator: KlEstimator,
     /// Bounds on the estimate, none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clamp: Option<KlClamp>,
+    /// Where it goes.
+    pub place: KlPlace,
 }
 
 impl Default for ReferenceKl {
@@ -60,6 +89,7 @@ impl Default for ReferenceKl {
             coef: 1e-3,
             estimator: KlEstimator::K3,
             clamp: None,
+            place: KlPlace::Loss,
         }
     }
 }
@@ -72,7 +102,7 @@ impl ReferenceKl {
     pub fn validate(&self) -> Result<(), LossError> {
         let finite = |v: f64| v.is_finite() && v >= 0.0;
         check_range(
-            "reference_kl.coef",
+            "loss.reference_kl.coef",
             self.coef,
             "it must be finite and at least 0",
             finite,
@@ -80,19 +110,29 @@ impl ReferenceKl {
         if let Some(clamp) = self.clamp {
             let positive = |v: f64| v > 0.0;
             check_range(
-                "reference_kl.clamp.log_ratio",
+                "loss.reference_kl.clamp.log_ratio",
                 clamp.log_ratio,
                 "it must be above 0",
                 positive,
             )?;
             check_range(
-                "reference_kl.clamp.value",
+                "loss.reference_kl.clamp.value",
                 clamp.value,
                 "it must be above 0",
                 positive,
             )?;
         }
         Ok(())
+    }
+}
+
+impl ReferenceKl {
+    /// What is taken from the reward of a token: `coef·k`, on the host.
+    pub fn reward_penalty(&self, log_prob: f64, ref_log_prob: f64) -> f64 {
+        let bounded = |value: f64, bound: Option<f64>| bound.map_or(value, |b| value.clamp(-b, b));
+        let x = bounded(ref_log_prob - log_prob, self.clamp.map(|c| c.log_ratio));
+        let estimate = self.estimator.of_log_ratio(x);
+        self.coef * bounded(estimate, self.clamp.map(|c| c.value))
     }
 }
 

@@ -2,21 +2,20 @@
 //!
 //! An algorithm is three parts, each in a file of its own:
 //!
-//! 1. a group-to-advantages function ([`AdvantageConfig::advantages`], in `advantages/`);
-//! 2. a per-token loss ([`PpoClip`], [`importance_weighted`], in `policy_loss/`);
-//! 3. an entropy controller, which selects tokens and weighs or penalises them but never repeats
-//!    the clip ([`ClipCov`], [`KlCov`], in `controller/`).
+//! 1. an estimator of advantages ([`AdvantageConfig::advantages`], in `advantages/`);
+//! 2. a per-token loss ([`PolicyLoss`], in `policy_loss/`);
+//! 3. entropy controllers, which select, weigh, penalise or favour tokens but never repeat the clip
+//!    ([`EntropyControl`], in `controller/`).
 //!
 //! One [`aggregate`] reduces per-token losses to a scalar. [`PolicyObjective`] joins the parts
 //! behind two calls, so a trainer does not know which algorithm it runs:
 //!
 //! ```text
-//! select(mini-batch on the host)  → Selection          once per mini-batch, where needed
+//! select(mini-batch on the host)  → Selections         once per mini-batch, where needed
 //! evaluate(micro-batch, …)        → LossOutput {loss, stats}
 //! ```
 //!
-//! To add an algorithm: write its file, add its variant to [`LossConfig`], and one arm to the
-//! matches of `objective.rs`.
+//! To add a loss: write its file, and its variant in [`LossConfig`].
 
 mod advantages;
 mod aggregation;
@@ -25,20 +24,34 @@ mod controller;
 mod error;
 mod inputs;
 mod kl;
+mod lints;
 mod objective;
 mod policy_loss;
+pub mod replay;
+mod rollout_correction;
 mod stats;
+mod value_loss;
 
-pub use advantages::{AdvantageConfig, DrGrpo, Grpo, GrpoScale, Rloo};
+pub use advantages::{
+    AdvantageConfig, AdvantageInputs, Advantages, DrGrpo, Gae, Grpo, GrpoScale, Opo, PassAtK,
+    ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rloo,
+};
 pub use aggregation::{Aggregation, Denominator, aggregate};
 pub use config::{LossConfig, ObjectiveConfig};
 pub use controller::{
-    ClipCov, CovPenalty, KlCov, Selection, SelectionKey, SelectionScope, SelectionStats,
-    SelectionView,
+    AdaptiveEntropy, ClipCovControl, CovPenalty, EntropyBonus, EntropyControl, EntropyRatioClip,
+    KlCovControl, Selection, SelectionKey, SelectionScope, SelectionStats, SelectionView,
+    ShapedAdvantage, TopEntropy,
 };
 pub use error::LossError;
-pub use inputs::{LossInputs, LossOutput};
-pub use kl::{KlClamp, KlEstimator, ReferenceKl, kl_estimate};
-pub use objective::PolicyObjective;
-pub use policy_loss::{PerToken, PpoClip, importance_weighted};
+pub use inputs::{LossInputs, LossOutput, OptionalInputs};
+pub use kl::{KlClamp, KlEstimator, KlPlace, ReferenceKl, kl_estimate};
+pub use lints::LintContext;
+pub use objective::{PolicyObjective, SelectedTokens, Selections};
+pub use policy_loss::{
+    CeGppo, Cispo, ClipCov, Gmpo, Granularity, Gspo, KlCov, PerToken, PolicyLoss, PolicyTerms,
+    PpoClip, Reinforce, Sapo, importance_weighted,
+};
+pub use rollout_correction::{CorrectionLevel, CorrectionMode, RolloutCorrection};
 pub use stats::{LossStats, LossSums};
+pub use value_loss::ValueLoss;

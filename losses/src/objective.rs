@@ -1,32 +1,76 @@
 //! The one entry that a trainer calls, whatever the algorithm.
 
-use burn::tensor::Tensor;
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ClipCov, Denominator, LossConfig, LossError, LossInputs, LossOutput, LossStats,
-    ObjectiveConfig, PerToken, Selection, SelectionKey, SelectionScope, SelectionView, aggregate,
-    importance_weighted, kl_estimate, stats::StatMaps,
+    ClipCovControl, Denominator, EntropyControl, KlCovControl, KlPlace, LossError, LossInputs,
+    LossOutput, LossStats, ObjectiveConfig, PerToken, PolicyTerms, ReferenceKl, Selection,
+    SelectionKey, SelectionView, aggregate, controller::whole_batch, kl_estimate, stats::StatMaps,
 };
 
-/// A validated objective.
+/// A validated objective: a loss, its aggregation, and the entropy controllers over it.
 ///
 /// For each mini-batch: where [`needs_selection`](Self::needs_selection), call
-/// [`select`](Self::select) on the host, once for the mini-batch or once for each micro-batch as
-/// [`selection_scope`](Self::selection_scope) says; then [`evaluate`](Self::evaluate) each
-/// micro-batch with its rows of the selection and the mini-batch's [`Denominator`].
+/// [`select`](Self::select) on the host; then [`evaluate`](Self::evaluate) each micro-batch with
+/// its rows of the selections and the mini-batch's [`Denominator`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyObjective {
     config: ObjectiveConfig,
+    entropy: EntropyControl,
+}
+
+/// What a mini-batch's controllers selected.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selections {
+    /// Clip-Cov's or KL-Cov's tokens.
+    pub covariance: Option<Selection>,
+    /// The tokens that [`TopEntropy`](crate::TopEntropy) leaves out.
+    pub low_entropy: Option<Selection>,
+}
+
+/// A micro-batch's share of [`Selections`] on the device; all `[batch, response_len]`.
+#[derive(Debug, Clone, Default)]
+pub struct SelectedTokens {
+    /// 1 for Clip-Cov's or KL-Cov's tokens.
+    pub covariance: Option<Tensor<2>>,
+    /// 1 for the tokens that are left out.
+    pub low_entropy: Option<Tensor<2>>,
+}
+
+impl Selections {
+    /// Some of the rows, on a device.
+    ///
+    /// # Panics
+    /// If there are fewer rows.
+    pub fn to_device(
+        &self,
+        rows: &Range<usize>,
+        response_len: usize,
+        device: &Device,
+    ) -> SelectedTokens {
+        let part = |selection: &Option<Selection>| {
+            selection
+                .as_ref()
+                .map(|selection| selection.to_tensor(rows, response_len, device))
+        };
+        SelectedTokens {
+            covariance: part(&self.covariance),
+            low_entropy: part(&self.low_entropy),
+        }
+    }
 }
 
 impl PolicyObjective {
     /// Checks the configuration.
     ///
     /// # Errors
-    /// The first setting that is out of its range or missing.
-    pub fn new(config: ObjectiveConfig) -> Result<Self, LossError> {
+    /// The first setting that is out of its range or missing, or a combination that makes no sense.
+    pub fn new(config: ObjectiveConfig, entropy: EntropyControl) -> Result<Self, LossError> {
         config.validate()?;
-        Ok(Self { config })
+        entropy.validate(config.loss.policy_loss())?;
+        Ok(Self { config, entropy })
     }
 
     /// The configuration.
@@ -34,29 +78,57 @@ impl PolicyObjective {
         &self.config
     }
 
-    /// Whether [`evaluate`](Self::evaluate) needs a selection.
+    /// The controllers beside the loss's own.
+    pub fn entropy_control(&self) -> &EntropyControl {
+        &self.entropy
+    }
+
+    /// Whether [`evaluate`](Self::evaluate) needs selections.
     pub fn needs_selection(&self) -> bool {
-        self.selection_scope().is_some()
+        self.needs_current_log_probs() || self.entropy.top_entropy.is_some()
     }
 
-    /// Among which tokens to select; `None` where nothing is selected.
-    pub fn selection_scope(&self) -> Option<SelectionScope> {
-        self.config.loss.selection_scope()
+    /// Whether [`select`](Self::select) reads the current log-probabilities, which take a pass of
+    /// their own; where not, the old ones serve.
+    pub fn needs_current_log_probs(&self) -> bool {
+        self.clip_cov().is_some() || self.kl_cov().is_some()
     }
 
-    /// Whether [`evaluate`](Self::evaluate) needs the reference policy's log-probabilities.
+    /// Whether the reference policy's log-probabilities are needed, in the loss or in the reward.
     pub fn needs_reference(&self) -> bool {
         self.config.reference_kl.is_some()
     }
 
-    /// One warning for each part of the objective that does nothing as configured.
-    pub fn warnings(&self, updates_per_rollout: usize) -> Vec<String> {
-        match &self.config.loss {
-            LossConfig::PpoClip(_) | LossConfig::ClipCov(_) => Vec::new(),
-            LossConfig::KlCov(kl_cov) => {
-                kl_cov.inertness(updates_per_rollout).into_iter().collect()
-            }
-        }
+    /// The reference penalty that belongs in the reward, if any.
+    pub fn reward_penalty(&self) -> Option<ReferenceKl> {
+        let kl = self.config.reference_kl;
+        kl.filter(|kl| kl.place == KlPlace::Reward)
+    }
+
+    /// The Clip-Cov selection, the loss's own or a controller's.
+    pub fn clip_cov(&self) -> Option<ClipCovControl> {
+        let own = self.config.loss.policy_loss().clip_cov();
+        own.or(self.entropy.clip_cov)
+    }
+
+    /// The KL-Cov penalty, the loss's own or a controller's.
+    pub fn kl_cov(&self) -> Option<KlCovControl> {
+        let own = self.config.loss.policy_loss().kl_cov();
+        own.or(self.entropy.kl_cov)
+    }
+
+    /// The adaptive coefficient after a step's measurement, from that of the step before; 0
+    /// without an adaptive bonus.
+    pub fn next_entropy_coef(&self, coef: f64, entropy_nats: f64) -> f64 {
+        let adaptive = self.entropy.adaptive;
+        adaptive.map_or(0.0, |control| control.next_coef(coef, entropy_nats))
+    }
+
+    /// The factor of a step's entropy bonus.
+    pub fn entropy_bonus(&self, adaptive_coef: f64, entropy_nats: f64) -> f64 {
+        let constant = self.entropy.bonus.map_or(0.0, |bonus| bonus.coef);
+        let adaptive = self.entropy.adaptive;
+        constant + adaptive.map_or(0.0, |c| c.active_coef(adaptive_coef, entropy_nats))
     }
 
     /// What the whole mini-batch divides by, from its mask.
@@ -74,7 +146,8 @@ impl PolicyObjective {
         }
     }
 
-    /// Selects tokens on the host; `None` where the objective selects none.
+    /// Selects tokens on the host, each controller over the whole mini-batch or, if so configured,
+    /// over each of the micro-batches that its rows are cut into.
     ///
     /// # Errors
     /// A trained token that is not finite.
@@ -84,90 +157,138 @@ impl PolicyObjective {
     pub fn select(
         &self,
         view: &SelectionView,
+        micro_batches: &[Range<usize>],
         key: &SelectionKey,
-    ) -> Result<Option<Selection>, LossError> {
-        match &self.config.loss {
-            LossConfig::PpoClip(_) => Ok(None),
-            LossConfig::ClipCov(clip_cov) => clip_cov.select(view, key).map(Some),
-            LossConfig::KlCov(kl_cov) => kl_cov.select(view).map(Some),
+    ) -> Result<Selections, LossError> {
+        let mut selections = Selections::default();
+        if let Some(control) = self.clip_cov() {
+            let clip = self.config.loss.policy_loss().clip();
+            let select = |view: &SelectionView| control.select(view, clip.as_ref(), key);
+            let selection = whole_batch(view, control.selection, micro_batches, select)?;
+            selections.covariance = Some(selection);
         }
+        if let Some(control) = self.kl_cov() {
+            let select = |view: &SelectionView| control.select(view);
+            let selection = whole_batch(view, control.selection, micro_batches, select)?;
+            selections.covariance = Some(selection);
+        }
+        if let Some(control) = self.entropy.top_entropy {
+            let select = |view: &SelectionView| control.leave_out(view);
+            let selection = whole_batch(view, control.selection, micro_batches, select)?;
+            selections.low_entropy = Some(selection);
+        }
+        Ok(selections)
     }
 
-    /// A micro-batch's share of the mini-batch's loss, with its statistics.
+    /// A micro-batch's share of the mini-batch's loss, with its statistics. In this order:
+    ///
+    /// ```text
+    /// A ← shaped advantage → l = the loss's own → taken out (Clip-Cov, low entropy) → held (ERC)
+    ///   → + KL-Cov's penalty → · rollout correction → - bonus·H → + KL to the reference → aggregate
+    /// ```
     ///
     /// # Shapes
-    /// `inputs` and `selection`: `[batch, response_len]`.
+    /// `inputs` and `selected`: `[batch, response_len]`.
     ///
     /// # Panics
-    /// If shapes differ, or a selection or the reference's log-probabilities are missing where the
-    /// objective needs them.
+    /// If shapes differ, or an input or a selection is missing that the objective needs.
     pub fn evaluate(
         &self,
         inputs: &LossInputs,
-        selection: Option<Tensor<2>>,
+        selected: &SelectedTokens,
         denominator: &Denominator,
+        entropy_bonus: f64,
     ) -> LossOutput {
         let inputs = inputs.without_padding();
-        if let Some(selected) = &selection {
-            let (found, expected) = (selected.dims(), inputs.mask.dims());
-            assert_eq!(
-                found, expected,
-                "the selection is {found:?}, the batch {expected:?}"
-            );
-        }
         let log_ratio = inputs.log_ratio();
-        let PerToken { mut loss, clipped } = self.per_token(
-            log_ratio.clone(),
-            inputs.advantages.clone(),
-            selection.clone(),
-        );
+        let terms = PolicyTerms {
+            log_probs: inputs.log_probs.clone(),
+            log_ratio: log_ratio.clone(),
+            advantages: self.shaped_advantages(&inputs),
+            mask: inputs.mask.clone(),
+        };
+        let PerToken { loss, clipped } = self.config.loss.policy_loss().per_token(&terms);
+        let (loss, held) = self.hold_back(loss, &log_ratio, &inputs, selected);
+        let loss = match &inputs.optional.weights {
+            Some(weights) => loss * weights.clone(),
+            None => loss,
+        };
+        let loss = self.with_entropy_bonus(loss, &inputs, entropy_bonus);
         let reference_kl = self.reference_kl(&inputs);
-        if let Some((penalty, _)) = &reference_kl {
-            loss = loss + penalty.clone();
-        }
+        let loss = match &reference_kl {
+            Some((Some(penalty), _)) => loss + penalty.clone(),
+            _ => loss,
+        };
         let mask = inputs.mask.without_autodiff();
-        let loss = aggregate(loss, mask.clone(), self.config.aggregation, denominator);
+        let loss = aggregate(loss, mask.clone(), self.config.aggregation(), denominator);
         let stats = LossStats::of(StatMaps {
             mask,
             log_ratio: log_ratio.without_autodiff(),
             clipped,
-            selected: selection.map(Tensor::without_autodiff),
+            held,
+            selected: selected.covariance.clone().map(Tensor::without_autodiff),
             reference_kl: reference_kl.map(|(_, estimate)| estimate.without_autodiff()),
         });
         LossOutput { loss, stats }
     }
 
-    fn per_token(
-        &self,
-        log_ratio: Tensor<2>,
-        advantages: Tensor<2>,
-        selection: Option<Tensor<2>>,
-    ) -> PerToken {
-        let selected = || selection.expect("this loss selects tokens: pass their selection");
-        match &self.config.loss {
-            LossConfig::PpoClip(clip) => clip.per_token(log_ratio, advantages),
-            LossConfig::ClipCov(clip_cov) => {
-                let base = clip_cov.clip().per_token(log_ratio, advantages);
-                PerToken {
-                    loss: ClipCov::take_out(base.loss, selected()),
-                    ..base
-                }
-            }
-            LossConfig::KlCov(kl_cov) => {
-                let penalty = kl_cov.penalty(log_ratio.clone(), selected());
-                let loss = importance_weighted(log_ratio, advantages) + penalty;
-                PerToken {
-                    loss,
-                    clipped: None,
-                }
-            }
+    fn shaped_advantages(&self, inputs: &LossInputs) -> Tensor<2> {
+        let advantages = inputs.advantages.clone();
+        match self.entropy.shaped_advantage {
+            Some(control) => control.shape(advantages, entropies(inputs)),
+            None => advantages,
         }
     }
 
-    /// The penalty of each token and the bare estimate, where one is configured.
-    fn reference_kl(&self, inputs: &LossInputs) -> Option<(Tensor<2>, Tensor<2>)> {
+    /// What the controllers do to the tokens' losses, and where ERC holds them.
+    fn hold_back(
+        &self,
+        mut loss: Tensor<2>,
+        log_ratio: &Tensor<2>,
+        inputs: &LossInputs,
+        selected: &SelectedTokens,
+    ) -> (Tensor<2>, Option<Tensor<2>>) {
+        let covariance = || {
+            let tokens = selected.covariance.clone();
+            same_shape(
+                tokens.expect("this objective selects tokens: pass their selection"),
+                inputs,
+            )
+        };
+        if self.clip_cov().is_some() {
+            loss = ClipCovControl::take_out(loss, covariance());
+        }
+        if self.entropy.top_entropy.is_some() {
+            let tokens = selected.low_entropy.clone();
+            let left_out = tokens.expect("top_entropy selects tokens: pass their selection");
+            loss = ClipCovControl::take_out(loss, same_shape(left_out, inputs));
+        }
+        let mut held = None;
+        if let Some(control) = self.entropy.ratio_clip {
+            let before = inputs.optional.old_entropies.clone();
+            let before = before.expect("ratio_clip compares entropies: pass old_entropies");
+            let (without, outside) = control.hold(loss, entropies(inputs), before);
+            loss = without;
+            held = Some(outside);
+        }
+        if let Some(control) = self.kl_cov() {
+            loss = loss + control.penalty(log_ratio.clone(), covariance());
+        }
+        (loss, held)
+    }
+
+    fn with_entropy_bonus(&self, loss: Tensor<2>, inputs: &LossInputs, factor: f64) -> Tensor<2> {
+        if self.entropy.needs_entropy_gradient() && factor != 0.0 {
+            loss - entropies(inputs) * factor
+        } else {
+            loss
+        }
+    }
+
+    /// The penalty of each token, where it belongs in the loss, and the bare estimate.
+    fn reference_kl(&self, inputs: &LossInputs) -> Option<(Option<Tensor<2>>, Tensor<2>)> {
         let config = self.config.reference_kl?;
-        let reference = inputs.ref_log_probs.clone();
+        let reference = inputs.optional.ref_log_probs.clone();
         let reference = reference.expect("reference_kl is configured: pass ref_log_probs");
         let estimate = kl_estimate(
             inputs.log_probs.clone(),
@@ -175,6 +296,21 @@ impl PolicyObjective {
             config.estimator,
             config.clamp,
         );
-        Some((estimate.clone() * config.coef, estimate))
+        let penalty = (config.place == KlPlace::Loss).then(|| estimate.clone() * config.coef);
+        Some((penalty, estimate))
     }
+}
+
+fn entropies(inputs: &LossInputs) -> Tensor<2> {
+    let entropies = inputs.optional.entropies.clone();
+    entropies.expect("a controller reads the current entropies: pass them")
+}
+
+fn same_shape(selected: Tensor<2>, inputs: &LossInputs) -> Tensor<2> {
+    let (found, expected) = (selected.dims(), inputs.mask.dims());
+    assert_eq!(
+        found, expected,
+        "the selection is {found:?}, the batch {expected:?}"
+    );
+    selected
 }

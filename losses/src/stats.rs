@@ -17,6 +17,8 @@ pub struct LossSums {
     pub clipped: f64,
     /// Tokens that the entropy controller selected.
     pub selected: f64,
+    /// Tokens whose gradient entropy ratio clipping removed.
+    pub held: f64,
     /// `Σ -Δ`, the estimator k1 of `KL(π_old ‖ π)`.
     pub k1: f64,
     /// `Σ |Δ|`.
@@ -33,6 +35,7 @@ pub(crate) struct StatMaps {
     pub(crate) log_ratio: Tensor<2>,
     pub(crate) clipped: Option<Tensor<2>>,
     pub(crate) selected: Option<Tensor<2>>,
+    pub(crate) held: Option<Tensor<2>>,
     pub(crate) reference_kl: Option<Tensor<2>>,
 }
 
@@ -44,6 +47,7 @@ impl LossStats {
             log_ratio,
             clipped,
             selected,
+            held,
             reference_kl,
         } = maps;
         let total = |map: Tensor<2>| (map * mask.clone()).sum();
@@ -54,6 +58,7 @@ impl LossStats {
                 mask.clone().sum(),
                 optional(clipped),
                 optional(selected),
+                optional(held),
                 total(log_ratio.clone().neg()),
                 total(log_ratio.abs()),
                 total(k3),
@@ -64,7 +69,7 @@ impl LossStats {
         Self { sums }
     }
 
-    /// The sums as one tensor, `[7]`, in the order of [`LossSums`]'s fields: for a caller that
+    /// The sums as one tensor, `[8]`, in the order of [`LossSums`]'s fields: for a caller that
     /// reads several tensors in one transfer.
     pub fn into_tensor(self) -> Tensor<1> {
         self.sums
@@ -94,24 +99,26 @@ impl LossSums {
     /// The sums from the values of [`LossStats::into_tensor`].
     ///
     /// # Panics
-    /// If there are not seven values.
+    /// If there are not eight values.
     pub fn from_values(values: &[f64]) -> Self {
         let &[
             tokens,
             clipped,
             selected,
+            held,
             k1,
             abs_log_ratio,
             k3,
             reference_kl,
         ] = values
         else {
-            panic!("{} values are not the 7 sums of a loss", values.len());
+            panic!("{} values are not the 8 sums of a loss", values.len());
         };
         Self {
             tokens,
             clipped,
             selected,
+            held,
             k1,
             abs_log_ratio,
             k3,
@@ -127,6 +134,11 @@ impl LossSums {
     /// Share of the trained tokens that the controller selected.
     pub fn selected_fraction(&self) -> f64 {
         self.per_token(self.selected)
+    }
+
+    /// Share of the trained tokens whose gradient entropy ratio clipping removed.
+    pub fn held_fraction(&self) -> f64 {
+        self.per_token(self.held)
     }
 
     /// Mean of `-Δ`, the estimator k1 of `KL(π_old ‖ π)`, in nats.
@@ -159,6 +171,7 @@ impl std::ops::AddAssign for LossSums {
         self.tokens += other.tokens;
         self.clipped += other.clipped;
         self.selected += other.selected;
+        self.held += other.held;
         self.k1 += other.k1;
         self.abs_log_ratio += other.abs_log_ratio;
         self.k3 += other.k3;

@@ -10,7 +10,19 @@ pub struct HeadOptions {
     /// Divides the logits before the log-probabilities.
     pub temperature: f64,
     /// Whether entropies are computed too; they cost two more passes over the logits.
-    pub entropy: bool,
+    pub entropy: EntropyPass,
+}
+
+/// What the head does about entropies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EntropyPass {
+    /// Nothing.
+    #[default]
+    Skip,
+    /// Their values.
+    Values,
+    /// Those at temperature 1 with their gradient.
+    Gradient,
 }
 
 /// Figures of taken tokens, each `[tokens]`.
@@ -18,9 +30,10 @@ pub struct HeadOptions {
 pub struct TokenScores {
     /// log π(token | context) at the temperature, with its gradient where the model has one.
     pub log_probs: Tensor<1>,
-    /// Exact entropy -Σ p·log p of the softmax at temperature 1, in nats; no gradient.
+    /// Exact entropy -Σ p·log p of the softmax at temperature 1, in nats; with its gradient where
+    /// that was asked for.
     pub entropies: Option<Tensor<1>>,
-    /// The same at the options' temperature.
+    /// The same at the options' temperature, without a gradient.
     pub entropies_at_temperature: Option<Tensor<1>>,
 }
 
@@ -61,9 +74,11 @@ impl CausalLm {
 
 fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions) -> TokenScores {
     let logits = logits.cast(DType::F32);
-    let entropies = options
-        .entropy
-        .then(|| entropy(logits.clone().without_autodiff()));
+    let entropies = match options.entropy {
+        EntropyPass::Skip => None,
+        EntropyPass::Values => Some(entropy(logits.clone().without_autodiff())),
+        EntropyPass::Gradient => Some(entropy(logits.clone())),
+    };
     let is_plain = (options.temperature - 1.0).abs() < f64::EPSILON;
     let scaled = if is_plain {
         logits
@@ -71,7 +86,7 @@ fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions
         logits / options.temperature
     };
     let entropies_at_temperature = match &entropies {
-        Some(plain) if is_plain => Some(plain.clone()),
+        Some(plain) if is_plain => Some(plain.clone().without_autodiff()),
         Some(_) => Some(entropy(scaled.clone().without_autodiff())),
         None => None,
     };
@@ -98,7 +113,7 @@ fn log_sum_exp(logits: Tensor<2>) -> Tensor<1> {
 /// H = logsumexp(l) - Σ softmax(l)·l, in nats.
 fn entropy(logits: Tensor<2>) -> Tensor<1> {
     let [tokens, _] = logits.dims();
-    let shifted = logits.clone() - logits.max_dim(1);
+    let shifted = logits.clone() - logits.detach().max_dim(1);
     let weights = shifted.clone().exp();
     let sum = weights.clone().sum_dim(1);
     let mean = (weights * shifted).sum_dim(1) / sum.clone();

@@ -7,7 +7,7 @@ use std::{
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    tensor::{DType, Tensor, TensorData},
+    tensor::{DType, Device, Tensor, TensorData},
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -248,6 +248,19 @@ pub(crate) fn replace<const D: usize>(
     if is_transposed {
         tensor = contiguous(tensor.transpose());
     }
+    if device.is_autodiff() {
+        tensor = Tensor::from_inner(tensor).require_grad();
+    }
+    Param::initialized(ParamId::from(fnv_1a(name)), tensor)
+}
+
+/// A parameter of a module that no file names, f32, with an id that follows from its own name.
+pub(crate) fn named_parameter<const D: usize>(
+    name: &str,
+    data: TensorData,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let mut tensor = Tensor::<D>::from_data(data, (&device.clone().inner(), DType::F32));
     if device.is_autodiff() {
         tensor = Tensor::from_inner(tensor).require_grad();
     }

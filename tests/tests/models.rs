@@ -5,7 +5,7 @@ use burn::{
     module::Module,
     tensor::{DType, Device, Int, Tensor},
 };
-use policy::{HeadOptions, Policy, SaveDtype, TokenBatch};
+use policy::{EntropyPass, HeadOptions, Policy, SaveDtype, TokenBatch};
 use rollout::{Engine, EngineOptions, Generator, Request, SampleKey, SamplingParams};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> (Vec<f32>, Ve
     let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &flat.device());
     let options = HeadOptions {
         temperature: 1.0,
-        entropy: true,
+        entropy: EntropyPass::Values,
     };
     let scores = policy.model.score_tokens(flat, targets, options);
     let values = |tensor: Tensor<1>| tensor.try_into_vec_as::<f32>().unwrap();
@@ -236,7 +236,7 @@ fn sampler_log_probs_are_those_of_a_full_pass() {
             let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &hidden.device());
             let options = HeadOptions {
                 temperature: 1.5,
-                entropy: false,
+                entropy: EntropyPass::Skip,
             };
             let scored = policy
                 .model

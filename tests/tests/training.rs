@@ -87,11 +87,16 @@ const SMALL: [&str; 6] = [
 #[test]
 fn a_seed_gives_one_run_whatever_the_threads_and_the_batch() {
     let dir = tempfile::tempdir().unwrap();
-    for (index, loss) in ["loss.type=kl_cov", "loss.type=clip_cov"]
-        .iter()
-        .enumerate()
-    {
-        let settings = [&SMALL[..], &[loss]].concat();
+    let losses: [&[&str]; 2] = [
+        &["loss.type=kl_cov", "advantage.type=remax"],
+        &[
+            "loss.type=clip_cov",
+            "advantage.type=gae",
+            "entropy.bonus.coef=0.01",
+        ],
+    ];
+    for (index, loss) in losses.iter().enumerate() {
+        let settings = [&SMALL[..], loss].concat();
         let many = fresh(
             base(),
             &config(&settings),
@@ -109,30 +114,136 @@ fn a_seed_gives_one_run_whatever_the_threads_and_the_batch() {
                     &dir.path().join(format!("one-{index}")),
                 )
             });
-        assert_eq!(without_times(&many), without_times(&one));
+        for (many, one) in without_times(&many).iter().zip(without_times(&one)) {
+            assert_eq!(*many, one, "{loss:?}");
+        }
         assert!(many[2].selected_tokens > 0);
     }
 }
 
+/// Runs with state of their own, which a resume must find again.
+const STATEFUL: [&[&str]; 4] = [
+    &[],
+    &["advantage.type=gae", "critic.learning_rate=1e-3"],
+    &[
+        "advantage.type=gae",
+        "critic.trunk=policy",
+        "critic.learning_rate=1e-3",
+    ],
+    &["loss.reference_kl.coef=1.0", "entropy.adaptive.delta=1e-3"],
+];
+
 #[test]
 fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("run");
-    let config = config(&SMALL);
-    let whole = fresh(base(), &config, &path);
-    let (step, checkpoint) = list_checkpoints(&path).unwrap().remove(0);
-    assert_eq!(step, 1);
-    let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
-    let mut trainer = Trainer::new(config, policy).unwrap();
-    trainer.load_state(&checkpoint).unwrap();
-    let rest = run(trainer, &mut RunFolder::reopen(&path, step).unwrap());
-    assert_eq!(without_times(&rest), without_times(&whole[2..]));
-    let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
-    let written: Vec<StepMetrics> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(without_times(&written), without_times(&whole));
+    for (index, settings) in STATEFUL.iter().enumerate() {
+        let path = dir.path().join(index.to_string());
+        let config = config(&[&SMALL[..], settings].concat());
+        let whole = fresh(base(), &config, &path);
+        let (step, checkpoint) = list_checkpoints(&path).unwrap().remove(0);
+        assert_eq!(step, 1);
+        let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
+        let mut trainer = Trainer::new(config, policy).unwrap();
+        trainer.load_state(&checkpoint).unwrap();
+        let rest = run(trainer, &mut RunFolder::reopen(&path, step).unwrap());
+        assert_eq!(
+            without_times(&rest),
+            without_times(&whole[2..]),
+            "{settings:?}"
+        );
+        let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+        let written: Vec<StepMetrics> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(without_times(&written), without_times(&whole));
+    }
+}
+
+#[test]
+fn a_critic_learns_the_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    for trunk in ["own", "policy"] {
+        // While the policy waits for its critic, every run samples the same.
+        let value_loss = |rate: &str| {
+            let trunk_setting = format!("critic.trunk={trunk}");
+            let rate_setting = format!("critic.learning_rate={rate}");
+            let critic = [
+                "steps=4",
+                "update.epochs=4",
+                "advantage.type=gae",
+                "critic.warmup_steps=4",
+                &trunk_setting,
+                &rate_setting,
+            ];
+            let settings = [&SMALL[..], &critic].concat();
+            let path = dir.path().join(format!("{trunk}-{rate}"));
+            fresh(base(), &config(&settings), &path)[4]
+                .value_loss
+                .unwrap()
+        };
+        let (taught, untaught) = (value_loss("1e-3"), value_loss("0"));
+        assert!(
+            taught < 0.9 * untaught,
+            "{trunk}: {taught} after, {untaught} without learning"
+        );
+    }
+}
+
+#[test]
+fn a_reference_holds_the_policy_near() {
+    let dir = tempfile::tempdir().unwrap();
+    let divergence = |settings: &[&str], name: &str| {
+        let settings = [
+            &SMALL[..],
+            &["steps=3", "optimizer.warmup_steps=1"],
+            settings,
+        ]
+        .concat();
+        let lines = fresh(base(), &config(&settings), &dir.path().join(name));
+        lines[3].reference_kl.unwrap()
+    };
+    let free = divergence(&["loss.reference_kl.coef=0.0"], "free");
+    let held = divergence(&["loss.reference_kl.coef=10.0"], "held");
+    assert!(
+        held < 0.7 * free,
+        "KL {held:.2e} with the penalty, {free:.2e} without"
+    );
+}
+
+#[test]
+fn a_reward_that_is_not_finite_drops_its_group() {
+    struct Broken;
+    impl reward::Reward for Broken {
+        fn score(&self, problem: &reward::Problem, response: &str) -> reward::Score {
+            let mut score = reward::VerifierReward::default().score(problem, response);
+            if problem.id.ends_with('1') {
+                score.reward = f64::NAN;
+            }
+            score
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&[&SMALL[..], &["rollout.filter_groups=false", "steps=1"]].concat());
+    let mut trainer = Trainer::new(config.clone(), base())
+        .unwrap()
+        .with_reward(Box::new(Broken));
+    let mut folder = RunFolder::create(&dir.path().join("run"), &config).unwrap();
+    let (mut dropped, mut warned) = (0, 0);
+    trainer
+        .run(&mut folder, &mut |event: Event<'_>| match event {
+            Event::Step(metrics) => dropped = metrics.groups_dropped,
+            Event::Warning(text) => {
+                assert!(text.contains("a reward is not finite"), "{text}");
+                warned += 1;
+            }
+            _ => (),
+        })
+        .unwrap();
+    assert!(
+        dropped > 0 && dropped == warned,
+        "{dropped} dropped, {warned} told"
+    );
 }
 
 #[test]

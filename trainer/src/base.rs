@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use burn::tensor::{DType, Device};
 use config::ValueKind;
 use losses::LossConfig;
-use policy::Policy;
+use policy::{Policy, resolve_model};
 
 use crate::TrainerError;
 
@@ -34,10 +34,9 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
         ("validation.problems", 512.into()),
     ];
     match loss {
-        LossConfig::PpoClip(_) => (),
         LossConfig::KlCov(_) => {
             settings.push(("loss.top_fraction", 0.05.into()));
-            settings.push(("loss.kl_coef", 1.1.into()));
+            settings.push(("loss.kl_coef", 1.2.into()));
         }
         LossConfig::ClipCov(_) => {
             settings.push(("loss.fraction", 0.011.into()));
@@ -45,9 +44,21 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
             settings.push(("loss.clip_low", 0.2.into()));
             settings.push(("loss.clip_high", 0.28.into()));
         }
+        _ => (),
     }
     let own = |(key, value): (&str, ValueKind)| (key.to_owned(), value);
     settings.into_iter().map(own).collect()
+}
+
+/// Loads a model by folder or hub name, or the bundled base where the name is empty.
+///
+/// # Errors
+/// A model that is not there, or not one.
+pub fn load_policy(name: &str, dtype: DType, device: &Device) -> Result<Policy, TrainerError> {
+    if name.is_empty() {
+        return bundled_base(dtype, device);
+    }
+    Ok(Policy::load(&resolve_model(name)?, dtype, device)?)
 }
 
 /// Loads the bundled base.

@@ -113,12 +113,27 @@ impl Collated {
 
     /// One pass: figures of every response token, flat in row order.
     pub fn score(&self, model: &CausalLm, options: HeadOptions) -> TokenScores {
+        self.score_hidden(model, self.hidden(model), options)
+    }
+
+    /// The hidden states that predict the response tokens, flat in row order: `[tokens, hidden_size]`.
+    pub fn hidden(&self, model: &CausalLm) -> Tensor<2> {
         let hidden = model.hidden_states(&self.tokens, None);
         let [rows, length, width] = hidden.dims();
         let device = hidden.device();
         let predictors = Tensor::<1, Int>::from_data(self.predictors.as_slice(), &device);
+        hidden.reshape([rows * length, width]).select(0, predictors)
+    }
+
+    /// Figures of every response token from the hidden states of [`Collated::hidden`].
+    pub fn score_hidden(
+        &self,
+        model: &CausalLm,
+        hidden: Tensor<2>,
+        options: HeadOptions,
+    ) -> TokenScores {
+        let device = hidden.device();
         let targets = Tensor::<1, Int>::from_data(self.targets.as_slice(), &device);
-        let hidden = hidden.reshape([rows * length, width]).select(0, predictors);
         model.score_tokens(hidden, targets, options)
     }
 

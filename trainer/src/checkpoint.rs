@@ -7,7 +7,7 @@ use std::{
 
 use policy::SaveDtype;
 
-use crate::{RunState, Trainer, TrainerError};
+use crate::{RunState, Trainer, TrainerError, load_policy};
 
 const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "trainer_state.json";
@@ -35,6 +35,9 @@ impl Trainer {
         self.optimizer
             .save(beside.join(OPTIMIZER))
             .map_err(|error| damaged(format!("cannot write the optimizer's state: {error:?}")))?;
+        if let Some(critic) = &self.critic {
+            critic.save(&beside)?;
+        }
         let state = serde_json::to_vec(&self.state).map_err(|error| damaged(error.to_string()))?;
         fs::write(beside.join(STATE), state).map_err(io)?;
         if path.exists() {
@@ -43,7 +46,8 @@ impl Trainer {
         fs::rename(&beside, path).map_err(io)
     }
 
-    /// Takes the optimizer and the run's state from a checkpoint whose policy this trainer was built with.
+    /// Takes the optimizer, the critic and the run's state from a checkpoint whose policy this trainer was built with,
+    /// and the reference policy from where the run started.
     ///
     /// # Errors
     /// A file that is missing or damaged.
@@ -61,6 +65,15 @@ impl Trainer {
             .map_err(|error| damaged(format!("{STATE}: {error}")))?;
         let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
         self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
+        let dtype = self.config.model.dtype.into();
+        if let Some(critic) = &mut self.critic {
+            critic.load(path, dtype)?;
+        }
+        if self.reference.is_some() {
+            let device = self.policy.model.device().inner();
+            let start = load_policy(&self.config.model.path, dtype, &device)?;
+            self.reference = Some(start.model);
+        }
         Ok(())
     }
 }

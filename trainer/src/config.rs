@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use config::{Config, File, FileFormat, ValueKind};
-use losses::{AdvantageConfig, LossConfig, ObjectiveConfig};
+use losses::{
+    AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyControl,
+    EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip, ReferenceKl,
+    RolloutCorrection, ShapedAdvantage, TopEntropy,
+};
 use reward::TaskConfig;
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{SftConfig, TrainerError, base::base_settings};
+use crate::{CriticSection, SftConfig, TrainerError, base::base_settings};
 
 /// A training run. Its `Default` suits a pretrained model of some hundred million parameters or more; where
 /// `model.path` is empty, [`TrainConfig::load`] puts the settings vetted for the bundled base above it.
@@ -32,6 +36,10 @@ pub struct TrainConfig {
     pub advantage: AdvantageConfig,
     /// The objective.
     pub loss: ObjectiveConfig,
+    /// Entropy controllers over the objective, beside those that a loss brings along.
+    pub entropy: EntropyControl,
+    /// The critic, where `advantage.type` is `gae`.
+    pub critic: CriticSection,
     /// How a rollout is cut into updates.
     pub update: UpdateSection,
     /// AdamW.
@@ -53,6 +61,8 @@ impl Default for TrainConfig {
             rollout: RolloutSection::default(),
             advantage: AdvantageConfig::default(),
             loss: ObjectiveConfig::default(),
+            entropy: EntropyControl::default(),
+            critic: CriticSection::default(),
             update: UpdateSection::default(),
             optimizer: OptimizerSection::default(),
             validation: ValidationSection::default(),
@@ -300,6 +310,8 @@ impl TrainConfig {
             config = load_layers(file, overrides, &known, vetted)?;
         }
         config.validate()?;
+        // What a run used stands in its folder, not what a later version may take for it.
+        config.loss.aggregation = Some(config.loss.aggregation());
         Ok(config)
     }
 
@@ -340,6 +352,8 @@ impl TrainConfig {
         self.optimizer.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
+        self.entropy.validate(self.loss.loss.policy_loss())?;
+        self.critic.validate()?;
         self.task.validate()?;
         Ok(())
     }
@@ -377,11 +391,9 @@ impl TrainConfig {
             (None, TaskConfig::Arithmetic(_)) => "arithmetic".to_owned(),
             (None, TaskConfig::Countdown(_)) => "countdown".to_owned(),
         };
-        let loss = match self.loss.loss {
-            LossConfig::PpoClip(_) => "ppo_clip",
-            LossConfig::ClipCov(_) => "clip_cov",
-            LossConfig::KlCov(_) => "kl_cov",
-        };
+        let tag = Table::try_from(self.loss.loss).ok();
+        let tag = tag.as_ref().and_then(|table| table.get("type")?.as_str());
+        let loss = tag.unwrap_or("loss");
         format!("{problems}-{loss}-seed-{}", self.seed)
     }
 
@@ -558,6 +570,14 @@ fn into_kind(value: Value) -> ValueKind {
     }
 }
 
+/// Keys of the `loss` table that every type has.
+const WHATEVER_THE_TYPE: [&str; 4] = [
+    "aggregation",
+    "constant_length_tokens",
+    "reference_kl",
+    "rollout_correction",
+];
+
 /// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
 fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
     for item in overrides {
@@ -573,7 +593,7 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
         let tag = key.rsplit_once('.').map_or("type", |(_, tag)| tag);
         let old = fields.get(tag).and_then(Value::as_str);
         if old.is_some_and(|old| old != text.trim_matches('"')) {
-            fields.retain(|key, _| key == "aggregation");
+            fields.retain(|key, _| WHATEVER_THE_TYPE.contains(&key));
         }
     }
     table
@@ -591,25 +611,55 @@ fn known_keys() -> Result<Vec<String>, TrainerError> {
     };
     let text = |value: Result<String, toml::ser::Error>| value.map_err(|e| config_error(&e));
     add("", text(toml::to_string(&TrainConfig::default()))?)?;
-    for loss in LOSSES {
-        add("loss.", default_of::<LossConfig>("type", loss)?)?;
+    add("", text(toml::to_string(&with_every_option()))?)?;
+    for loss in LossConfig::defaults() {
+        add("loss.", text(toml::to_string(&loss))?)?;
     }
-    for advantage in ADVANTAGES {
-        add(
-            "advantage.",
-            default_of::<AdvantageConfig>("type", advantage)?,
-        )?;
+    for advantage in AdvantageConfig::defaults() {
+        add("advantage.", text(toml::to_string(&advantage))?)?;
     }
     add_tasks(&mut add)?;
-    keys.extend(OPTIONAL_KEYS.map(str::to_owned));
+    keys.push("model".to_owned());
     keys.sort();
     keys.dedup();
     Ok(keys)
 }
 
-/// The types of the tagged tables, whose defaults show the keys of each.
-const LOSSES: [&str; 3] = ["ppo_clip", "clip_cov", "kl_cov"];
-const ADVANTAGES: [&str; 3] = ["grpo", "dr_grpo", "rloo"];
+/// A configuration in which every optional table and key is there, to know their names by.
+fn with_every_option() -> TrainConfig {
+    TrainConfig {
+        data: DataSection {
+            train: Some(PathBuf::new()),
+            validation: Some(PathBuf::new()),
+            ..DataSection::default()
+        },
+        loss: ObjectiveConfig {
+            loss: LossConfig::PpoClip(PpoClip {
+                dual_clip: Some(3.0),
+                ..PpoClip::default()
+            }),
+            aggregation: Some(Aggregation::default()),
+            constant_length_tokens: Some(1.0),
+            reference_kl: Some(ReferenceKl {
+                clamp: Some(KlClamp::default()),
+                ..ReferenceKl::default()
+            }),
+            rollout_correction: Some(RolloutCorrection::default()),
+        },
+        entropy: EntropyControl {
+            clip_cov: Some(ClipCovControl::default()),
+            kl_cov: Some(KlCovControl::default()),
+            bonus: Some(EntropyBonus::default()),
+            adaptive: Some(AdaptiveEntropy::default()),
+            top_entropy: Some(TopEntropy::default()),
+            ratio_clip: Some(EntropyRatioClip::default()),
+            shaped_advantage: Some(ShapedAdvantage::default()),
+        },
+        ..TrainConfig::default()
+    }
+}
+
+/// The names of the built-in tasks.
 const TASKS: [&str; 2] = ["arithmetic", "countdown"];
 
 fn add_tasks(
@@ -648,21 +698,6 @@ pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
     add_tasks(&mut add)?;
     Ok(keys)
 }
-
-/// Keys whose default is to be absent, so that no serialized default shows them.
-const OPTIONAL_KEYS: [&str; 11] = [
-    "data.train",
-    "data.validation",
-    "loss.dual_clip",
-    "loss.constant_length_tokens",
-    "loss.reference_kl",
-    "loss.reference_kl.coef",
-    "loss.reference_kl.estimator",
-    "loss.reference_kl.clamp",
-    "loss.reference_kl.clamp.log_ratio",
-    "loss.reference_kl.clamp.value",
-    "model",
-];
 
 fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
     for (key, value) in table {

@@ -8,10 +8,13 @@ mod base;
 mod batch;
 mod checkpoint;
 mod config;
+mod critic;
 mod error;
 mod evaluation;
+mod experience;
 mod folder;
 mod group;
+mod measure;
 mod metrics;
 mod observer;
 mod optimizer;
@@ -21,15 +24,17 @@ mod run;
 mod sft;
 mod source;
 mod step;
+mod update;
 
 pub use answer::{AnswerKey, Answerer};
-pub use base::bundled_base;
+pub use base::{bundled_base, load_policy};
 pub use batch::{Collated, Sequence, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{
     CheckpointSection, DataSection, Dtype, ModelSection, OptimizerSection, PromptStyle,
     RolloutSection, TrainConfig, UpdateSection, ValidationSection,
 };
+pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;
 pub use evaluation::{Figure, accuracies, majority, pass_at};
 pub use folder::RunFolder;

@@ -3,7 +3,8 @@
 use entropy::RankMeans;
 use serde::{Deserialize, Serialize};
 
-/// One step's figures. A figure that a step did not measure is NaN, which JSON shows as null.
+/// One step's figures. A figure that a step did not measure is NaN, which JSON shows as null; figures of parts that
+/// only some runs have are left out of the line where the run has not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(
@@ -50,6 +51,29 @@ pub struct StepMetrics {
     pub skipped_updates: u64,
     #[serde(deserialize_with = "nullable")]
     pub sampler_log_prob_gap: f64,
+    pub groups_dropped: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selected_from_minimum: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction_weight_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy_bonus: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference_kl: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_clip_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection_occupancy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selected_covariance_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selected_entropy_mean: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selected_probability_mean: Option<f64>,
     pub tokens_generated: u64,
     #[serde(deserialize_with = "nullable")]
     pub generate_seconds: f64,
@@ -87,6 +111,18 @@ impl Default for StepMetrics {
             updates: 0,
             skipped_updates: 0,
             sampler_log_prob_gap: f64::NAN,
+            groups_dropped: 0,
+            selected_from_minimum: None,
+            correction_weight_mean: None,
+            entropy_bonus: None,
+            held_fraction: None,
+            reference_kl: None,
+            value_loss: None,
+            value_clip_fraction: None,
+            selection_occupancy: None,
+            selected_covariance_mean: None,
+            selected_entropy_mean: None,
+            selected_probability_mean: None,
             tokens_generated: 0,
             generate_seconds: f64::NAN,
             update_seconds: f64::NAN,

@@ -1,13 +1,11 @@
 //! Gradients to an update: the global norm, its clip, and AdamW.
 
+use crate::OptimizerSection;
 use burn::{
     module::{Module, ModuleVisitor, Param},
     optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
     tensor::Tensor,
 };
-use policy::CausalLm;
-
-use crate::OptimizerSection;
 
 /// burn's AdamW as the configuration sets it.
 pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
@@ -20,7 +18,7 @@ pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
 }
 
 /// Euclidean norm of the whole gradient, all parameters together; the one transfer from the device.
-pub(crate) fn gradient_norm(model: &CausalLm, gradients: &GradientsParams) -> f64 {
+pub(crate) fn gradient_norm(model: &impl Module, gradients: &GradientsParams) -> f64 {
     let mut squares = Squares {
         gradients,
         sums: Vec::new(),
@@ -48,7 +46,7 @@ impl ModuleVisitor for Squares<'_> {
 
 /// Scales the whole gradient so that its norm is at most `largest`; 0 leaves it as it is.
 pub(crate) fn clip(
-    model: &CausalLm,
+    model: &impl Module,
     mut gradients: GradientsParams,
     norm: f64,
     largest: f64,

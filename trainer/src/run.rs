@@ -1,14 +1,16 @@
 //! The loop: steps, validations and checkpoints, until the run is done.
 
-use burn::optim::ModuleOptimizer;
-use losses::PolicyObjective;
-use policy::Policy;
+use burn::{module::Module, optim::ModuleOptimizer};
+use losses::{LintContext, PolicyObjective};
+use policy::{CausalLm, Policy};
+use reward::{Problem, Reward};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
-    StepMetrics, TrainConfig, TrainerError, checkpoint::prune, optimizer::adamw, parallel::workers,
+    StepMetrics, TrainConfig, TrainerError, checkpoint::prune, critic::Critic, optimizer::adamw,
+    parallel::workers,
 };
 
 /// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
@@ -21,6 +23,9 @@ pub struct RunState {
     pub cursor: u64,
     /// Groups sampled and not yet trained on.
     pub surplus: Vec<Group>,
+    /// The coefficient of an adaptive entropy bonus.
+    #[serde(default)]
+    pub entropy_coef: f64,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
 }
@@ -31,6 +36,9 @@ pub struct Trainer {
     pub(crate) policy: Policy,
     pub(crate) source: ProblemSource,
     pub(crate) objective: PolicyObjective,
+    /// The policy that the run starts from, where the objective keeps near to it.
+    pub(crate) reference: Option<CausalLm>,
+    pub(crate) critic: Option<Critic>,
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
@@ -59,14 +67,13 @@ impl Trainer {
         policy.require_tokenizer()?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
-        if config.loss.reference_kl.is_some() {
-            return Err(TrainerError::Config {
-                message: "loss.reference_kl: training does not hold a reference policy; remove it"
-                    .into(),
-            });
-        }
+        let objective = PolicyObjective::new(config.loss, config.entropy)?;
+        let needs_critic = config.advantage.needs_values();
+        let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
         let trainer = Self {
-            objective: PolicyObjective::new(config.loss)?,
+            reference: objective.needs_reference().then(|| policy.model.valid()),
+            objective,
+            critic,
             optimizer: adamw(&config.optimizer),
             workers: workers(policy.config.parameters(), &policy.model.device()),
             policy,
@@ -77,6 +84,13 @@ impl Trainer {
         };
         trainer.check_prompts()?;
         Ok(trainer)
+    }
+
+    /// The same run, with responses scored by a reward of the caller's own.
+    #[must_use]
+    pub fn with_reward(mut self, reward: Box<dyn Reward>) -> Self {
+        self.source = self.source.with_reward(reward);
+        self
     }
 
     /// Finds a problem that no step could use before the first step is paid for.
@@ -113,7 +127,12 @@ impl Trainer {
         folder: &mut RunFolder,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainerError> {
-        for warning in self.objective.warnings(self.config.updates_per_rollout()) {
+        let context = LintContext {
+            updates_per_rollout: self.config.updates_per_rollout(),
+            advantage: &self.config.advantage,
+            group_size: self.config.rollout.group_size,
+        };
+        for warning in self.objective.warnings(&context) {
             observer.on_event(Event::Warning(&warning));
         }
         if self.state.step == 0 {
@@ -159,8 +178,35 @@ impl Trainer {
         if problems.is_empty() {
             return Ok(None);
         }
+        let groups = self.answer_at(
+            self.config.validation.temperature,
+            problems.to_vec(),
+            observer,
+        )?;
+        let correct = groups
+            .iter()
+            .filter(|group| group.samples[0].score.correct)
+            .count();
+        Ok(Some(correct as f64 / groups.len() as f64))
+    }
+
+    /// A greedy answer to each problem.
+    pub(crate) fn answer_greedily(
+        &self,
+        problems: Vec<Problem>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Group>, TrainerError> {
+        self.answer_at(0.0, problems, observer)
+    }
+
+    fn answer_at(
+        &self,
+        temperature: f64,
+        problems: Vec<Problem>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Group>, TrainerError> {
         let params = SamplingParams {
-            temperature: self.config.validation.temperature,
+            temperature,
             ..self.sampling.clone()
         };
         let step = self.state.step;
@@ -170,16 +216,10 @@ impl Trainer {
             step: 0,
             first_row: 0,
         };
-        let groups =
-            self.answerer(&params)?
-                .answer(problems.to_vec(), 1, key, &mut |progress| {
-                    observer.on_event(Event::Validating { step, progress });
-                })?;
-        let correct = groups
-            .iter()
-            .filter(|group| group.samples[0].score.correct)
-            .count();
-        Ok(Some(correct as f64 / groups.len() as f64))
+        self.answerer(&params)?
+            .answer(problems, 1, key, &mut |progress| {
+                observer.on_event(Event::Validating { step, progress });
+            })
     }
 
     pub(crate) fn answerer<'a>(

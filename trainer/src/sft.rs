@@ -10,7 +10,7 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::Device,
 };
-use policy::{CausalLm, HeadOptions, ModelConfig, Policy, Tokenizer};
+use policy::{CausalLm, EntropyPass, HeadOptions, ModelConfig, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{MistakeRate, Problem, Split, Task, TaskConfig, load_problems};
 use rollout::SamplingParams;
@@ -324,7 +324,7 @@ fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, G
     let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
     let options = HeadOptions {
         temperature: 1.0,
-        entropy: false,
+        entropy: EntropyPass::Skip,
     };
     let ranges = micro_batches(sequences, MICRO_BATCH_TOKENS);
     let part = |range: &Range<usize>| {

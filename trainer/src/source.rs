@@ -113,6 +113,13 @@ impl ProblemSource {
         &self.validation
     }
 
+    /// The same problems, scored by another reward.
+    #[must_use]
+    pub fn with_reward(mut self, reward: Box<dyn Reward>) -> Self {
+        self.reward = reward;
+        self
+    }
+
     /// What scores responses.
     pub fn reward(&self) -> &dyn Reward {
         self.reward.as_ref()

@@ -12,10 +12,11 @@ use reward::{Problem, Reward, Split, TaskConfig, VerifierReward, load_problems};
 use rollout::SamplingParams;
 use serde_json::{Map, Value, json};
 use trainer::{
-    AnswerKey, Answerer, DataSection, Figure, Group, PromptFormat, accuracies, majority, pass_at,
+    AnswerKey, Answerer, DataSection, Figure, Group, PromptFormat, accuracies, load_policy,
+    majority, pass_at,
 };
 
-use super::{load_policy, print_json, say};
+use super::{print_json, say};
 use crate::{args::EvalArgs, device, progress};
 
 /// Held-out problems of the built-in task, where no file is named.
@@ -28,7 +29,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     let device = device::parse(&args.device.device)?;
     let (problems, reward) = problems(args)?;
-    let policy = load_policy(args.model.as_deref(), DType::F32, &device)?;
+    let policy = load_policy(
+        args.model.as_deref().unwrap_or_default(),
+        DType::F32,
+        &device,
+    )?;
     let params = SamplingParams {
         temperature: args.temperature,
         max_new_tokens: args.max_new_tokens,

@@ -7,13 +7,18 @@ use burn::tensor::DType;
 use policy::Policy;
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde_json::{Map, json};
+use trainer::load_policy;
 
-use super::{load_policy, print_json};
+use super::print_json;
 use crate::{args::GenerateArgs, device, progress};
 
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?;
-    let policy = load_policy(args.model.as_deref(), DType::F32, &device)?;
+    let policy = load_policy(
+        args.model.as_deref().unwrap_or_default(),
+        DType::F32,
+        &device,
+    )?;
     let prompt_ids = prompt_ids(&policy, &args)?;
     let key = |sample| SampleKey {
         seed: args.seed,

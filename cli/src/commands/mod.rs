@@ -4,6 +4,7 @@ pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod replay;
 pub(crate) mod score;
 pub(crate) mod sft;
 pub(crate) mod train;
@@ -11,17 +12,7 @@ pub(crate) mod train;
 use std::io::{self, Write};
 
 use anyhow::Result;
-use burn::tensor::{DType, Device};
-use policy::{Policy, resolve_model};
 use serde::Serialize;
-
-/// Loads a model by folder or hub name, or the bundled base where none is named.
-pub(crate) fn load_policy(name: Option<&str>, dtype: DType, device: &Device) -> Result<Policy> {
-    match name.filter(|name| !name.is_empty()) {
-        None => Ok(trainer::bundled_base(dtype, device)?),
-        Some(name) => Ok(Policy::load(&resolve_model(name)?, dtype, device)?),
-    }
-}
 
 /// Writes a line of JSON to stdout.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Int, Tensor};
-use policy::{HeadOptions, Policy, TokenBatch, resolve_model};
+use policy::{EntropyPass, HeadOptions, Policy, TokenBatch, resolve_model};
 use rollout::{Engine, EngineOptions, Generator, Request, SampleKey, SamplingParams};
 use serde_json::{Map, Value, json};
 
@@ -160,7 +160,7 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Result<Scores
         .flat_map(|row| row[1..].iter().chain([&0]).map(|&id| id as i32));
     let options = HeadOptions {
         temperature: 1.0,
-        entropy: true,
+        entropy: EntropyPass::Values,
     };
     let scored = policy
         .model

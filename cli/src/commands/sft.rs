@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use policy::{OutputFolder, SaveDtype};
-use trainer::{SftConfig, SftReport, train_supervised};
+use trainer::{SftConfig, SftReport, load_policy, train_supervised};
 
-use super::{load_policy, print_json, say};
+use super::{print_json, say};
 use crate::{args::SftArgs, device, progress};
 
 pub(crate) fn run(args: SftArgs) -> Result<()> {
@@ -13,7 +13,7 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
     let out = OutputFolder::create(&args.out)?;
     let policy = match config.model.path.as_str() {
         "" => config.new_policy(&device)?,
-        path => load_policy(Some(path), config.model.dtype.into(), &device)?,
+        path => load_policy(path, config.model.dtype.into(), &device)?,
     };
     let parameters = policy.config.parameters() as f64 / 1e6;
     say(&format!(

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use policy::Policy;
-use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints};
+use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints, load_policy};
 
-use super::{load_policy, say};
+use super::say;
 use crate::{args::TrainArgs, device, progress, summary::Summary};
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
@@ -45,7 +45,7 @@ fn start(args: &TrainArgs, device: &burn::tensor::Device) -> Result<(Trainer, Ru
         None => unused_folder(&config)?,
     };
     RunFolder::check_unused(&out)?;
-    let policy = load_policy(Some(&config.model.path), config.model.dtype.into(), device)?;
+    let policy = load_policy(&config.model.path, config.model.dtype.into(), device)?;
     // All that input can get wrong is checked before the folder is made.
     let trainer = Trainer::new(config, policy)?;
     let folder = RunFolder::create(&out, trainer.config())?;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline;
+use super::{AdvantageInputs, Advantages, Estimator, baseline};
+use crate::LossError;
 
 /// `A = R - μ_group`: without the division by the standard deviation, which favours prompts that
 /// are nearly always or nearly never solved. A group of one has μ = 0.
@@ -13,15 +14,16 @@ use super::baseline;
 #[serde(deny_unknown_fields)]
 pub struct DrGrpo {}
 
-impl DrGrpo {
-    #[expect(clippy::unused_self, reason = "every estimator is called alike")]
-    pub(super) fn advantages(self, groups: &[&[f64]]) -> Vec<Vec<f64>> {
-        let centred = |rewards: &&[f64]| {
-            let mean = baseline(rewards);
-            rewards.iter().map(|reward| reward - mean).collect()
-        };
-        groups.iter().map(centred).collect()
+impl Estimator for DrGrpo {
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        Ok(inputs.broadcast(&inputs.map_groups(|rewards, _| centred(rewards))))
     }
+}
+
+/// Rewards less their group's mean.
+pub(super) fn centred(rewards: &[f64]) -> Vec<f64> {
+    let mean = baseline(rewards);
+    rewards.iter().map(|reward| reward - mean).collect()
 }
 
 #[cfg(test)]
@@ -30,7 +32,7 @@ mod tests {
 
     #[test]
     fn rewards_are_centred_by_group() {
-        let found = DrGrpo {}.advantages(&[&[1.0, 0.0, 0.5], &[0.25]]);
-        assert_eq!(found, [vec![0.5, -0.5, 0.0], vec![0.25]]);
+        assert_eq!(centred(&[1.0, 0.0, 0.5]), [0.5, -0.5, 0.0]);
+        assert_eq!(centred(&[0.25]), [0.25]);
     }
 }

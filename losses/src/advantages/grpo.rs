@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{baseline, deviation};
+use super::{AdvantageInputs, Advantages, Estimator, baseline, deviation};
 use crate::{LossError, error::check_range};
 
 /// What a group-relative advantage is divided by.
@@ -43,33 +43,26 @@ impl Default for Grpo {
     }
 }
 
-impl Grpo {
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// An ε that is negative, zero or not finite.
-    pub fn validate(&self) -> Result<(), LossError> {
+impl Estimator for Grpo {
+    fn validate(&self) -> Result<(), LossError> {
         let requirement = "it must be finite and above 0";
         check_range("advantage.epsilon", self.epsilon, requirement, |v| {
             v.is_finite() && v > 0.0
         })
     }
 
-    pub(super) fn advantages(&self, groups: &[&[f64]]) -> Vec<Vec<f64>> {
-        let batch = match self.scale {
-            GrpoScale::Batch => deviation(groups.concat().into_iter()),
-            GrpoScale::Group | GrpoScale::None => 1.0,
-        };
-        groups
-            .iter()
-            .map(|rewards| self.group_advantages(rewards, batch))
-            .collect()
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        let all = deviation(&inputs.outcomes());
+        let figures = inputs.map_groups(|rewards, _| self.group_advantages(rewards, all));
+        Ok(inputs.broadcast(&figures))
     }
+}
 
+impl Grpo {
     fn group_advantages(&self, rewards: &[f64], batch_deviation: f64) -> Vec<f64> {
         let mean = baseline(rewards);
         let divisor = match self.scale {
-            GrpoScale::Group => deviation(rewards.iter().copied()) + self.epsilon,
+            GrpoScale::Group => deviation(rewards) + self.epsilon,
             GrpoScale::Batch => batch_deviation + self.epsilon,
             GrpoScale::None => 1.0,
         };
@@ -84,12 +77,20 @@ impl Grpo {
 mod tests {
     use super::*;
 
-    fn advantages(scale: GrpoScale, groups: &[&[f64]]) -> Vec<Vec<f64>> {
-        Grpo {
+    /// Advantages of responses of one token each.
+    fn advantages(scale: GrpoScale, rewards: &[f64], groups: &[u64]) -> Vec<f64> {
+        let inputs = AdvantageInputs {
+            token_rewards: rewards,
+            mask: &vec![1.0; rewards.len()],
+            groups,
+            values: None,
+            greedy_rewards: None,
+        };
+        let grpo = Grpo {
             scale,
             ..Grpo::default()
-        }
-        .advantages(groups)
+        };
+        grpo.estimate(&inputs).unwrap().advantages
     }
 
     fn assert_close(found: &[f64], expected: &[f64]) {
@@ -107,22 +108,20 @@ mod tests {
     #[test]
     fn one_right_of_four() {
         // μ = 1/4, σ = 1/2.
-        let found = advantages(GrpoScale::Group, &[&[1.0, 0.0, 0.0, 0.0]]);
-        assert_close(&found[0], &[1.5, -0.5, -0.5, -0.5]);
+        let found = advantages(GrpoScale::Group, &[1.0, 0.0, 0.0, 0.0], &[5; 4]);
+        assert_close(&found, &[1.5, -0.5, -0.5, -0.5]);
     }
 
     #[test]
     fn batch_scale_divides_all_groups_by_one_deviation() {
         // All rewards 1, 0, 1, 1: σ = 1/2; the second group has no deviation of its own.
-        let found = advantages(GrpoScale::Batch, &[&[1.0, 0.0], &[1.0, 1.0]]);
-        assert_close(&found[0], &[1.0, -1.0]);
-        assert_close(&found[1], &[0.0, 0.0]);
+        let found = advantages(GrpoScale::Batch, &[1.0, 1.0, 0.0, 1.0], &[1, 2, 1, 2]);
+        assert_close(&found, &[1.0, 0.0, -1.0, 0.0]);
     }
 
     #[test]
     fn a_group_of_one_keeps_its_reward_and_equal_rewards_give_nothing() {
-        let found = advantages(GrpoScale::Group, &[&[0.7], &[1.0, 1.0]]);
-        assert_close(&found[0], &[0.7]);
-        assert_close(&found[1], &[0.0, 0.0]);
+        let found = advantages(GrpoScale::Group, &[0.7, 1.0, 1.0], &[1, 2, 2]);
+        assert_close(&found, &[0.7, 0.0, 0.0]);
     }
 }

@@ -1,14 +1,26 @@
-//! From the rewards of a group of responses to one prompt, to an advantage for each response.
+//! From rewards to an advantage for each token. One estimator a file.
 
 mod dr_grpo;
+mod gae;
 mod grpo;
+mod inputs;
+mod opo;
+mod pass_at_k;
+mod reinforce_plus_plus;
+mod remax;
 mod rloo;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     dr_grpo::DrGrpo,
+    gae::Gae,
     grpo::{Grpo, GrpoScale},
+    inputs::{AdvantageInputs, Advantages},
+    opo::Opo,
+    pass_at_k::PassAtK,
+    reinforce_plus_plus::{ReinforcePlusPlus, ReinforcePlusPlusBaseline},
+    remax::Remax,
     rloo::Rloo,
 };
 use crate::LossError;
@@ -23,6 +35,18 @@ pub enum AdvantageConfig {
     DrGrpo(DrGrpo),
     /// `R` minus the mean of the others.
     Rloo(Rloo),
+    /// The discounted return, whitened over all tokens.
+    ReinforcePlusPlus(ReinforcePlusPlus),
+    /// `R - μ`, whitened over all tokens.
+    ReinforcePlusPlusBaseline(ReinforcePlusPlusBaseline),
+    /// The return minus the reward of the greedy response.
+    Remax(Remax),
+    /// `R` minus the length-weighted mean.
+    Opo(Opo),
+    /// The best response of a group, by its lead.
+    PassAtK(PassAtK),
+    /// Generalized advantage estimation, from a critic's values.
+    Gae(Gae),
 }
 
 impl Default for AdvantageConfig {
@@ -31,52 +55,76 @@ impl Default for AdvantageConfig {
     }
 }
 
+/// An estimator: its file implements this, and its configuration is the type itself.
+trait Estimator {
+    /// Checks every setting.
+    fn validate(&self) -> Result<(), LossError> {
+        Ok(())
+    }
+
+    /// Advantages of inputs that have been checked.
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError>;
+}
+
 impl AdvantageConfig {
+    /// The default of every type, in the order of the enum.
+    pub fn defaults() -> Vec<Self> {
+        vec![
+            Self::Grpo(Grpo::default()),
+            Self::DrGrpo(DrGrpo {}),
+            Self::Rloo(Rloo {}),
+            Self::ReinforcePlusPlus(ReinforcePlusPlus::default()),
+            Self::ReinforcePlusPlusBaseline(ReinforcePlusPlusBaseline {}),
+            Self::Remax(Remax {}),
+            Self::Opo(Opo {}),
+            Self::PassAtK(PassAtK::default()),
+            Self::Gae(Gae::default()),
+        ]
+    }
+
+    fn estimator(&self) -> &dyn Estimator {
+        match self {
+            Self::Grpo(estimator) => estimator,
+            Self::DrGrpo(estimator) => estimator,
+            Self::Rloo(estimator) => estimator,
+            Self::ReinforcePlusPlus(estimator) => estimator,
+            Self::ReinforcePlusPlusBaseline(estimator) => estimator,
+            Self::Remax(estimator) => estimator,
+            Self::Opo(estimator) => estimator,
+            Self::PassAtK(estimator) => estimator,
+            Self::Gae(estimator) => estimator,
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
     /// A setting out of its range.
     pub fn validate(&self) -> Result<(), LossError> {
-        match self {
-            Self::Grpo(grpo) => grpo.validate(),
-            Self::DrGrpo(_) | Self::Rloo(_) => Ok(()),
-        }
+        self.estimator().validate()
     }
 
-    /// One advantage for each response, in the groups' own order. Every token of a response has
-    /// its response's advantage.
-    ///
-    /// # Shapes
-    /// `groups[g][i]` is the reward of response i to prompt g; the result has the same shape.
+    /// Whether it needs a critic's values.
+    pub fn needs_values(&self) -> bool {
+        matches!(self, Self::Gae(_))
+    }
+
+    /// Whether it needs the reward of a greedy response to each prompt.
+    pub fn needs_greedy_baseline(&self) -> bool {
+        matches!(self, Self::Remax(_))
+    }
+
+    /// The advantage of every token, and the return that a critic learns.
     ///
     /// # Errors
-    /// A group without a response, or a reward that is not finite.
-    pub fn advantages(&self, groups: &[impl AsRef<[f64]>]) -> Result<Vec<Vec<f64>>, LossError> {
-        let groups: Vec<&[f64]> = groups.iter().map(AsRef::as_ref).collect();
-        check(&groups)?;
-        Ok(match self {
-            Self::Grpo(grpo) => grpo.advantages(&groups),
-            Self::DrGrpo(dr_grpo) => dr_grpo.advantages(&groups),
-            Self::Rloo(rloo) => rloo.advantages(&groups),
-        })
+    /// A figure that is not finite, an input that is missing, or a group too small to compare.
+    ///
+    /// # Panics
+    /// If the inputs' lengths do not fit together.
+    pub fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        inputs.check()?;
+        self.estimator().estimate(inputs)
     }
-}
-
-fn check(groups: &[&[f64]]) -> Result<(), LossError> {
-    for (group, rewards) in groups.iter().enumerate() {
-        if rewards.is_empty() {
-            return Err(LossError::EmptyGroup { group });
-        }
-        if let Some(response) = rewards.iter().position(|r| !r.is_finite()) {
-            let reward = rewards[response];
-            return Err(LossError::NonFiniteReward {
-                group,
-                response,
-                reward,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The mean that a group's rewards are compared with: 0 for a group of one, which has no other
@@ -90,13 +138,13 @@ fn baseline(rewards: &[f64]) -> f64 {
 }
 
 /// The unbiased standard deviation, and 1 for a single reward, which leaves it as it is.
-fn deviation(rewards: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+fn deviation(rewards: &[f64]) -> f64 {
     let count = rewards.len();
     if count < 2 {
         return 1.0;
     }
-    let mean = rewards.clone().sum::<f64>() / count as f64;
-    let squares: f64 = rewards.map(|r| (r - mean).powi(2)).sum();
+    let mean = rewards.iter().sum::<f64>() / count as f64;
+    let squares: f64 = rewards.iter().map(|r| (r - mean).powi(2)).sum();
     (squares / (count - 1) as f64).sqrt()
 }
 
@@ -105,26 +153,80 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_rewards_are_typed_errors() {
-        let config = AdvantageConfig::default();
-        let empty = config.advantages(&[vec![1.0], vec![]]).unwrap_err();
-        assert_eq!(empty, LossError::EmptyGroup { group: 1 });
-        let infinite = config.advantages(&[vec![1.0, f64::INFINITY]]).unwrap_err();
-        let expected = LossError::NonFiniteReward {
-            group: 0,
-            response: 1,
-            reward: f64::INFINITY,
-        };
-        assert_eq!(infinite, expected);
-        assert_eq!(
-            config.advantages(&[] as &[Vec<f64>]).unwrap(),
-            Vec::<Vec<f64>>::new()
-        );
+    fn deviation_is_unbiased() {
+        assert!((deviation(&[1.0, 3.0]) - 2.0_f64.sqrt()).abs() < 1e-15);
+        assert!((deviation(&[7.0]) - 1.0).abs() < 1e-15);
     }
 
     #[test]
-    fn deviation_is_unbiased() {
-        assert!((deviation([1.0, 3.0].into_iter()) - 2.0_f64.sqrt()).abs() < 1e-15);
-        assert!((deviation([7.0].into_iter()) - 1.0).abs() < 1e-15);
+    fn figures_that_are_not_finite_are_named() {
+        let inputs = AdvantageInputs {
+            token_rewards: &[0.0, 1.0, 0.0, f64::NAN, f64::INFINITY, 0.0],
+            mask: &[1., 1., 1., 0., 1., 0.],
+            groups: &[7, 7, 7],
+            values: None,
+            greedy_rewards: None,
+        };
+        for config in AdvantageConfig::defaults() {
+            let message = config.advantages(&inputs).unwrap_err().to_string();
+            assert!(
+                message.contains("the reward of response 2 is inf"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn missing_inputs_are_named() {
+        let inputs = AdvantageInputs {
+            token_rewards: &[1.0],
+            mask: &[1.0],
+            groups: &[0],
+            values: None,
+            greedy_rewards: None,
+        };
+        let message = |config: AdvantageConfig| config.advantages(&inputs).unwrap_err().to_string();
+        assert!(message(AdvantageConfig::Gae(Gae::default())).contains("critic"));
+        assert!(message(AdvantageConfig::Remax(Remax {})).contains("greedy"));
+        let single = message(AdvantageConfig::PassAtK(PassAtK::default()));
+        assert!(single.contains("at least two"), "{single}");
+    }
+
+    #[test]
+    fn equal_rewards_and_empty_responses_give_finite_advantages() {
+        let inputs = AdvantageInputs {
+            token_rewards: &[0.5, 0.0, 0.5, 0.0, 0.0, 0.0],
+            mask: &[1., 1., 1., 0., 0., 0.],
+            groups: &[1, 1, 1],
+            values: Some(&[0.0; 6]),
+            greedy_rewards: Some(&[0.5; 3]),
+        };
+        for config in AdvantageConfig::defaults() {
+            let found = config.advantages(&inputs).unwrap();
+            assert!(
+                found.advantages.iter().all(|a| a.is_finite()),
+                "{config:?}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn padding_may_hold_anything_and_gets_nothing() {
+        let inputs = AdvantageInputs {
+            token_rewards: &[0.0, 1.0, 9.0, 0.3, f64::NAN, 0.0],
+            mask: &[1., 1., 0., 1., 0., 0.],
+            groups: &[0, 0],
+            values: None,
+            greedy_rewards: Some(&[0.5; 2]),
+        };
+        let configs = AdvantageConfig::defaults();
+        for config in configs.into_iter().filter(|config| !config.needs_values()) {
+            let found = config.advantages(&inputs).unwrap().advantages;
+            assert!(
+                found[2] == 0.0 && found[4] == 0.0 && found[5] == 0.0,
+                "{config:?}: {found:?}"
+            );
+            assert!(found[0].is_finite() && found[3].is_finite());
+        }
     }
 }

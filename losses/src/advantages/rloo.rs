@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::baseline;
+use super::{AdvantageInputs, Advantages, Estimator, baseline};
+use crate::LossError;
 
 /// `A = R - mean of the group's other rewards = (R - μ)·n/(n-1)`. A group of one keeps its reward.
 ///
@@ -12,19 +13,19 @@ use super::baseline;
 #[serde(deny_unknown_fields)]
 pub struct Rloo {}
 
-impl Rloo {
-    #[expect(clippy::unused_self, reason = "every estimator is called alike")]
-    pub(super) fn advantages(self, groups: &[&[f64]]) -> Vec<Vec<f64>> {
-        let left_out = |rewards: &&[f64]| {
-            let (mean, n) = (baseline(rewards), rewards.len() as f64);
-            let scale = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
-            rewards
-                .iter()
-                .map(|reward| (reward - mean) * scale)
-                .collect()
-        };
-        groups.iter().map(left_out).collect()
+impl Estimator for Rloo {
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        Ok(inputs.broadcast(&inputs.map_groups(|rewards, _| left_out(rewards))))
     }
+}
+
+fn left_out(rewards: &[f64]) -> Vec<f64> {
+    let (mean, n) = (baseline(rewards), rewards.len() as f64);
+    let scale = if n > 1.0 { n / (n - 1.0) } else { 1.0 };
+    rewards
+        .iter()
+        .map(|reward| (reward - mean) * scale)
+        .collect()
 }
 
 #[cfg(test)]
@@ -33,7 +34,7 @@ mod tests {
 
     #[test]
     fn each_reward_is_compared_with_the_mean_of_the_others() {
-        let found = Rloo {}.advantages(&[&[1.0, 0.0, 0.5], &[0.25]]);
-        assert_eq!(found, [vec![0.75, -0.75, 0.0], vec![0.25]]);
+        assert_eq!(left_out(&[1.0, 0.0, 0.5]), [0.75, -0.75, 0.0]);
+        assert_eq!(left_out(&[0.25]), [0.25]);
     }
 }

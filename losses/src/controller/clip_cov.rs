@@ -16,8 +16,7 @@ use crate::{LossError, PpoClip, error::check_range};
 /// ```
 ///
 /// The choice ranks candidates by a draw keyed by the token's identity, so neither the order of
-/// rows nor threads nor micro-batches change it. The defaults are the paper's, in which the PPO
-/// clip is in effect off.
+/// rows nor threads nor micro-batches change it. The defaults are the paper's.
 ///
 /// # References
 /// arXiv 2505.22617, Section 4, and its published code, from which the minimum of one, the open
@@ -25,11 +24,7 @@ use crate::{LossError, PpoClip, error::check_range};
 /// The code selects within a micro-batch: [`SelectionScope::MicroBatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ClipCov {
-    /// `ε_low` of the PPO clip underneath.
-    pub clip_low: f64,
-    /// `ε_high` of the PPO clip underneath.
-    pub clip_high: f64,
+pub struct ClipCovControl {
     /// Share of the trained tokens to select: 2e-4 is 0.02 %.
     pub fraction: f64,
     /// `ω_low`, the lower end of the covariance band.
@@ -40,11 +35,9 @@ pub struct ClipCov {
     pub selection: SelectionScope,
 }
 
-impl Default for ClipCov {
+impl Default for ClipCovControl {
     fn default() -> Self {
         Self {
-            clip_low: 1.0,
-            clip_high: 1.0,
             fraction: 2e-4,
             cov_low: 1.0,
             cov_high: 5.0,
@@ -53,13 +46,12 @@ impl Default for ClipCov {
     }
 }
 
-impl ClipCov {
+impl ClipCovControl {
     /// Checks every setting.
     ///
     /// # Errors
     /// A setting out of its range, or an empty band.
     pub fn validate(&self) -> Result<(), LossError> {
-        self.clip().validate()?;
         let share = |v: f64| v > 0.0 && v <= 1.0;
         let requirement = "it must lie in (0, 1]: 2e-4 is 0.02 %";
         check_range("clip_cov.fraction", self.fraction, requirement, share)?;
@@ -72,28 +64,24 @@ impl ClipCov {
         })
     }
 
-    /// The PPO clip underneath.
-    pub fn clip(&self) -> PpoClip {
-        PpoClip {
-            clip_low: self.clip_low,
-            clip_high: self.clip_high,
-            dual_clip: None,
-        }
-    }
-
-    /// Selects among the batch's tokens.
+    /// Selects among the batch's tokens; those that the loss's own `clip` clips are no candidates.
     ///
     /// # Errors
     /// A trained token that is not finite.
     ///
     /// # Panics
     /// If the view's lengths differ.
-    pub fn select(&self, view: &SelectionView, key: &SelectionKey) -> Result<Selection, LossError> {
+    pub fn select(
+        &self,
+        view: &SelectionView,
+        clip: Option<&PpoClip>,
+        key: &SelectionKey,
+    ) -> Result<Selection, LossError> {
         view.check()?;
         let covariances = token_covariances(view.advantages, view.log_probs, view.mask);
         let drawn: Vec<_> = view
             .trained()
-            .filter(|&index| self.is_candidate(view, index, covariances[index]))
+            .filter(|&index| self.is_candidate(view, clip, index, covariances[index]))
             .map(|index| {
                 let (row_key, token) = view.identity(index);
                 (key.draw(row_key, token), row_key, token, index)
@@ -106,9 +94,8 @@ impl ClipCov {
             .collect();
         Ok(Selection::of(
             view,
-            &covariances,
-            quota,
-            candidates,
+            Some(&covariances),
+            quota.choice(candidates, chosen.len()),
             &chosen,
         ))
     }
@@ -121,11 +108,17 @@ impl ClipCov {
         per_token.mask_fill(selected.greater_elem(0.0), 0.0)
     }
 
-    fn is_candidate(&self, view: &SelectionView, index: usize, covariance: f64) -> bool {
+    fn is_candidate(
+        &self,
+        view: &SelectionView,
+        clip: Option<&PpoClip>,
+        index: usize,
+        covariance: f64,
+    ) -> bool {
         let log_ratio = view.log_probs[index] - view.old_log_probs[index];
         covariance > self.cov_low
             && covariance < self.cov_high
-            && !self.clip().clips(log_ratio, view.advantages[index])
+            && !clip.is_some_and(|clip| clip.clips(log_ratio, view.advantages[index]))
     }
 }
 
@@ -149,12 +142,13 @@ mod tests {
             old_log_probs: &[-1.0, -2.5, -2.0, -2.5, -1.0, -3.0, -2.0, 0.0],
             advantages: &[2.0, 2.0, -4.0, 2.0, 1.5, 1.5, -5.0, 50.0],
             mask: &[1., 1., 1., 1., 1., 1., 1., 0.],
+            old_entropies: None,
             row_keys: &[10, 20],
         }
     }
 
-    fn selected(config: ClipCov, view: &SelectionView) -> Vec<usize> {
-        let selection = config.select(view, &KEY).unwrap();
+    fn selected(config: ClipCovControl, view: &SelectionView) -> Vec<usize> {
+        let selection = config.select(view, None, &KEY).unwrap();
         (0..selection.mask.len())
             .filter(|&i| selection.mask[i] > 0.0)
             .collect()
@@ -162,16 +156,16 @@ mod tests {
 
     #[test]
     fn the_band_is_open_and_padding_stays_out() {
-        let all = ClipCov {
+        let all = ClipCovControl {
             fraction: 1.0,
             cov_low: 0.0,
-            ..ClipCov::default()
+            ..ClipCovControl::default()
         };
         assert_eq!(selected(all, &view()), [0, 4]);
         // The ends themselves are outside.
         assert_eq!(
             selected(
-                ClipCov {
+                ClipCovControl {
                     cov_low: 1.5,
                     ..all
                 },
@@ -181,7 +175,7 @@ mod tests {
         );
         assert_eq!(
             selected(
-                ClipCov {
+                ClipCovControl {
                     cov_high: 2.0,
                     ..all
                 },
@@ -198,69 +192,66 @@ mod tests {
             old_log_probs: &old_log_probs,
             ..view()
         };
-        let config = ClipCov {
+        let config = ClipCovControl {
             fraction: 1.0,
             cov_low: 0.0,
-            clip_high: 0.2,
-            ..ClipCov::default()
+            ..ClipCovControl::default()
         };
-        assert_eq!(selected(config, &view), [4]);
+        let clip = PpoClip::default();
+        let selection = config.select(&view, Some(&clip), &KEY).unwrap();
+        let selected: Vec<_> = (0..8).filter(|&i| selection.mask[i] > 0.0).collect();
+        assert_eq!(selected, [4]);
     }
 
     #[test]
     fn one_token_at_least_and_the_statistics_say_so() {
-        let config = ClipCov {
+        let config = ClipCovControl {
             cov_low: 0.0,
-            ..ClipCov::default()
+            ..ClipCovControl::default()
         };
-        let stats = config.select(&view(), &KEY).unwrap().stats;
+        let stats = config.select(&view(), None, &KEY).unwrap().stats;
         assert_eq!((stats.tokens, stats.candidates, stats.count), (7, 2, 1));
-        assert!(stats.from_minimum_of_one);
-        assert!((stats.fraction - 1.0 / 7.0).abs() < 1e-15);
+        assert_eq!(stats.from_minimum_of_one, 1);
+        assert!((stats.fraction() - 1.0 / 7.0).abs() < 1e-15);
 
-        let quota_of_one = ClipCov {
+        let quota_of_one = ClipCovControl {
             fraction: 0.2,
             ..config
         };
-        assert!(
-            !quota_of_one
-                .select(&view(), &KEY)
-                .unwrap()
-                .stats
-                .from_minimum_of_one
-        );
+        let stats = quota_of_one.select(&view(), None, &KEY).unwrap().stats;
+        assert_eq!(stats.from_minimum_of_one, 0);
     }
 
     #[test]
     fn an_empty_band_or_batch_selects_nothing() {
-        let config = ClipCov {
+        let config = ClipCovControl {
             cov_low: 50.0,
             cov_high: 60.0,
-            ..ClipCov::default()
+            ..ClipCovControl::default()
         };
-        let stats = config.select(&view(), &KEY).unwrap().stats;
-        assert_eq!((stats.count, stats.from_minimum_of_one), (0, false));
-        assert_eq!(stats.mean_covariance, None);
+        let stats = config.select(&view(), None, &KEY).unwrap().stats;
+        assert_eq!((stats.count, stats.from_minimum_of_one), (0, 0));
+        assert_eq!(stats.mean_covariance(), None);
         let empty = SelectionView {
             mask: &[0.0; 8],
             ..view()
         };
         assert_eq!(
-            config.select(&empty, &KEY).unwrap().stats,
+            config.select(&empty, None, &KEY).unwrap().stats,
             SelectionStats::default()
         );
     }
 
     #[test]
     fn every_candidate_has_an_equal_chance() {
-        let config = ClipCov {
+        let config = ClipCovControl {
             cov_low: 0.0,
-            ..ClipCov::default()
+            ..ClipCovControl::default()
         };
         let first = (0..2000)
             .filter(|&step| {
                 let key = SelectionKey { step, ..KEY };
-                config.select(&view(), &key).unwrap().mask[0] > 0.0
+                config.select(&view(), None, &key).unwrap().mask[0] > 0.0
             })
             .count();
         // Five standard deviations of a fair coin thrown 2,000 times: 5·√500 ≈ 112.

@@ -34,18 +34,18 @@ impl From<CovPenalty> for KlEstimator {
 ///
 /// ```text
 /// selected: the max(⌊top_fraction·N⌋, 1) trained tokens with the largest Cov_t
-/// effect:   l = -A·r, and l + β·k(Δ) for a selected token; no PPO clip
+/// effect:   l + β·k(Δ) for a selected token
 /// ```
 ///
 /// Every penalty has gradient 0 at Δ = 0, so it acts from the second update of a rollout on: see
-/// [`KlCov::inertness`]. Equal covariances are ordered by row key, then by token.
+/// [`KlCovControl::inertness`]. Equal covariances are ordered by row key, then by token.
 ///
 /// # References
 /// arXiv 2505.22617, Section 4, and its published code: top fraction 2e-3 and β = 1 for a 7B
 /// model, 2e-4 for 32B. The code selects within a micro-batch: [`SelectionScope::MicroBatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct KlCov {
+pub struct KlCovControl {
     /// Share of the trained tokens to select: 2e-3 is 0.2 %.
     pub top_fraction: f64,
     /// β, the factor of the penalty.
@@ -56,7 +56,7 @@ pub struct KlCov {
     pub selection: SelectionScope,
 }
 
-impl Default for KlCov {
+impl Default for KlCovControl {
     fn default() -> Self {
         Self {
             top_fraction: 2e-3,
@@ -67,7 +67,7 @@ impl Default for KlCov {
     }
 }
 
-impl KlCov {
+impl KlCovControl {
     /// Checks every setting.
     ///
     /// # Errors
@@ -115,9 +115,8 @@ impl KlCov {
         });
         Ok(Selection::of(
             view,
-            &covariances,
-            quota,
-            quota.tokens,
+            Some(&covariances),
+            quota.choice(quota.tokens, chosen.len()),
             &chosen,
         ))
     }
@@ -144,14 +143,15 @@ mod tests {
             old_log_probs: &[0.0; 8],
             advantages: &[2.0, 2.0, -4.0, 2.0, 2.0, -6.0, 2.0, 50.0],
             mask: &[1., 1., 1., 1., 1., 1., 1., 0.],
+            old_entropies: None,
             row_keys: &[20, 10],
         }
     }
 
     fn selected(top_fraction: f64, view: &SelectionView) -> Vec<usize> {
-        let selection = KlCov {
+        let selection = KlCovControl {
             top_fraction,
-            ..KlCov::default()
+            ..KlCovControl::default()
         }
         .select(view)
         .unwrap();
@@ -170,22 +170,17 @@ mod tests {
 
     #[test]
     fn statistics_describe_the_choice() {
-        let config = KlCov {
+        let config = KlCovControl {
             top_fraction: 0.43,
-            ..KlCov::default()
+            ..KlCovControl::default()
         };
         let stats = config.select(&view()).unwrap().stats;
         assert_eq!((stats.tokens, stats.candidates, stats.count), (7, 7, 3));
         // Covariances 2, 2 and 0.
-        assert!((stats.mean_covariance.unwrap() - 4.0 / 3.0).abs() < 1e-6);
-        assert!(!stats.from_minimum_of_one);
-        assert!(
-            KlCov::default()
-                .select(&view())
-                .unwrap()
-                .stats
-                .from_minimum_of_one
-        );
+        assert!((stats.mean_covariance().unwrap() - 4.0 / 3.0).abs() < 1e-6);
+        assert_eq!(stats.from_minimum_of_one, 0);
+        let stats = KlCovControl::default().select(&view()).unwrap().stats;
+        assert_eq!(stats.from_minimum_of_one, 1);
     }
 
     #[test]
@@ -194,12 +189,15 @@ mod tests {
             mask: &[0.0; 8],
             ..view()
         };
-        assert_eq!(KlCov::default().select(&empty).unwrap().stats.count, 0);
+        assert_eq!(
+            KlCovControl::default().select(&empty).unwrap().stats.count,
+            0
+        );
     }
 
     #[test]
     fn one_update_per_rollout_is_reported_as_inert() {
-        let config = KlCov::default();
+        let config = KlCovControl::default();
         assert!(
             config
                 .inertness(1)
@@ -207,7 +205,7 @@ mod tests {
                 .contains("one update per rollout")
         );
         assert_eq!(config.inertness(2), None);
-        let off = KlCov {
+        let off = KlCovControl {
             kl_coef: 0.0,
             ..config
         };

@@ -1,6 +1,6 @@
 //! What a selection of tokens is made from, and what it says.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::{
@@ -39,12 +39,32 @@ pub struct SelectionView<'a> {
     pub advantages: &'a [f32],
     /// 1 for a trained token, 0 for padding.
     pub mask: &'a [f32],
+    /// Entropies under the old policy, in nats, where a controller selects by them or a report
+    /// shall name those of the selected tokens.
+    pub old_entropies: Option<&'a [f32]>,
     /// One key for each row, unique in the mini-batch and the same however its rows are ordered
     /// or cut.
     pub row_keys: &'a [u64],
 }
 
-impl SelectionView<'_> {
+impl<'a> SelectionView<'a> {
+    /// The view of some of the rows.
+    ///
+    /// # Panics
+    /// If there are fewer rows.
+    #[must_use]
+    pub fn rows(&self, rows: &Range<usize>) -> SelectionView<'a> {
+        let cells = rows.start * self.response_len()..rows.end * self.response_len();
+        SelectionView {
+            log_probs: &self.log_probs[cells.clone()],
+            old_log_probs: &self.old_log_probs[cells.clone()],
+            advantages: &self.advantages[cells.clone()],
+            mask: &self.mask[cells.clone()],
+            old_entropies: self.old_entropies.map(|values| &values[cells]),
+            row_keys: &self.row_keys[rows.clone()],
+        }
+    }
+
     /// Positions in a row.
     pub(super) fn response_len(&self) -> usize {
         self.mask.len() / self.row_keys.len().max(1)
@@ -67,9 +87,12 @@ impl SelectionView<'_> {
 
     /// Refuses a trained token that is not finite.
     ///
+    /// # Errors
+    /// The first one, with its row and place.
+    ///
     /// # Panics
     /// If the lengths differ.
-    pub(super) fn check(&self) -> Result<(), LossError> {
+    pub fn check(&self) -> Result<(), LossError> {
         let len = self.mask.len();
         assert_eq!(
             len,
@@ -77,11 +100,15 @@ impl SelectionView<'_> {
             "mask is not whole rows"
         );
         let quantities = [
-            ("the log-probability", self.log_probs),
-            ("the old log-probability", self.old_log_probs),
-            ("the advantage", self.advantages),
+            ("the log-probability", Some(self.log_probs)),
+            ("the old log-probability", Some(self.old_log_probs)),
+            ("the advantage", Some(self.advantages)),
+            ("the entropy", self.old_entropies),
         ];
-        for (quantity, values) in quantities {
+        let given = quantities
+            .into_iter()
+            .filter_map(|(quantity, values)| Some((quantity, values?)));
+        for (quantity, values) in given {
             assert_eq!(values.len(), len, "{quantity} and mask differ in length");
             if let Some(index) = self.trained().find(|&index| !values[index].is_finite()) {
                 let (row, token) = (index / self.response_len(), index % self.response_len());
@@ -133,62 +160,143 @@ pub struct Selection {
     pub stats: SelectionStats,
 }
 
-/// What a selection chose from, and how much.
+/// What a selection chose from, and how much. The stats of parts add up to those of the whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct SelectionStats {
     /// Trained tokens, N.
     pub tokens: usize,
-    /// Tokens that could have been selected: the occupancy of Clip-Cov's band, all for KL-Cov.
+    /// Tokens that could have been selected: the occupancy of Clip-Cov's band, all for the others.
     pub candidates: usize,
     /// Tokens selected.
     pub count: usize,
+    /// Of these, how many are there by the minimum of one alone, because ⌊fraction·N⌋ was 0.
+    pub from_minimum_of_one: usize,
+    /// Sum of the selected tokens' covariances.
+    pub covariance_sum: f64,
+    /// Sum of the selected tokens' probabilities under the current policy.
+    pub probability_sum: f64,
+    /// Sum of the selected tokens' entropies under the old policy, in nats; 0 where they are not
+    /// known.
+    pub entropy_sum: f64,
+}
+
+impl SelectionStats {
     /// `count / tokens`; 0 without tokens.
-    pub fraction: f64,
-    /// Whether ⌊fraction·N⌋ was 0, so that the one token selected is there by the minimum of one.
-    pub from_minimum_of_one: bool,
+    pub fn fraction(&self) -> f64 {
+        self.count as f64 / self.tokens.max(1) as f64
+    }
+
+    /// `candidates / tokens`; 0 without tokens.
+    pub fn occupancy(&self) -> f64 {
+        self.candidates as f64 / self.tokens.max(1) as f64
+    }
+
     /// Mean covariance of the selected tokens; `None` where there are none.
-    pub mean_covariance: Option<f64>,
+    pub fn mean_covariance(&self) -> Option<f64> {
+        self.mean(self.covariance_sum)
+    }
+
+    /// Mean probability of the selected tokens; `None` where there are none.
+    pub fn mean_probability(&self) -> Option<f64> {
+        self.mean(self.probability_sum)
+    }
+
+    /// Mean entropy of the selected tokens, in nats; `None` where there are none.
+    pub fn mean_entropy_nats(&self) -> Option<f64> {
+        self.mean(self.entropy_sum)
+    }
+
+    fn mean(&self, sum: f64) -> Option<f64> {
+        (self.count > 0).then(|| sum / self.count as f64)
+    }
+}
+
+impl std::ops::AddAssign for SelectionStats {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.candidates += other.candidates;
+        self.count += other.count;
+        self.from_minimum_of_one += other.from_minimum_of_one;
+        self.covariance_sum += other.covariance_sum;
+        self.probability_sum += other.probability_sum;
+        self.entropy_sum += other.entropy_sum;
+    }
 }
 
 impl Selection {
-    /// The selection's mask on a device, to be sliced by rows like the batch itself.
+    /// Some of the rows of the mask, on a device.
     ///
     /// # Shapes
-    /// The result: `[rows, response_len]`.
+    /// The mask is rows of `response_len`; the result: `[rows.len(), response_len]`.
     ///
     /// # Panics
-    /// If the mask is not `rows` whole rows.
-    pub fn to_tensor(&self, rows: usize, device: &Device) -> Tensor<2> {
-        let response_len = self.mask.len() / rows.max(1);
-        Tensor::from_data(
-            TensorData::new(self.mask.clone(), [rows, response_len]),
-            device,
-        )
+    /// If there are fewer rows.
+    pub fn to_tensor(
+        &self,
+        rows: &Range<usize>,
+        response_len: usize,
+        device: &Device,
+    ) -> Tensor<2> {
+        let cells = rows.start * response_len..rows.end * response_len;
+        let values = self.mask[cells].to_vec();
+        Tensor::from_data(TensorData::new(values, [rows.len(), response_len]), device)
     }
 
     pub(super) fn of(
         view: &SelectionView,
-        covariances: &[f64],
-        quota: Quota,
-        candidates: usize,
+        covariances: Option<&[f64]>,
+        choice: Choice,
         chosen: &[usize],
     ) -> Self {
         let mut mask = vec![0.0; view.mask.len()];
+        let mut stats = SelectionStats {
+            tokens: choice.tokens,
+            candidates: choice.candidates,
+            count: chosen.len(),
+            from_minimum_of_one: usize::from(choice.from_minimum_of_one),
+            ..SelectionStats::default()
+        };
+        // In index order, so that the sums do not depend on how the choice was made.
         for &index in chosen {
             mask[index] = 1.0;
         }
-        let count = chosen.len();
-        let sum: f64 = chosen.iter().map(|&index| covariances[index]).sum();
-        let stats = SelectionStats {
-            tokens: quota.tokens,
-            candidates,
-            count,
-            fraction: count as f64 / quota.tokens.max(1) as f64,
-            from_minimum_of_one: quota.is_minimum && count == 1,
-            mean_covariance: (count > 0).then(|| sum / count as f64),
-        };
+        for index in (0..mask.len()).filter(|&index| mask[index] > 0.0) {
+            stats.covariance_sum += covariances.map_or(0.0, |values| values[index]);
+            stats.probability_sum += f64::from(view.log_probs[index]).exp();
+            stats.entropy_sum += view.old_entropies.map_or(0.0, |v| f64::from(v[index]));
+        }
         Self { mask, stats }
     }
+}
+
+/// Selects by the scope: once over all rows, or once over each micro-batch's.
+pub(crate) fn whole_batch(
+    view: &SelectionView,
+    scope: SelectionScope,
+    micro_batches: &[Range<usize>],
+    select: impl Fn(&SelectionView) -> Result<Selection, LossError>,
+) -> Result<Selection, LossError> {
+    if scope == SelectionScope::MiniBatch {
+        return select(view);
+    }
+    let mut whole = Selection {
+        mask: Vec::with_capacity(view.mask.len()),
+        stats: SelectionStats::default(),
+    };
+    for rows in micro_batches {
+        let part = select(&view.rows(rows))?;
+        whole.mask.extend(part.mask);
+        whole.stats += part.stats;
+    }
+    Ok(whole)
+}
+
+/// What a choice was made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) tokens: usize,
+    pub(super) candidates: usize,
+    pub(super) from_minimum_of_one: bool,
 }
 
 /// How many tokens to select: `max(⌊fraction·N⌋, 1)`.
@@ -207,6 +315,15 @@ impl Quota {
             tokens,
             count: share.max(1),
             is_minimum: share == 0,
+        }
+    }
+
+    /// The choice of `chosen` of these candidates.
+    pub(super) fn choice(&self, candidates: usize, chosen: usize) -> Choice {
+        Choice {
+            tokens: self.tokens,
+            candidates,
+            from_minimum_of_one: self.is_minimum && chosen == 1,
         }
     }
 }
@@ -272,6 +389,7 @@ mod tests {
             old_log_probs: &[-1.0, f32::NAN, -1.0, -1.0],
             advantages: &[1.0; 4],
             mask: &[1., 0., 1., 1.],
+            old_entropies: None,
             row_keys: &[0, 1],
         };
         let error = view.check().unwrap_err();
@@ -295,6 +413,7 @@ mod tests {
             old_log_probs: &[-1.0; 2],
             advantages: &[1.0; 2],
             mask: &[1.0; 2],
+            old_entropies: None,
             row_keys: &[0],
         };
         let _ = view.check();

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::PerToken;
+use super::{PerToken, PolicyLoss, PolicyTerms};
 use crate::{LossError, error::check_range};
 
 /// PPO's clipped surrogate, per token:
@@ -42,12 +42,8 @@ impl Default for PpoClip {
     }
 }
 
-impl PpoClip {
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// A negative or non-finite ε, or a dual clip that is not above 1.
-    pub fn validate(&self) -> Result<(), LossError> {
+impl PolicyLoss for PpoClip {
+    fn validate(&self) -> Result<(), LossError> {
         let requirement = "it must be finite and at least 0";
         let passes = |v: f64| v.is_finite() && v >= 0.0;
         check_range("loss.clip_low", self.clip_low, requirement, passes)?;
@@ -60,17 +56,13 @@ impl PpoClip {
         }
     }
 
-    /// The loss of each token, and where the clip removes its gradient.
-    ///
     /// The clip bounds Δ before the exponential, which is the same function: where it holds, a
     /// ratio beyond f32 does not turn the gradient into 0·∞.
-    ///
-    /// # Shapes
-    /// `log_ratio` (Δ), `advantages` and the results: `[batch, response_len]`.
-    pub fn per_token(&self, log_ratio: Tensor<2>, advantages: Tensor<2>) -> PerToken {
+    fn per_token(&self, terms: &PolicyTerms) -> PerToken {
+        let (log_ratio, advantages) = (terms.log_ratio.clone(), terms.advantages.clone());
         let (lowest, highest) = self.bounds();
         let gain = advantages.clone().greater_elem(0.0);
-        let clipped = self.clipped(log_ratio.clone(), advantages.clone());
+        let clipped = self.clipped(&log_ratio, &advantages);
 
         let mut of_losses = match lowest {
             Some(lowest) => log_ratio.clone().clamp_min(lowest),
@@ -86,6 +78,12 @@ impl PpoClip {
         }
     }
 
+    fn clip(&self) -> Option<PpoClip> {
+        Some(*self)
+    }
+}
+
+impl PpoClip {
     /// Whether the clip removes a token's gradient: the host's form of [`Self::per_token`]'s
     /// `clipped`, with the same f32 comparisons. The dual clip does not count.
     pub(crate) fn clips(&self, log_ratio: f32, advantage: f32) -> bool {
@@ -94,9 +92,13 @@ impl PpoClip {
             || (advantage < 0.0 && lowest.is_some_and(|lowest| log_ratio < lowest))
     }
 
-    fn clipped(&self, log_ratio: Tensor<2>, advantages: Tensor<2>) -> Tensor<2> {
+    /// 1 where the clip removes a token's gradient, `[batch, response_len]`, without a graph.
+    pub(super) fn clipped(&self, log_ratio: &Tensor<2>, advantages: &Tensor<2>) -> Tensor<2> {
         let (lowest, highest) = self.bounds();
-        let (log_ratio, advantages) = (log_ratio.without_autodiff(), advantages.without_autodiff());
+        let (log_ratio, advantages) = (
+            log_ratio.clone().without_autodiff(),
+            advantages.clone().without_autodiff(),
+        );
         let above = log_ratio.clone().greater_elem(highest).float()
             * advantages.clone().greater_elem(0.0).float();
         match lowest {
@@ -129,7 +131,12 @@ mod tests {
     fn at(clip: &PpoClip, log_ratio: f32, advantage: f32) -> (f32, f32, f32) {
         let device = Device::flex().autodiff();
         let log_ratio = Tensor::<2>::from_data([[log_ratio]], &device).require_grad();
-        let output = clip.per_token(log_ratio.clone(), Tensor::from_data([[advantage]], &device));
+        let output = clip.per_token(&PolicyTerms {
+            log_probs: log_ratio.clone(),
+            log_ratio: log_ratio.clone(),
+            advantages: Tensor::from_data([[advantage]], &device),
+            mask: Tensor::ones([1, 1], &device),
+        });
         let gradients = output.loss.clone().sum().backward();
         let gradient = log_ratio.grad(&gradients).unwrap().into_scalar();
         (

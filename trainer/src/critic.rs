@@ -1,0 +1,185 @@
+//! The critic of PPO: a value head on the policy's trunk, or on one of its own.
+
+use std::{fs, path::Path};
+
+use burn::{
+    module::Module,
+    optim::{GradientsParams, ModuleOptimizer},
+    tensor::{DType, Device, Tensor},
+};
+use losses::ValueLoss;
+use policy::{CausalLm, Policy, SaveDtype, ValueHead, load_weights, save_weights};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    OptimizerSection, TrainerError,
+    config::check,
+    optimizer::{adamw, clip, gradient_norm},
+};
+
+/// Whose hidden states the value head reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticTrunk {
+    /// Those of a model of its own, a copy of the policy that the run starts from.
+    #[default]
+    Own,
+    /// The policy's: half the memory and time, and the value loss moves the policy's trunk too.
+    Policy,
+}
+
+/// The critic, used where `advantage.type` is `gae`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CriticSection {
+    /// Whose hidden states it reads.
+    pub trunk: CriticTrunk,
+    /// The optimizer's rate for the critic.
+    pub learning_rate: f64,
+    /// The clip of the value loss.
+    pub clip: f64,
+    /// The factor of the value loss, where it shares the policy's trunk.
+    pub coef: f64,
+    /// Steps in which the critic alone learns.
+    pub warmup_steps: u64,
+}
+
+impl Default for CriticSection {
+    fn default() -> Self {
+        Self {
+            trunk: CriticTrunk::Own,
+            learning_rate: 1e-5,
+            clip: ValueLoss::default().clip,
+            coef: 0.1,
+            warmup_steps: 0,
+        }
+    }
+}
+
+impl CriticSection {
+    pub(crate) fn validate(&self) -> Result<(), TrainerError> {
+        self.loss().validate()?;
+        let is_rate = (0.0..=1.0).contains(&self.learning_rate);
+        check(
+            "critic.learning_rate",
+            is_rate,
+            "in 0..=1",
+            self.learning_rate,
+        )?;
+        let is_factor = self.coef.is_finite() && self.coef >= 0.0;
+        check("critic.coef", is_factor, "0 or more", self.coef)
+    }
+
+    pub(crate) fn loss(&self) -> ValueLoss {
+        ValueLoss { clip: self.clip }
+    }
+}
+
+const HEAD: &str = "value_head.safetensors";
+const TRUNK: &str = "critic";
+const OPTIMIZER: &str = "critic_optimizer.bpk";
+
+/// The critic's modules.
+#[derive(Module, Debug)]
+pub(crate) struct CriticModel {
+    /// None where it reads the policy's hidden states.
+    pub(crate) trunk: Option<CausalLm>,
+    pub(crate) head: ValueHead,
+}
+
+/// The critic and what updates it.
+pub(crate) struct Critic {
+    pub(crate) config: CriticSection,
+    pub(crate) model: CriticModel,
+    optimizer: ModuleOptimizer,
+    max_grad_norm: f64,
+}
+
+impl Critic {
+    pub(crate) fn new(
+        config: &CriticSection,
+        optimizer: &OptimizerSection,
+        policy: &Policy,
+    ) -> Self {
+        let device = policy.model.device();
+        let trunk = match config.trunk {
+            CriticTrunk::Own => Some(policy.model.clone()),
+            CriticTrunk::Policy => None,
+        };
+        Self {
+            config: config.clone(),
+            model: CriticModel {
+                trunk,
+                head: ValueHead::new(policy.config.hidden_size, &device),
+            },
+            optimizer: adamw(optimizer),
+            max_grad_norm: optimizer.max_grad_norm,
+        }
+    }
+
+    /// Makes an update; says whether the gradient was finite, without which nothing changes.
+    pub(crate) fn apply(&mut self, gradients: GradientsParams) -> bool {
+        let norm = gradient_norm(&self.model, &gradients);
+        if !norm.is_finite() {
+            return false;
+        }
+        let gradients = clip(&self.model, gradients, norm, self.max_grad_norm);
+        let (rate, model) = (self.config.learning_rate, self.model.clone());
+        self.model = self.optimizer.step(rate, model, gradients);
+        true
+    }
+
+    /// Writes the critic beside a checkpoint's policy.
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), TrainerError> {
+        self.model.head.save(&folder.join(HEAD))?;
+        if let Some(trunk) = &self.model.trunk {
+            let path = folder.join(TRUNK);
+            fs::create_dir_all(&path).map_err(|source| TrainerError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            save_weights(trunk, &path, SaveDtype::F32)?;
+        }
+        let file = folder.join(OPTIMIZER);
+        let saved = self.optimizer.save(&file);
+        saved.map_err(|error| damaged(&file, &error))
+    }
+
+    /// Takes the critic from a checkpoint.
+    pub(crate) fn load(&mut self, folder: &Path, dtype: DType) -> Result<(), TrainerError> {
+        let device: Device = match &self.model.trunk {
+            Some(trunk) => trunk.device(),
+            None => self.model.head.device(),
+        };
+        let width = self.model.head.hidden_size();
+        self.model.head = ValueHead::load(&folder.join(HEAD), width, &device)?;
+        if let Some(trunk) = self.model.trunk.take() {
+            self.model.trunk = Some(load_weights(trunk, &folder.join(TRUNK), dtype)?);
+        }
+        let file = folder.join(OPTIMIZER);
+        let loaded = self.optimizer.clone().load(&file);
+        self.optimizer = loaded.map_err(|error| damaged(&file, &error))?;
+        Ok(())
+    }
+}
+
+impl CriticModel {
+    /// The value of each state, from the hidden states that the policy made of them or from its own.
+    pub(crate) fn values(
+        &self,
+        policy_hidden: &Tensor<2>,
+        own_hidden: impl FnOnce(&CausalLm) -> Tensor<2>,
+    ) -> Tensor<1> {
+        match &self.trunk {
+            Some(trunk) => self.head.values(own_hidden(trunk)),
+            None => self.head.values(policy_hidden.clone()),
+        }
+    }
+}
+
+fn damaged(file: &Path, error: &impl std::fmt::Debug) -> TrainerError {
+    TrainerError::Damaged {
+        path: file.to_owned(),
+        message: format!("{error:?}"),
+    }
+}

@@ -1,0 +1,541 @@
+//! The updates of a step: mini-batches of whole groups, each in micro-batches by a token budget.
+
+use std::{ops::Range, sync::Mutex};
+
+use burn::{
+    module::Module,
+    optim::{GradientsAccumulator, GradientsParams},
+    tensor::{Tensor, TensorData},
+};
+use losses::{
+    Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
+    SelectionView, Selections, aggregate,
+};
+use policy::{CausalLm, EntropyPass, HeadOptions};
+
+use crate::{
+    Event, Observer, StepMetrics, Trainer, TrainerError,
+    batch::{Collated, Sequence, longest_response, micro_batches},
+    critic::CriticModel,
+    experience::Experience,
+    measure::read,
+    optimizer::{clip, gradient_norm},
+    parallel::map_ordered,
+};
+
+/// Updates in a row with a gradient that is not finite before a run gives up.
+const MOST_SKIPPED_IN_A_ROW: usize = 16;
+
+/// Sums over a step's updates.
+#[derive(Debug, Default)]
+pub(crate) struct Updates {
+    sums: LossSums,
+    selection: SelectionStats,
+    losses: f64,
+    value_losses: f64,
+    value_clipped: f64,
+    grad_norms: f64,
+    done: u64,
+    skipped: u64,
+}
+
+impl Trainer {
+    /// Goes through the rollout in mini-batches of whole groups, in order, one optimizer update each.
+    pub(crate) fn update(
+        &mut self,
+        experiences: &[Experience],
+        entropy_bonus: f64,
+        observer: &mut dyn Observer,
+    ) -> Result<Updates, TrainerError> {
+        let size = self.config.update.mini_batch_prompts * self.config.rollout.group_size;
+        let mini_batches: Vec<&[Experience]> = experiences.chunks(size).collect();
+        let total = mini_batches.len() * self.config.update.epochs;
+        let mut updates = Updates::default();
+        for index in 0..total {
+            observer.on_event(Event::Updating {
+                step: self.state.step,
+                done: index,
+                total,
+            });
+            let key = SelectionKey {
+                seed: self.config.seed,
+                step: self.state.step,
+                mini_batch: index as u64,
+            };
+            let experiences = mini_batches[index % mini_batches.len()];
+            let batch = MiniBatch::new(experiences, self.config.update.max_tokens, entropy_bonus);
+            self.update_once(&batch, &key, &mut updates)?;
+        }
+        Ok(updates)
+    }
+
+    /// One optimizer update over a mini-batch, its micro-batches' gradients added up in order.
+    fn update_once(
+        &mut self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+        updates: &mut Updates,
+    ) -> Result<(), TrainerError> {
+        let mut total = Total::default();
+        if batch.ranges.len() <= self.workers {
+            let (results, selections) = self.one_pass(batch, key)?;
+            updates.selection += stats(&selections);
+            for result in results {
+                self.add(&mut total, result);
+            }
+        } else {
+            let selections = self.selections_first(batch, key)?;
+            updates.selection += stats(&selections);
+            for ranges in batch.ranges.chunks(self.workers) {
+                let results = map_ordered(ranges, self.workers, |range| {
+                    self.backward(batch, self.forward(batch, range), &selections)
+                });
+                for result in results {
+                    self.add(&mut total, result?);
+                }
+            }
+        }
+        self.apply(total, updates)
+    }
+
+    fn add(&self, total: &mut Total, result: Backward) {
+        total.sums += result.sums;
+        total.loss += result.loss;
+        total
+            .gradients
+            .accumulate(&self.policy.model, result.gradients);
+        let (Some(critic), Some(value)) = (&self.critic, result.value) else {
+            return;
+        };
+        total.value_loss += value.loss;
+        total.value_clipped += value.clipped;
+        total
+            .critic_gradients
+            .accumulate(&critic.model, value.gradients);
+    }
+
+    /// Every micro-batch forward, the selection over what they gave, then every one backward.
+    fn one_pass(
+        &self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+    ) -> Result<(Vec<Backward>, Selections), TrainerError> {
+        let forwards = map_ordered(&batch.ranges, self.workers, |range| {
+            self.forward(batch, range)
+        });
+        let mut selections = Selections::default();
+        if self.objective.needs_selection() {
+            let mut log_probs = Vec::new();
+            for forward in &forwards {
+                log_probs.extend(forward.host_log_probs()?);
+            }
+            selections = self.select(batch, &log_probs, key)?;
+        }
+        let parts: Vec<_> = forwards.into_iter().map(|f| Mutex::new(Some(f))).collect();
+        let backwards = map_ordered(&parts, self.workers, |part| {
+            // A graph is consumed by its backward pass, and not shared between threads.
+            let forward = part.lock().ok().and_then(|mut part| part.take());
+            forward.map(|forward| self.backward(batch, forward, &selections))
+        });
+        let results: Result<Vec<_>, _> = backwards.into_iter().flatten().collect();
+        Ok((results?, selections))
+    }
+
+    /// The selection from a pass of its own, so that few graphs and few gradients, each as large as the model, are
+    /// held at once when each micro-batch goes forward and backward after it.
+    fn selections_first(
+        &self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+    ) -> Result<Selections, TrainerError> {
+        if !self.objective.needs_selection() {
+            return Ok(Selections::default());
+        }
+        if !self.objective.needs_current_log_probs() {
+            return self.select(batch, &batch.columns.old_log_probs, key);
+        }
+        // With a graph that is thrown away: its figures are those of the pass that is trained on, to the bit, so that
+        // the selection does not depend on how many micro-batches are computed at once.
+        let passes = map_ordered(&batch.ranges, self.workers, |range| {
+            self.forward(batch, range).host_log_probs()
+        });
+        let log_probs = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.select(batch, &log_probs.concat(), key)
+    }
+
+    fn select(
+        &self,
+        batch: &MiniBatch<'_>,
+        log_probs: &[f32],
+        key: &SelectionKey,
+    ) -> Result<Selections, TrainerError> {
+        let view = SelectionView {
+            log_probs,
+            old_log_probs: &batch.columns.old_log_probs,
+            advantages: &batch.columns.advantages,
+            mask: &batch.columns.mask,
+            old_entropies: Some(&batch.columns.old_entropies),
+            row_keys: &batch.row_keys,
+        };
+        Ok(self.objective.select(&view, &batch.ranges, key)?)
+    }
+
+    /// A forward pass on models of its own: the same weights, but leaves of a graph that no other pass shares.
+    fn forward(&self, batch: &MiniBatch<'_>, range: &Range<usize>) -> Forward {
+        let control = self.objective.entropy_control();
+        let entropy = if control.needs_entropy_gradient() {
+            EntropyPass::Gradient
+        } else if control.needs_entropies() {
+            EntropyPass::Values
+        } else {
+            EntropyPass::Skip
+        };
+        let options = HeadOptions {
+            temperature: self.config.rollout.temperature,
+            entropy,
+        };
+        let device = self.policy.model.device();
+        let model = self.policy.model.clone().fork(&device);
+        let critic = self.critic.as_ref();
+        let critic = critic.map(|critic| critic.model.clone().fork(&device));
+        Forward::new(batch, range, model, critic, options)
+    }
+
+    /// Loss and gradient of one micro-batch.
+    fn backward(
+        &self,
+        batch: &MiniBatch<'_>,
+        forward: Forward,
+        selections: &Selections,
+    ) -> Result<Backward, TrainerError> {
+        let range = &forward.range;
+        let device = forward.log_probs.device();
+        let column = |values: &[f32]| batch.tensor(values, range, &device);
+        let optional = |values: &Option<Vec<f32>>| values.as_deref().map(column);
+        let inputs = LossInputs {
+            log_probs: forward.log_probs,
+            old_log_probs: column(&batch.columns.old_log_probs),
+            advantages: column(&batch.columns.advantages),
+            mask: column(&batch.columns.mask),
+            optional: OptionalInputs {
+                ref_log_probs: optional(&batch.columns.ref_log_probs),
+                old_entropies: Some(column(&batch.columns.old_entropies)),
+                weights: optional(&batch.columns.weights),
+                entropies: forward.entropies,
+            },
+        };
+        let selected = selections.to_device(range, batch.response_len, &device);
+        let denominator = self
+            .objective
+            .denominator(&batch.columns.mask, batch.response_len);
+        let output = self
+            .objective
+            .evaluate(&inputs, &selected, &denominator, batch.entropy_bonus);
+        let loss = read(output.loss.clone().without_autodiff())?[0];
+        let value = self.value_loss(batch, range, forward.values)?;
+        let whole = match &value {
+            Some(value) => output.loss + value.weighted.clone(),
+            None => output.loss,
+        };
+        let mut gradients = whole.backward();
+        let policy_gradients = GradientsParams::from_module(&mut gradients, &forward.model);
+        let value = value
+            .zip(forward.critic)
+            .map(|(value, critic)| ValueBackward {
+                gradients: GradientsParams::from_module(&mut gradients, &critic),
+                loss: f64::from(value.loss),
+                clipped: f64::from(value.clipped),
+            });
+        Ok(Backward {
+            gradients: policy_gradients,
+            loss: f64::from(loss),
+            sums: output.stats.read(),
+            value,
+        })
+    }
+
+    /// A micro-batch's share of the critic's loss; `None` without a critic.
+    fn value_loss(
+        &self,
+        batch: &MiniBatch<'_>,
+        range: &Range<usize>,
+        values: Option<Tensor<2>>,
+    ) -> Result<Option<ValueTerms>, TrainerError> {
+        let (Some(critic), Some(values)) = (&self.critic, values) else {
+            return Ok(None);
+        };
+        let device = values.device();
+        let column = |values: &[f32]| batch.tensor(values, range, &device);
+        let optional = |values: &Option<Vec<f32>>| column(values.as_deref().unwrap_or_default());
+        let columns = &batch.columns;
+        let (old_values, returns) = (optional(&columns.old_values), optional(&columns.returns));
+        let per_token = critic.config.loss().per_token(values, old_values, returns);
+        let denominator = Denominator::from_mask(&columns.mask, batch.response_len);
+        let mask = column(&columns.mask);
+        let mean = |figures| aggregate(figures, mask.clone(), Aggregation::TokenMean, &denominator);
+        let loss = mean(per_token.loss);
+        let clipped = per_token.clipped.unwrap_or_else(|| mask.zeros_like());
+        // Where the trunk is the critic's own, the two graphs share nothing, and the gradient of the sum is each one's.
+        let factor = if critic.model.trunk.is_some() {
+            1.0
+        } else {
+            critic.config.coef
+        };
+        Ok(Some(ValueTerms {
+            loss: read(loss.clone().without_autodiff())?[0],
+            clipped: read(mean(clipped).without_autodiff())?[0],
+            weighted: loss * factor,
+        }))
+    }
+
+    /// The optimizers' update; a gradient that is not finite is counted and leaves everything as it was.
+    fn apply(&mut self, mut total: Total, updates: &mut Updates) -> Result<(), TrainerError> {
+        updates.sums += total.sums;
+        let gradients = total.gradients.grads();
+        let norm = gradient_norm(&self.policy.model, &gradients);
+        let is_finite = norm.is_finite() && (total.loss + total.value_loss).is_finite();
+        let critic_gradients = total.critic_gradients.grads();
+        let is_applied = is_finite
+            && self
+                .critic
+                .as_mut()
+                .is_none_or(|critic| critic.apply(critic_gradients));
+        if !is_applied {
+            return self.skip(updates);
+        }
+        self.state.skipped_in_a_row = 0;
+        updates.done += 1;
+        updates.losses += total.loss;
+        updates.value_losses += total.value_loss;
+        updates.value_clipped += total.value_clipped;
+        updates.grad_norms += norm;
+        let warmup = self
+            .critic
+            .as_ref()
+            .map_or(0, |critic| critic.config.warmup_steps);
+        if self.state.step <= warmup {
+            return Ok(());
+        }
+        let largest = self.config.optimizer.max_grad_norm;
+        let gradients = clip(&self.policy.model, gradients, norm, largest);
+        let rate = self.config.optimizer.rate(self.state.step);
+        let model = self.policy.model.clone();
+        self.policy.model = self.optimizer.step(rate, model, gradients);
+        Ok(())
+    }
+
+    fn skip(&mut self, updates: &mut Updates) -> Result<(), TrainerError> {
+        updates.skipped += 1;
+        self.state.skipped_in_a_row += 1;
+        let count = self.state.skipped_in_a_row;
+        if count >= MOST_SKIPPED_IN_A_ROW {
+            return Err(TrainerError::Diverged {
+                step: self.state.step,
+                count,
+            });
+        }
+        Ok(())
+    }
+
+    /// Figures of a step's updates; those of parts that the run does not have stay unmeasured.
+    pub(crate) fn describe_updates(&self, updates: &Updates, metrics: &mut StepMetrics) {
+        let count = updates.done as f64;
+        metrics.updates = updates.done;
+        metrics.skipped_updates = updates.skipped;
+        metrics.policy_loss = updates.losses / count;
+        metrics.grad_norm = updates.grad_norms / count;
+        metrics.clip_fraction = updates.sums.clip_fraction();
+        metrics.approx_kl = updates.sums.approx_kl();
+        metrics.selected_tokens = updates.sums.selected as u64;
+        metrics.selected_fraction = updates.sums.selected_fraction();
+        if self.objective.needs_reference() {
+            metrics.reference_kl = Some(updates.sums.mean_reference_kl());
+        }
+        if self.objective.entropy_control().ratio_clip.is_some() {
+            metrics.held_fraction = Some(updates.sums.held_fraction());
+        }
+        if self.critic.is_some() {
+            metrics.value_loss = Some(updates.value_losses / count);
+            metrics.value_clip_fraction = Some(updates.value_clipped / count);
+        }
+        if self.objective.needs_current_log_probs() {
+            let selection = &updates.selection;
+            metrics.selected_from_minimum = Some(selection.from_minimum_of_one as u64);
+            metrics.selection_occupancy = Some(selection.occupancy());
+            metrics.selected_covariance_mean = selection.mean_covariance();
+            metrics.selected_entropy_mean = selection.mean_entropy_nats();
+            metrics.selected_probability_mean = selection.mean_probability();
+        }
+    }
+}
+
+/// What the covariance controller selected; nothing where there is none.
+fn stats(selections: &Selections) -> SelectionStats {
+    let selection = selections.covariance.as_ref();
+    selection.map_or_else(SelectionStats::default, |selection| selection.stats)
+}
+
+/// A mini-batch's micro-batches added up.
+#[derive(Default)]
+struct Total {
+    gradients: GradientsAccumulator<CausalLm>,
+    critic_gradients: GradientsAccumulator<CriticModel>,
+    sums: LossSums,
+    loss: f64,
+    value_loss: f64,
+    value_clipped: f64,
+}
+
+/// A micro-batch's result.
+struct Backward {
+    gradients: GradientsParams,
+    loss: f64,
+    sums: LossSums,
+    value: Option<ValueBackward>,
+}
+
+/// The critic's loss over a micro-batch.
+struct ValueTerms {
+    loss: f32,
+    clipped: f32,
+    /// With its graph, as it is added to the policy's.
+    weighted: Tensor<1>,
+}
+
+/// The critic's part of it.
+struct ValueBackward {
+    gradients: GradientsParams,
+    loss: f64,
+    clipped: f64,
+}
+
+/// A mini-batch and how it is cut into micro-batches.
+struct MiniBatch<'a> {
+    experiences: &'a [Experience],
+    ranges: Vec<Range<usize>>,
+    response_len: usize,
+    columns: Columns,
+    row_keys: Vec<u64>,
+    entropy_bonus: f64,
+}
+
+/// Experiences as matrices, row-major `[rows, response_len]`, 0 at padding.
+struct Columns {
+    mask: Vec<f32>,
+    old_log_probs: Vec<f32>,
+    old_entropies: Vec<f32>,
+    advantages: Vec<f32>,
+    ref_log_probs: Option<Vec<f32>>,
+    weights: Option<Vec<f32>>,
+    old_values: Option<Vec<f32>>,
+    returns: Option<Vec<f32>>,
+}
+
+impl<'a> MiniBatch<'a> {
+    fn new(experiences: &'a [Experience], max_tokens: usize, entropy_bonus: f64) -> Self {
+        let sequences: Vec<Sequence> = experiences
+            .iter()
+            .map(|experience| experience.sequence.clone())
+            .collect();
+        let response_len = longest_response(&sequences);
+        Self {
+            experiences,
+            ranges: micro_batches(&sequences, max_tokens),
+            response_len,
+            columns: Columns::new(experiences, response_len),
+            row_keys: experiences.iter().map(|row| row.row_key).collect(),
+            entropy_bonus,
+        }
+    }
+
+    /// The rows of a range out of a column.
+    fn tensor(
+        &self,
+        column: &[f32],
+        rows: &Range<usize>,
+        device: &burn::tensor::Device,
+    ) -> Tensor<2> {
+        let cells = rows.start * self.response_len..rows.end * self.response_len;
+        let shape = [rows.len(), self.response_len];
+        Tensor::from_data(TensorData::new(column[cells].to_vec(), shape), device)
+    }
+}
+
+impl Columns {
+    fn new(experiences: &[Experience], response_len: usize) -> Self {
+        let column = |row: &dyn Fn(&Experience) -> Option<Vec<f32>>| {
+            let mut cells = vec![0.0; experiences.len() * response_len];
+            for (cells, experience) in cells.chunks_mut(response_len).zip(experiences) {
+                let values = row(experience)?;
+                cells[..values.len()].copy_from_slice(&values);
+            }
+            Some(cells)
+        };
+        let always = |row: fn(&Experience) -> &Vec<f32>| {
+            column(&|experience| Some(row(experience).clone())).unwrap_or_default()
+        };
+        let has_values = experiences.iter().all(|row| row.old.values.is_some());
+        Self {
+            mask: column(&|row| Some(vec![1.0; row.old.log_probs.len()])).unwrap_or_default(),
+            old_log_probs: always(|row| &row.old.log_probs),
+            old_entropies: always(|row| &row.old.entropies),
+            advantages: always(|row| &row.advantages),
+            ref_log_probs: column(&|row| row.old.ref_log_probs.clone()),
+            weights: column(&|row| row.weights.clone()),
+            old_values: column(&|row| row.old.values.clone()),
+            returns: has_values.then(|| always(|row| &row.returns)),
+        }
+    }
+}
+
+/// A micro-batch's forward pass, with the models whose graph it made.
+struct Forward {
+    model: CausalLm,
+    critic: Option<CriticModel>,
+    /// `[rows, response_len]`.
+    log_probs: Tensor<2>,
+    entropies: Option<Tensor<2>>,
+    values: Option<Tensor<2>>,
+    range: Range<usize>,
+}
+
+impl Forward {
+    fn new(
+        batch: &MiniBatch<'_>,
+        range: &Range<usize>,
+        model: CausalLm,
+        critic: Option<CriticModel>,
+        options: HeadOptions,
+    ) -> Self {
+        let part = &batch.experiences[range.clone()];
+        let sequences: Vec<Sequence> = part
+            .iter()
+            .map(|experience| experience.sequence.clone())
+            .collect();
+        let collated = Collated::new(&sequences, batch.response_len);
+        let hidden = collated.hidden(&model);
+        let scores = collated.score_hidden(&model, hidden.clone(), options);
+        let values = critic.as_ref().map(|critic| {
+            let values = critic.values(&hidden, |trunk| collated.hidden(trunk));
+            collated.spread(values)
+        });
+        Self {
+            log_probs: collated.spread(scores.log_probs),
+            entropies: scores.entropies.map(|entropies| collated.spread(entropies)),
+            values,
+            model,
+            critic,
+            range: range.clone(),
+        }
+    }
+
+    fn host_log_probs(&self) -> Result<Vec<f32>, TrainerError> {
+        let [rows, response_len] = self.log_probs.dims();
+        read(
+            self.log_probs
+                .clone()
+                .without_autodiff()
+                .reshape([rows * response_len]),
+        )
+    }
+}
