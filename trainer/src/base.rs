@@ -36,7 +36,7 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
     match loss {
         LossConfig::KlCov(_) => {
             settings.push(("loss.top_fraction", 0.05.into()));
-            settings.push(("loss.kl_coef", 1.2.into()));
+            settings.push(("loss.kl_coef", 1.15.into()));
         }
         LossConfig::ClipCov(_) => {
             settings.push(("loss.fraction", 0.011.into()));

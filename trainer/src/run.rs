@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
-    StepMetrics, TrainConfig, TrainerError, checkpoint::prune, critic::Critic, optimizer::adamw,
-    parallel::workers,
+    StepMetrics, TrainConfig, TrainerError,
+    checkpoint::prune,
+    critic::Critic,
+    optimizer::adamw,
+    parallel::{graphs_held, workers},
 };
 
 /// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
@@ -43,6 +46,7 @@ pub struct Trainer {
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
     pub(crate) workers: usize,
+    pub(crate) graphs_held: usize,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -69,13 +73,15 @@ impl Trainer {
         sampling.stop_token_ids = policy.end_token_ids();
         let objective = PolicyObjective::new(config.loss, config.entropy)?;
         let needs_critic = config.advantage.needs_values();
+        let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
         let trainer = Self {
             reference: objective.needs_reference().then(|| policy.model.valid()),
             objective,
             critic,
             optimizer: adamw(&config.optimizer),
-            workers: workers(policy.config.parameters(), &policy.model.device()),
+            workers,
+            graphs_held: graphs_held(policy.config.parameters(), workers),
             policy,
             source,
             sampling,

@@ -77,7 +77,8 @@ impl Trainer {
         updates: &mut Updates,
     ) -> Result<(), TrainerError> {
         let mut total = Total::default();
-        if batch.ranges.len() <= self.workers {
+        let selects_now = self.objective.needs_current_log_probs();
+        if selects_now && batch.ranges.len() <= self.graphs_held {
             let (results, selections) = self.one_pass(batch, key)?;
             updates.selection += stats(&selections);
             for result in results {
