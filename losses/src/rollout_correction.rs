@@ -38,8 +38,8 @@ pub enum CorrectionMode {
 /// that even a first update is off its policy.
 ///
 /// # References
-/// Truncated importance sampling, arXiv 2510.01459 and Yao et al. (2025); masked, `IcePop`,
-/// arXiv 2510.18855. The threshold of 2 is that of the peers.
+/// Truncated: Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"
+/// (2025). Masked: `IcePop`, arXiv 2510.18855. The threshold of 2 is that of the peers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutCorrection {

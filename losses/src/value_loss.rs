@@ -12,7 +12,7 @@ use crate::{LossError, PerToken, error::check_range};
 /// ```
 ///
 /// # References
-/// PPO's published code (2017) and arXiv 2006.05990, Section 3.2; verl's `compute_value_loss`.
+/// PPO's published code (2017); verl's `compute_value_loss`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ValueLoss {

@@ -31,23 +31,21 @@ impl Trainer {
         let before = groups.len();
         groups.retain(|group| {
             let figures: Vec<Measured> = rows.by_ref().take(group.samples.len()).collect();
-            let is_rewarded = group.rewards().iter().all(|reward| reward.is_finite());
-            let broken = figures.iter().position(|figures| !figures.is_finite());
-            if is_rewarded && broken.is_none() {
+            let Some(response) = figures.iter().position(|figures| !figures.is_finite()) else {
                 measured.extend(figures);
                 return true;
-            }
-            let what = match broken {
-                Some(response) => format!("a log-probability of response {response}"),
-                None => "a reward".to_owned(),
             };
-            observer.on_event(Event::Warning(&format!(
-                "step {}: problem '{}' is left out: {what} is not finite",
-                self.state.step, group.problem.id
-            )));
+            let what = format!("a log-probability of response {response}");
+            self.tell_of_dropped(group, &what, observer);
             false
         });
         before - groups.len()
+    }
+
+    pub(crate) fn tell_of_dropped(&self, group: &Group, what: &str, observer: &mut dyn Observer) {
+        let (step, id) = (self.state.step, &group.problem.id);
+        let text = format!("step {step}: problem '{id}' is left out: {what} is not finite");
+        observer.on_event(Event::Warning(&text));
     }
 
     /// The reward of a greedy response to each group's problem, where the estimator asks for it.

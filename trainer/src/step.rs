@@ -12,6 +12,8 @@ use crate::{
 struct Sampling {
     groups: Vec<Group>,
     groups_sampled: usize,
+    groups_dropped: usize,
+    responses: usize,
     rewards: Vec<f64>,
     correct: usize,
     tokens: u64,
@@ -32,7 +34,7 @@ impl Trainer {
         let mut sampling = self.sample_groups(observer)?;
         let generated = started.elapsed();
         let mut measured = self.measure(&sampling.groups)?;
-        let dropped = self.drop_broken(&mut sampling.groups, &mut measured, observer);
+        sampling.groups_dropped += self.drop_broken(&mut sampling.groups, &mut measured, observer);
         let greedy_rewards = self.greedy_rewards(&sampling.groups, observer)?;
         let experiences =
             self.experiences(&sampling.groups, measured, greedy_rewards.as_deref())?;
@@ -40,7 +42,6 @@ impl Trainer {
         let entropy_bonus = self.entropy_bonus(metrics.entropy_token_mean);
         let updates = self.update(&experiences, entropy_bonus, observer)?;
         self.describe_updates(&updates, &mut metrics);
-        metrics.groups_dropped = dropped as u64;
         if self.objective.entropy_control().needs_entropy_gradient() {
             metrics.entropy_bonus = Some(entropy_bonus);
         }
@@ -56,6 +57,8 @@ impl Trainer {
         let mut sampling = Sampling {
             groups: std::mem::take(&mut self.state.surplus),
             groups_sampled: 0,
+            groups_dropped: 0,
+            responses: 0,
             rewards: Vec::new(),
             correct: 0,
             tokens: 0,
@@ -66,7 +69,9 @@ impl Trainer {
                 break;
             }
             let groups = self.sample_round(wanted - sampling.groups.len(), observer)?;
-            sampling.take(groups, self.config.rollout.filter_groups);
+            for group in sampling.take(groups, self.config.rollout.filter_groups) {
+                self.tell_of_dropped(&group, "a reward", observer);
+            }
         }
         if sampling.groups.len() > wanted {
             self.state.surplus = sampling.groups.split_off(wanted);
@@ -133,10 +138,10 @@ impl Trainer {
         let summary = summarize_covariances(&covariances, &ones);
         let weights = experiences.iter().map(|row| row.weights.as_ref());
         let weights = weights.collect::<Option<Vec<_>>>();
-        let responses = sampling.rewards.len() as f64;
+        let responses = sampling.responses as f64;
         StepMetrics {
             step: self.state.step,
-            reward_mean: sampling.rewards.iter().sum::<f64>() / responses,
+            reward_mean: sampling.rewards.iter().sum::<f64>() / sampling.rewards.len() as f64,
             accuracy_mean: sampling.correct as f64 / responses,
             entropy_token_mean: plain.token_mean_nats().unwrap_or(f64::NAN),
             entropy_response_mean: plain.response_mean_nats().unwrap_or(f64::NAN),
@@ -150,6 +155,7 @@ impl Trainer {
             truncated_fraction: sampling.truncated as f64 / responses,
             groups_kept: sampling.groups.len() as u64,
             groups_sampled: sampling.groups_sampled as u64,
+            groups_dropped: sampling.groups_dropped as u64,
             tokens_generated: sampling.tokens,
             learning_rate: self.config.optimizer.rate(self.state.step),
             ..StepMetrics::default()
@@ -158,21 +164,27 @@ impl Trainer {
 }
 
 impl Sampling {
-    fn take(&mut self, groups: Vec<Group>, filter: bool) {
+    /// Counts what was sampled, keeps what can be trained on, and gives back the groups with a reward that is not finite.
+    fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<Group> {
         self.groups_sampled += groups.len();
+        let mut broken = Vec::new();
         for group in groups {
             for sample in &group.samples {
-                if sample.score.reward.is_finite() {
-                    self.rewards.push(sample.score.reward);
-                }
+                self.responses += 1;
+                self.rewards
+                    .extend(Some(sample.score.reward).filter(|reward| reward.is_finite()));
                 self.correct += usize::from(sample.score.correct);
                 self.tokens += sample.rollout.response_ids.len() as u64;
                 self.truncated += usize::from(sample.rollout.finish.is_truncated());
             }
-            if !filter || group.is_informative() {
+            if group.rewards().iter().any(|reward| !reward.is_finite()) {
+                broken.push(group);
+            } else if !filter || group.is_informative() {
                 self.groups.push(group);
             }
         }
+        self.groups_dropped += broken.len();
+        broken
     }
 }
 

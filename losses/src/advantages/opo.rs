@@ -9,7 +9,7 @@ use crate::LossError;
 /// where a gradient's size grows with the length. A group of one keeps its reward.
 ///
 /// # References
-/// OPO, arXiv 2505.23585, Eq. 9.
+/// OPO, arXiv 2505.23585.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Opo {}

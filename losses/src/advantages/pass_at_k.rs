@@ -12,7 +12,7 @@ use crate::{LossError, error::check_range};
 /// ```
 ///
 /// # References
-/// arXiv 2503.19595, Section 3, as verl's `grpo_passk` has it.
+/// arXiv 2503.19595, as verl's `grpo_passk` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PassAtK {

@@ -8,7 +8,7 @@ use crate::{LossError, error::check_range};
 /// `G_t = Σ_{t' ≥ t} γ^{t'-t}·r_t'`, whitened over all tokens of the rollout: no groups.
 ///
 /// # References
-/// REINFORCE++, arXiv 2501.03262, Section 3.
+/// REINFORCE++, arXiv 2501.03262.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReinforcePlusPlus {

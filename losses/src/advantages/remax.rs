@@ -9,7 +9,7 @@ use crate::LossError;
 /// group.
 ///
 /// # References
-/// `ReMax`, arXiv 2310.10505, Algorithm 1.
+/// `ReMax`, arXiv 2310.10505.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Remax {}

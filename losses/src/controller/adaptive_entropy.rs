@@ -14,7 +14,7 @@ use crate::{LossError, error::check_range};
 /// H is the step's `entropy_token_mean`, measured before its updates.
 ///
 /// # References
-/// Skywork-OR1, arXiv 2505.22312, Section 4: δ = 1e-4, H* = 0.2, at most 0.005.
+/// Skywork-OR1, arXiv 2505.22312: δ = 1e-4, H* = 0.2, at most 0.005.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptiveEntropy {

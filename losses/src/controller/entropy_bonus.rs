@@ -7,7 +7,7 @@ use crate::{LossError, error::check_range};
 /// `l - c·H_t`, with H the exact entropy of the softmax at temperature 1 and its gradient.
 ///
 /// # References
-/// A3C, arXiv 1602.01783, Section 4. arXiv 2505.22617, Section 4.1, finds it sensitive: too small
+/// A3C, arXiv 1602.01783. arXiv 2505.22617, Section 4, finds it sensitive: too small
 /// has no effect, too large blows entropy up.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -15,7 +15,7 @@ use crate::{LossError, error::check_range};
 /// ρ = 1.
 ///
 /// # References
-/// arXiv 2512.05591, Section 3; its bounds of 0.95 and 1.05 are the default.
+/// arXiv 2512.05591; its bounds of 0.95 and 1.05 are the default.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EntropyRatioClip {

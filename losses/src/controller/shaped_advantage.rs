@@ -10,7 +10,7 @@ use crate::{LossError, error::check_range};
 /// The bound keeps the sign of A, and shapes nothing where A is 0.
 ///
 /// # References
-/// arXiv 2506.14758, Eq. 4 and 5: α = 0.4 and κ = 2.
+/// arXiv 2506.14758: α = 0.4 and κ = 2.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShapedAdvantage {

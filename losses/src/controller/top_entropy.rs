@@ -15,7 +15,7 @@ use crate::{LossError, error::check_range};
 /// Equal entropies are ordered by row key, then by token.
 ///
 /// # References
-/// arXiv 2506.01939, Eq. 5: the top 20 %. The entropies are those that the step measured before
+/// arXiv 2506.01939: the top 20 %. The entropies are those that the step measured before
 /// its updates, the paper's `H_t` of the sampled response.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

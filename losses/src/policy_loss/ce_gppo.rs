@@ -17,7 +17,8 @@ use crate::{LossError, error::check_range};
 /// gradient is that of PPO's clip.
 ///
 /// # References
-/// arXiv 2509.20712, Eq. 8; β1 = 0.75 and β2 = 1 are its balanced setting.
+/// arXiv 2509.20712, Eq. 8. It tunes β1 and β2 by model; the defaults keep three quarters of the bound
+/// below the clip and all of it above.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CeGppo {

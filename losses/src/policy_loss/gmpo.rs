@@ -17,7 +17,7 @@ use crate::{LossError, error::check_range};
 /// over tokens leaves as it is.
 ///
 /// # References
-/// arXiv 2507.20673, Eq. 4 and its published code, from which the clip of 0.4 is taken.
+/// arXiv 2507.20673 and its published code, from which the clip of 0.4 is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gmpo {

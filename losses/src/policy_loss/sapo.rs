@@ -18,7 +18,7 @@ const LARGEST_LOG_RATIO: f64 = 20.0;
 /// The gate's slope is 1 at r = 1 and falls smoothly to 0 away from it.
 ///
 /// # References
-/// arXiv 2511.20347, Eq. 5 and 6.
+/// arXiv 2511.20347.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sapo {
