@@ -11,7 +11,7 @@
 use burn::tensor::{DType, Device};
 use trainer::{Event, TrainConfig, Trainer, bundled_base};
 
-const STEPS: usize = 9;
+const STEPS: usize = 17;
 /// Steps left out of the figures, while caches fill.
 const WARM_UP: usize = 2;
 
