@@ -159,3 +159,111 @@ fn lint_band(control: &ClipCovControl, context: &LintContext, warnings: &mut Vec
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EntropyControl, ObjectiveConfig};
+
+    fn warnings(loss: &str, entropy: &str, advantage: &str, updates: usize) -> Vec<String> {
+        let loss: ObjectiveConfig = toml::from_str(loss).unwrap();
+        let entropy: EntropyControl = toml::from_str(entropy).unwrap();
+        let advantage: AdvantageConfig = toml::from_str(advantage).unwrap();
+        PolicyObjective::new(loss, entropy)
+            .unwrap()
+            .warnings(&LintContext {
+                updates_per_rollout: updates,
+                advantage: &advantage,
+                group_size: 8,
+            })
+    }
+
+    #[test]
+    fn the_papers_settings_are_not_warned_of() {
+        for loss in LossConfig::defaults() {
+            let loss = toml::to_string(&loss).unwrap();
+            let updates = if loss.contains("reinforce") { 1 } else { 8 };
+            let found = warnings(&loss, "", "type = 'grpo'", updates);
+            assert!(found.is_empty(), "{loss}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn each_lint_names_its_setting_and_says_why() {
+        let grpo = "type = 'grpo'";
+        let cases = [
+            ("type = 'kl_cov'", "", grpo, 1, "one update per rollout"),
+            ("type = 'kl_cov'\nkl_coef = 0.0", "", grpo, 8, "kl_coef = 0"),
+            (
+                "type = 'kl_cov'\ntop_fraction = 0.2",
+                "",
+                grpo,
+                8,
+                "loss.top_fraction = 0.2",
+            ),
+            (
+                "type = 'cispo'",
+                "[clip_cov]\nfraction = 0.5",
+                grpo,
+                8,
+                "entropy.clip_cov.fraction = 0.5",
+            ),
+            (
+                "type = 'clip_cov'\nclip_high = 0.28",
+                "",
+                grpo,
+                8,
+                "loss.clip_high = 0.28",
+            ),
+            (
+                "type = 'clip_cov'\ncov_low = 500.0\ncov_high = 600.0",
+                "",
+                grpo,
+                8,
+                "no token can reach",
+            ),
+            (
+                "type = 'clip_cov'",
+                "",
+                "type = 'dr_grpo'",
+                8,
+                "advantage.type",
+            ),
+            (
+                "type = 'gspo'\naggregation = 'token_mean'",
+                "",
+                grpo,
+                8,
+                "loss.aggregation",
+            ),
+            (
+                "type = 'reinforce'",
+                "",
+                grpo,
+                8,
+                "update.mini_batch_prompts",
+            ),
+            (
+                "type = 'ppo_clip'",
+                "[ratio_clip]",
+                grpo,
+                1,
+                "entropy.ratio_clip",
+            ),
+            (
+                "type = 'ppo_clip'\n[reference_kl]\ncoef = 0.0",
+                "",
+                grpo,
+                8,
+                "loss.reference_kl.coef = 0",
+            ),
+        ];
+        for (loss, entropy, advantage, updates, words) in cases {
+            let found = warnings(loss, entropy, advantage, updates);
+            assert!(
+                found.len() == 1 && found[0].contains(words),
+                "{loss} {entropy}: {found:?}, expected '{words}'"
+            );
+        }
+    }
+}

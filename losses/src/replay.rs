@@ -130,6 +130,19 @@ pub enum ReplayError {
         /// Its columns.
         columns: usize,
     },
+    /// A matrix without a number.
+    #[error("inputs.{0} holds no numbers")]
+    Empty(&'static str),
+    /// A vector that does not have a figure for each row.
+    #[error("inputs.{name} has {found} figures for {rows} rows")]
+    Rows {
+        /// The input.
+        name: &'static str,
+        /// Its figures.
+        found: usize,
+        /// Rows of the matrices.
+        rows: usize,
+    },
     /// An estimator of another name.
     #[error("estimator.type = \"{0}\" is not known")]
     UnknownEstimator(String),
@@ -394,10 +407,18 @@ impl Shape {
         }
         let is_whole =
             matrix.len() == self.rows && matrix.iter().all(|row| row.len() == self.columns);
-        if is_whole && self.columns > 0 {
-            return Ok(matrix.concat());
+        if self.columns == 0 {
+            return Err(ReplayError::Empty(name));
         }
-        Err(self.error(name))
+        if !is_whole {
+            let (rows, columns) = (self.rows, self.columns);
+            return Err(ReplayError::Shape {
+                name,
+                rows,
+                columns,
+            });
+        }
+        Ok(matrix.concat())
     }
 
     fn read(
@@ -409,19 +430,12 @@ impl Shape {
         Ok(values.into_iter().map(|value| value as f32).collect())
     }
 
-    fn expect_rows(&self, name: &'static str, rows: usize) -> Result<(), ReplayError> {
-        if rows == self.rows {
+    fn expect_rows(&self, name: &'static str, found: usize) -> Result<(), ReplayError> {
+        let rows = self.rows;
+        if found == rows {
             return Ok(());
         }
-        Err(self.error(name))
-    }
-
-    fn error(&self, name: &'static str) -> ReplayError {
-        ReplayError::Shape {
-            name,
-            rows: self.rows.max(1),
-            columns: self.columns.max(1),
-        }
+        Err(ReplayError::Rows { name, found, rows })
     }
 
     fn tensor(&self, values: &[f32], device: &Device) -> Tensor<2> {

@@ -391,10 +391,15 @@ impl TrainConfig {
             (None, TaskConfig::Arithmetic(_)) => "arithmetic".to_owned(),
             (None, TaskConfig::Countdown(_)) => "countdown".to_owned(),
         };
-        let tag = Table::try_from(self.loss.loss).ok();
-        let tag = tag.as_ref().and_then(|table| table.get("type")?.as_str());
-        let loss = tag.unwrap_or("loss");
+        let loss = self.loss_name();
         format!("{problems}-{loss}-seed-{}", self.seed)
+    }
+
+    /// The tag of the loss.
+    pub(crate) fn loss_name(&self) -> String {
+        let table = Table::try_from(self.loss.loss).ok();
+        let tag = table.and_then(|table| Some(table.get("type")?.as_str()?.to_owned()));
+        tag.unwrap_or_default()
     }
 
     /// The resolved configuration as TOML, which [`TrainConfig::load`] reads back.

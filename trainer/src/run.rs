@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
     StepMetrics, TrainConfig, TrainerError,
+    base::is_as_vetted,
     checkpoint::prune,
     critic::Critic,
     optimizer::adamw,
@@ -133,14 +134,7 @@ impl Trainer {
         folder: &mut RunFolder,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainerError> {
-        let context = LintContext {
-            updates_per_rollout: self.config.updates_per_rollout(),
-            advantage: &self.config.advantage,
-            group_size: self.config.rollout.group_size,
-        };
-        for warning in self.objective.warnings(&context) {
-            observer.on_event(Event::Warning(&warning));
-        }
+        self.warn(observer);
         if self.state.step == 0 {
             let metrics = StepMetrics {
                 validation_accuracy: self.validate(observer)?,
@@ -167,6 +161,21 @@ impl Trainer {
             }
         }
         Ok(())
+    }
+
+    /// Tells of settings that are valid and yet probably not meant.
+    fn warn(&self, observer: &mut dyn Observer) {
+        if is_as_vetted(&self.config) {
+            return;
+        }
+        let context = LintContext {
+            updates_per_rollout: self.config.updates_per_rollout(),
+            advantage: &self.config.advantage,
+            group_size: self.config.rollout.group_size,
+        };
+        for warning in self.objective.warnings(&context) {
+            observer.on_event(Event::Warning(&warning));
+        }
     }
 
     /// Whether something done every `every` steps is due now; always after the last one.
