@@ -56,7 +56,11 @@ impl Summary {
             entropy: metrics.entropy_token_mean,
             reward: metrics.accuracy_mean,
         };
-        fit_law(&self.steps.iter().map(point).collect::<Vec<_>>()).ok()
+        let measured = self
+            .steps
+            .iter()
+            .filter(|step| step.entropy_token_mean.is_finite());
+        fit_law(&measured.map(point).collect::<Vec<_>>()).ok()
     }
 
     /// The closing lines.

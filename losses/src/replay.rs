@@ -213,6 +213,9 @@ impl Case {
             ),
             ..ObjectiveConfig::default()
         };
+        if self.entropy.needs_entropies() || self.entropy.top_entropy.is_some() {
+            return Err(ReplayError::MissingInput("entropies"));
+        }
         let objective = PolicyObjective::new(config, self.entropy)?;
         let row_keys: Vec<u64> = (0..shape.rows as u64).collect();
         let view = SelectionView {

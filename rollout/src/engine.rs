@@ -195,7 +195,9 @@ impl Limits {
             .map(|request| request.prompt_ids.len())
             .max()
             .unwrap_or(1);
-        let total = (longest + params.max_new_tokens).min(engine.config.max_position_embeddings);
+        let total = longest
+            .saturating_add(params.max_new_tokens)
+            .min(engine.config.max_position_embeddings);
         let prompt_length = longest.max(2);
         Self {
             rows: engine.options.batch_rows.min(requests.len()),

@@ -94,7 +94,7 @@ impl Answerer<'_> {
     fn check(&self, problem: &Problem, prompt_tokens: usize) -> Result<(), TrainerError> {
         let context_tokens = self.policy.config.max_position_embeddings;
         let max_new_tokens = self.params.max_new_tokens;
-        if prompt_tokens + max_new_tokens <= context_tokens {
+        if prompt_tokens.saturating_add(max_new_tokens) <= context_tokens {
             return Ok(());
         }
         let id = problem.id.clone();

@@ -7,7 +7,7 @@ use config::ValueKind;
 use losses::LossConfig;
 use policy::{Policy, resolve_model};
 
-use crate::{TrainConfig, TrainerError};
+use crate::TrainerError;
 
 const FILES: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../base/config.json")),
@@ -48,18 +48,6 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
     }
     let own = |(key, value): (&str, ValueKind)| (key.to_owned(), value);
     settings.into_iter().map(own).collect()
-}
-
-/// Whether a run's objective is, to the last setting, the one vetted for the bundled base: nothing in it is by mistake.
-pub(crate) fn is_as_vetted(config: &TrainConfig) -> bool {
-    let name = format!("loss.type={}", config.loss_name());
-    let vetted = TrainConfig::load(None, &[name]);
-    let is_same = |vetted: TrainConfig| {
-        let objective = |config: &TrainConfig| (config.loss, config.entropy, config.advantage);
-        objective(&vetted) == objective(config)
-            && vetted.updates_per_rollout() == config.updates_per_rollout()
-    };
-    config.model.path.is_empty() && vetted.is_ok_and(is_same)
 }
 
 /// Loads a model by folder or hub name, or the bundled base where the name is empty.

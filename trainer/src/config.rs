@@ -335,6 +335,12 @@ impl TrainConfig {
         for (key, value) in at_least_one {
             check(key, value >= 1, "at least 1", value)?;
         }
+        if self.model.dtype == Dtype::F16 {
+            return Err(TrainerError::Config {
+                message: "model.dtype = \"f16\" cannot be trained: AdamW's moments underflow in it; use f32"
+                    .into(),
+            });
+        }
         self.sampling().validate()?;
         check(
             "rollout.temperature",

@@ -8,9 +8,8 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
+    AnswerKey, Answerer, Dtype, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
     StepMetrics, TrainConfig, TrainerError,
-    base::is_as_vetted,
     checkpoint::prune,
     critic::Critic,
     optimizer::adamw,
@@ -165,8 +164,11 @@ impl Trainer {
 
     /// Tells of settings that are valid and yet probably not meant.
     fn warn(&self, observer: &mut dyn Observer) {
-        if is_as_vetted(&self.config) {
-            return;
+        if self.config.model.dtype == Dtype::Bf16 {
+            observer.on_event(Event::Warning(
+                "model.dtype = bf16 holds weights and AdamW's moments in bf16 too: at small rates most updates round \
+                 to nothing; use f32",
+            ));
         }
         let context = LintContext {
             updates_per_rollout: self.config.updates_per_rollout(),

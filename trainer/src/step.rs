@@ -112,6 +112,10 @@ impl Trainer {
 
     /// Moves the adaptive coefficient by the step's entropy, and gives the factor of the step's entropy bonus.
     fn entropy_bonus(&mut self, entropy_nats: f64) -> f64 {
+        // A step that kept no group measured nothing to move it by.
+        if entropy_nats.is_nan() {
+            return 0.0;
+        }
         let coef = self.state.entropy_coef;
         self.state.entropy_coef = self.objective.next_entropy_coef(coef, entropy_nats);
         self.objective
