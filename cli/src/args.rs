@@ -14,7 +14,7 @@ Examples:
   anneal train                                  train the bundled base on the built-in task
   anneal train loss.type=kl_cov --out runs/kl   the same, with KL-Cov holding entropy up
   anneal train --config my.toml steps=200       a configuration file, one key changed
-  anneal eval --model runs/kl/checkpoints/step-000060 --data problems.jsonl"
+  anneal eval --model runs/kl/checkpoints/step-000060 --config runs/kl/config.toml"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -104,16 +104,25 @@ pub(crate) struct EvalArgs {
     /// JSON lines with `problem`, `question` or `prompt`, and `answer` [default: the built-in task's held-out problems]
     #[arg(long, value_name = "FILE")]
     pub(crate) data: Option<PathBuf>,
+    /// A run's config.toml: its task, prompts, instruction, truncation and response length are used
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Text put after each problem of --data; '' for none [default: a request to reason and to box the answer]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) instruction: Option<String>,
+    /// Give problems as they are, without the model's chat template
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Responses to each problem
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) samples: usize,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     pub(crate) temperature: f64,
-    /// The longest response, in tokens
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    pub(crate) max_new_tokens: usize,
-    /// Only the first N problems
+    /// The longest response, in tokens [default: 512, or what the model's context leaves]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_new_tokens: Option<usize>,
+    /// Only the first N problems; of the built-in task, as many as that
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// The seed of sampling and of the intervals
@@ -137,8 +146,11 @@ pub(crate) struct GenerateArgs {
     /// Give the prompt as it is, without the model's chat template
     #[arg(long)]
     pub(crate) plain: bool,
+    /// Read `\n`, `\t` and `\\` in the prompt as a newline, a tab and a backslash
+    #[arg(long, short = 'e')]
+    pub(crate) escapes: bool,
     /// Samples to draw
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) samples: u64,
     /// Sampling temperature; 0 is greedy
     #[arg(long, default_value_t = 1.0, value_name = "T")]

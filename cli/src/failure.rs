@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use rollout::RolloutError;
 use trainer::TrainerError;
 
 /// Prints what is wrong with the command line, or the help that it asks for.
@@ -27,7 +28,17 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         let _ = writeln!(stderr, "hint: {hint}");
     }
-    ExitCode::FAILURE
+    if is_ours(error) {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Whether a device failed at its work, which no input is to blame for.
+fn is_ours(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(RolloutError::Device { .. })))
 }
 
 /// The error and those causes whose words it does not repeat, joined by colons.
@@ -48,8 +59,11 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         TrainerError::UnknownKey { .. } => {
             Some("every key with its default is in the config.toml of any run folder")
         }
-        TrainerError::PromptTooLong { .. } => {
-            Some("lower rollout.max_new_tokens, or take the long problems out of the data")
+        TrainerError::PromptTooLong { .. } => Some(
+            "lower max_new_tokens (train: rollout.max_new_tokens=N, eval: --max-new-tokens N), or take the long problems out of the data",
+        ),
+        TrainerError::LessonTooLong { .. } => {
+            Some("take the long solutions out of the data, or choose a model with a larger context")
         }
         _ => None,
     }

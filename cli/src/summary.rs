@@ -79,7 +79,13 @@ impl Summary {
                 100.0 * end
             ));
         }
-        if let (Some(first), Some(last)) = (self.steps.first(), self.steps.last()) {
+        // A step that kept no group measured no entropy.
+        let mut measured = self
+            .steps
+            .iter()
+            .filter(|step| step.entropy_token_mean.is_finite());
+        let first = measured.next();
+        if let (Some(first), Some(last)) = (first, measured.next_back().or(first)) {
             add(format!(
                 "sampled accuracy   {:.1} % → {:.1} %",
                 100.0 * first.accuracy_mean,
@@ -90,6 +96,8 @@ impl Summary {
                 "entropy            {:.3} → {:.3} nats ({kept:.0} % left)",
                 first.entropy_token_mean, last.entropy_token_mean
             ));
+        }
+        if !self.steps.is_empty() {
             let seconds: f64 = self.steps.iter().map(|step| step.step_seconds).sum();
             let tokens: u64 = self.steps.iter().map(|step| step.tokens_generated).sum();
             let rate = tokens as f64 / seconds;

@@ -89,7 +89,7 @@ fn folders_that_are_no_model() {
 #[test]
 fn configurations_that_no_model_has() {
     type Edit = fn(&mut Value);
-    let cases: [(Edit, &[&str]); 9] = [
+    let cases: [(Edit, &[&str]); 12] = [
         (
             |c| c["model_type"] = json!("mamba"),
             &["model_type", "mamba", "llama"],
@@ -115,6 +115,18 @@ fn configurations_that_no_model_has() {
         (
             |c| c["rope_parameters"] = json!({"rope_type": "yarn"}),
             &["rope_type", "yarn"],
+        ),
+        (
+            |c| c["rope_parameters"] = json!({"rope_type": 5}),
+            &["rope_type", "5"],
+        ),
+        (|c| c["head_dim"] = json!(0), &["head_dim"]),
+        (
+            |c| {
+                c["model_type"] = json!("qwen2");
+                c["layer_types"] = json!(["linear_attention", "full_attention"]);
+            },
+            &["layer_types", "linear_attention"],
         ),
         (|c| c["hidden_act"] = json!("gelu"), &["hidden_act", "gelu"]),
     ];
@@ -143,6 +155,9 @@ fn weights_that_do_not_fit() {
     let dir = model("llama-tied");
     edit_config(dir.path(), |config| config["num_hidden_layers"] = json!(3));
     assert_model_refused(dir.path(), &["model.layers.2", "missing"]);
+    let dir = model("llama-tied");
+    edit_config(dir.path(), |config| config["num_hidden_layers"] = json!(1));
+    assert_model_refused(dir.path(), &["model.layers.1", "no place for"]);
     let dir = model("llama-tied");
     edit_config(dir.path(), |config| config["intermediate_size"] = json!(64));
     assert_model_refused(dir.path(), &["model.layers.0.mlp", "shape", "128", "64"]);
@@ -216,8 +231,18 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     );
     refused(
         "rollout.group_size=0",
-        &["rollout.group_size", "at least 1"],
+        &["rollout.group_size", "1..=16777216"],
     );
+    refused(
+        "rollout.prompts_per_step=100000000000",
+        &["rollout.prompts_per_step"],
+    );
+    refused("validation.problems=100000000000", &["validation.problems"]);
+    refused("validation.temperature=1e-5", &["validation.temperature"]);
+    refused("rollout.group_size=1", &["rollout.filter_groups"]);
+    refused("rollout.oversampling=0.5", &["rollout.oversampling"]);
+    refused("seed=18446744073709551615", &["seed"]);
+    refused("model.dtype=f16", &["model.dtype", "bf16"]);
     refused("rollout.group_size=many", &["rollout.group_size"]);
     refused("rollout.temperature=-1", &["rollout.temperature"]);
     refused("rollout.top_p=0", &["rollout.top_p"]);
@@ -241,6 +266,28 @@ fn settings_that_do_not_exist_or_do_not_fit() {
         &["run.toml", "group_sise", "rollout.group_size"],
     );
     assert_refused(&["train", "--config", "no.toml"], &["no.toml"]);
+}
+
+#[test]
+fn architectures_that_cannot_be_drawn() {
+    for (setting, words) in [
+        (
+            "architecture.num_attention_heads=1000",
+            &["head_dim", "1000"][..],
+        ),
+        (
+            "architecture.num_hidden_layers=4000000",
+            &["num_hidden_layers"],
+        ),
+        ("architecture.hidden_size=1000000", &["parameters"]),
+        ("batch_size=100000000000", &["batch_size"]),
+        ("model.dtype=f16", &["model.dtype"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("model");
+        assert_refused(&["sft", "--out", out.to_str().unwrap(), setting], words);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{setting}");
+    }
 }
 
 #[test]
@@ -317,6 +364,14 @@ fn parts_that_do_not_go_together() {
     refused(
         &["loss.type=gmpo", "loss.aggregation=token_mean"],
         &["gmpo", "seq_mean_token_mean"],
+    );
+    refused(
+        &[
+            "advantage.type=pass_at_k",
+            "rollout.group_size=1",
+            "rollout.filter_groups=false",
+        ],
+        &["rollout.group_size", "at least 2"],
     );
     refused(
         &["entropy.bonus={}", "entropy.adaptive={}"],
@@ -397,4 +452,60 @@ fn cases_that_cannot_be_replayed() {
     fs::write(&file, "{\"inputs\": ").unwrap();
     assert_refused(&["replay", path], &["case.json", "line 1"]);
     assert_refused(&["replay", "no-such-case.json"], &["no-such-case.json"]);
+}
+
+/// What a newcomer types first works, and says what it did about what could not.
+#[test]
+fn an_evaluation_needs_no_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("problems.jsonl");
+    fs::write(
+        &data,
+        "{\"problem\": \"10+20+30+40=\\n\", \"answer\": \"100\"}\n",
+    )
+    .unwrap();
+    let responses = dir.path().join("responses.jsonl");
+    let output = anneal(&[
+        "eval",
+        "--data",
+        data.to_str().unwrap(),
+        "--samples",
+        "2",
+        "--temperature",
+        "1",
+        "--responses",
+        responses.to_str().unwrap(),
+    ]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("without an instruction"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for figure in [
+        &report["mean"],
+        &report["greedy"],
+        &report["pass_at"]["1"],
+        &report["pass_at"]["2"],
+        &report["majority_at"]["2"],
+    ] {
+        assert!(
+            figure["value"].is_number() && figure["interval"][1].is_number(),
+            "{report}"
+        );
+    }
+    let line: Value = serde_json::from_str(&fs::read_to_string(&responses).unwrap()).unwrap();
+    assert_eq!(line["samples"].as_array().unwrap().len(), 2);
+    assert_eq!(anneal(&["eval", "--limit", "2"]).status.code(), Some(0));
+    let below_a_file = data.join("responses.jsonl");
+    assert_refused(
+        &[
+            "eval",
+            "--limit",
+            "1",
+            "--responses",
+            below_a_file.to_str().unwrap(),
+        ],
+        &["responses.jsonl"],
+    );
+    assert_refused(&["eval", "--limit", "0"], &["--limit"]);
+    assert_refused(&["eval", "--temperature", "1e-6"], &["temperature"]);
 }

@@ -3,14 +3,12 @@
 //!
 //! Plain numbers in, plain numbers out: [`EntropyTally`] averages per-token entropies in every
 //! convention, [`token_covariances`] ranks the tokens that drive entropy down, and [`fit_law`]
-//! and [`forecast`] relate reward to entropy. [`masked_mean`] and [`token_entropy`] are the tensor
-//! functions that losses and policies share.
+//! and [`forecast`] relate reward to entropy.
 
 mod covariance;
 mod error;
 mod law;
 mod measure;
-mod tensor;
 
 pub use covariance::{
     CovarianceSummary, RANK_FRACTIONS, RankMeans, summarize_covariances, token_covariances,
@@ -18,4 +16,3 @@ pub use covariance::{
 pub use error::EntropyError;
 pub use law::{Forecast, LawFit, LawPoint, fit_law, forecast};
 pub use measure::{EntropyTally, sampled_entropy};
-pub use tensor::{masked_mean, token_entropy};

@@ -263,21 +263,18 @@ mod tests {
             ),
             (
                 json!({"type": "clip_cov", "fraction": 0.0}),
-                "clip_cov.fraction",
+                "loss.fraction",
             ),
             (
                 json!({"type": "clip_cov", "fraction": 1.5}),
-                "clip_cov.fraction",
+                "loss.fraction",
             ),
-            (
-                json!({"type": "clip_cov", "cov_low": 5.0}),
-                "clip_cov.cov_low",
-            ),
+            (json!({"type": "clip_cov", "cov_low": 5.0}), "loss.cov_low"),
             (
                 json!({"type": "kl_cov", "top_fraction": 20.0}),
-                "kl_cov.top_fraction",
+                "loss.top_fraction",
             ),
-            (json!({"type": "kl_cov", "kl_coef": -1.0}), "kl_cov.kl_coef"),
+            (json!({"type": "kl_cov", "kl_coef": -1.0}), "loss.kl_coef"),
         ] {
             let loss = loss(value).unwrap();
             let message = loss.policy_loss().validate().unwrap_err().to_string();

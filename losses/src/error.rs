@@ -7,16 +7,18 @@ pub enum LossError {
     /// A setting lies outside its range.
     #[error("{setting} = {value} is out of range: {requirement}")]
     OutOfRange {
-        /// The setting, as in the configuration file, such as `clip_cov.fraction`.
-        setting: &'static str,
+        /// The setting, as in the configuration file, such as `loss.clip_low`.
+        setting: String,
         /// What it was set to.
         value: f64,
         /// What it must be.
         requirement: &'static str,
     },
     /// A band whose lower end does not lie below its upper end.
-    #[error("clip_cov.cov_low = {low} must be below clip_cov.cov_high = {high}")]
+    #[error("{table}.cov_low = {low} must be below {table}.cov_high = {high}")]
     EmptyBand {
+        /// The table of both, as in the configuration file.
+        table: String,
         /// The lower end.
         low: f64,
         /// The upper end.
@@ -82,7 +84,7 @@ pub enum LossError {
 
 /// An error that names the setting, unless its value passes.
 pub(crate) fn check_range(
-    setting: &'static str,
+    setting: impl Into<String>,
     value: f64,
     requirement: &'static str,
     passes: impl Fn(f64) -> bool,
@@ -91,7 +93,7 @@ pub(crate) fn check_range(
         return Ok(());
     }
     Err(LossError::OutOfRange {
-        setting,
+        setting: setting.into(),
         value,
         requirement,
     })

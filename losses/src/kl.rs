@@ -107,22 +107,26 @@ impl ReferenceKl {
             "it must be finite and at least 0",
             finite,
         )?;
-        if let Some(clamp) = self.clamp {
-            let positive = |v: f64| v > 0.0;
+        let clamp = self.clamp;
+        clamp.map_or(Ok(()), |clamp| clamp.validate("loss.reference_kl.clamp"))
+    }
+}
+
+impl KlClamp {
+    /// Checks both bounds; `table` is where they stand in the configuration, for the error.
+    ///
+    /// # Errors
+    /// A bound that is not positive.
+    pub fn validate(&self, table: &str) -> Result<(), LossError> {
+        let bounds = [("log_ratio", self.log_ratio), ("value", self.value)];
+        bounds.into_iter().try_for_each(|(name, bound)| {
             check_range(
-                "loss.reference_kl.clamp.log_ratio",
-                clamp.log_ratio,
+                format!("{table}.{name}"),
+                bound,
                 "it must be above 0",
-                positive,
-            )?;
-            check_range(
-                "loss.reference_kl.clamp.value",
-                clamp.value,
-                "it must be above 0",
-                positive,
-            )?;
-        }
-        Ok(())
+                |v| v > 0.0,
+            )
+        })
     }
 }
 

@@ -39,7 +39,8 @@ impl PolicyObjective {
     fn lint_inertness(&self, context: &LintContext, warnings: &mut Vec<String>) {
         let once = context.updates_per_rollout <= 1;
         if let Some(control) = self.kl_cov() {
-            warnings.extend(control.inertness(context.updates_per_rollout));
+            let table = self.table("kl_cov");
+            warnings.extend(control.inertness(&table, context.updates_per_rollout));
         }
         if self.entropy_control().ratio_clip.is_some() && once {
             warnings.push(
@@ -81,14 +82,19 @@ impl PolicyObjective {
         }
     }
 
-    /// The key of a covariance controller's setting: in the loss's table, or in its own.
-    fn key(&self, control: &str, setting: &str) -> String {
+    /// Where a covariance controller's settings stand: in the loss's table, or in its own.
+    fn table(&self, control: &str) -> String {
         let loss = self.config().loss.policy_loss();
         if loss.clip_cov().is_some() || loss.kl_cov().is_some() {
-            format!("loss.{setting}")
+            "loss".to_owned()
         } else {
-            format!("entropy.{control}.{setting}")
+            format!("entropy.{control}")
         }
+    }
+
+    /// The key of a covariance controller's setting.
+    fn key(&self, control: &str, setting: &str) -> String {
+        format!("{}.{setting}", self.table(control))
     }
 
     fn lint_clips(&self, warnings: &mut Vec<String>) {

@@ -304,6 +304,8 @@ impl Case {
     }
 
     fn kl(&self, case: &KlCase, device: &Device) -> Result<Outputs, ReplayError> {
+        case.clamp
+            .map_or(Ok(()), |clamp| clamp.validate("kl.clamp"))?;
         let mut shape = Shape::default();
         let log_probs = shape.read("log_probs", self.inputs.log_probs.as_ref())?;
         let reference = shape.read("ref_log_probs", self.inputs.ref_log_probs.as_ref())?;

@@ -23,8 +23,6 @@ pub struct LossSums {
     pub k1: f64,
     /// `Σ |Δ|`.
     pub abs_log_ratio: f64,
-    /// `Σ (e^Δ - Δ - 1)`, the estimator k3 of `KL(π_old ‖ π)`.
-    pub k3: f64,
     /// `Σ k`, the configured estimate of the KL to the reference policy; 0 without one.
     pub reference_kl: f64,
 }
@@ -52,7 +50,6 @@ impl LossStats {
         } = maps;
         let total = |map: Tensor<2>| (map * mask.clone()).sum();
         let optional = |map: Option<Tensor<2>>| total(map.unwrap_or_else(|| mask.zeros_like()));
-        let k3 = log_ratio.clone().exp() - log_ratio.clone() - 1.0;
         let sums = Tensor::cat(
             vec![
                 mask.clone().sum(),
@@ -61,7 +58,6 @@ impl LossStats {
                 optional(held),
                 total(log_ratio.clone().neg()),
                 total(log_ratio.abs()),
-                total(k3),
                 optional(reference_kl),
             ],
             0,
@@ -69,7 +65,7 @@ impl LossStats {
         Self { sums }
     }
 
-    /// The sums as one tensor, `[8]`, in the order of [`LossSums`]'s fields: for a caller that
+    /// The sums as one tensor, `[7]`, in the order of [`LossSums`]'s fields: for a caller that
     /// reads several tensors in one transfer.
     pub fn into_tensor(self) -> Tensor<1> {
         self.sums
@@ -99,7 +95,7 @@ impl LossSums {
     /// The sums from the values of [`LossStats::into_tensor`].
     ///
     /// # Panics
-    /// If there are not eight values.
+    /// If there are not seven values.
     pub fn from_values(values: &[f64]) -> Self {
         let &[
             tokens,
@@ -108,11 +104,10 @@ impl LossSums {
             held,
             k1,
             abs_log_ratio,
-            k3,
             reference_kl,
         ] = values
         else {
-            panic!("{} values are not the 8 sums of a loss", values.len());
+            panic!("{} values are not the 7 sums of a loss", values.len());
         };
         Self {
             tokens,
@@ -121,7 +116,6 @@ impl LossSums {
             held,
             k1,
             abs_log_ratio,
-            k3,
             reference_kl,
         }
     }
@@ -144,11 +138,6 @@ impl LossSums {
     /// Mean of `-Δ`, the estimator k1 of `KL(π_old ‖ π)`, in nats.
     pub fn approx_kl(&self) -> f64 {
         self.per_token(self.k1)
-    }
-
-    /// Mean of the estimator k3 of `KL(π_old ‖ π)`, in nats, which is never negative.
-    pub fn approx_kl_k3(&self) -> f64 {
-        self.per_token(self.k3)
     }
 
     /// Mean of `|Δ|`, in nats.
@@ -174,7 +163,6 @@ impl std::ops::AddAssign for LossSums {
         self.held += other.held;
         self.k1 += other.k1;
         self.abs_log_ratio += other.abs_log_ratio;
-        self.k3 += other.k3;
         self.reference_kl += other.reference_kl;
     }
 }

@@ -50,7 +50,6 @@ impl Message {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: Map<String, Value>,
-    source: String,
 }
 
 impl ChatTemplate {
@@ -69,15 +68,9 @@ impl ChatTemplate {
         let mut template = Self {
             environment,
             special_tokens: special_tokens.clone(),
-            source: source.into(),
         };
         template.set_clock(None);
         Ok(template)
-    }
-
-    /// The template as it was given.
-    pub fn source(&self) -> &str {
-        &self.source
     }
 
     /// Fixes the time that `strftime_now` tells, in seconds since 1970 UTC, so that a run's prompts do not change

@@ -337,7 +337,8 @@ impl Reader<'_> {
     fn rope_scaling(&self, parameters: &Map<String, Value>) -> Result<RopeScaling, PolicyError> {
         let kind = parameters
             .get("rope_type")
-            .or_else(|| parameters.get("type"));
+            .or_else(|| parameters.get("type"))
+            .filter(|kind| !kind.is_null());
         let number = |name: &str| {
             let field = format!("rope_scaling.{name}");
             let value = parameters
@@ -345,8 +346,11 @@ impl Reader<'_> {
                 .ok_or_else(|| self.error(&field, "is missing"))?;
             self.positive(&field, value)
         };
-        match kind.and_then(Value::as_str) {
-            None | Some("default") => Ok(RopeScaling::None),
+        let Some(kind) = kind else {
+            return Ok(RopeScaling::None);
+        };
+        match kind.as_str() {
+            Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear {
                 factor: number("factor")?,
             }),
@@ -356,9 +360,9 @@ impl Reader<'_> {
                 high_freq_factor: number("high_freq_factor")?,
                 original_max_position_embeddings: number("original_max_position_embeddings")?,
             }),
-            Some(other) => Err(self.error(
+            _ => Err(self.error(
                 "rope_scaling.rope_type",
-                format!("'{other}' is not one of default, linear, llama3"),
+                format!("{kind} is not one of default, linear, llama3"),
             )),
         }
     }
@@ -389,17 +393,24 @@ impl Reader<'_> {
         window: Option<usize>,
         layers: usize,
     ) -> Result<Vec<Option<usize>>, PolicyError> {
-        if let Some(types) = self.get("layer_types").and_then(Value::as_array) {
+        if let Some(types) = self.get("layer_types") {
+            let types = types
+                .as_array()
+                .ok_or_else(|| self.error("layer_types", format!("must be a list, not {types}")))?;
             if types.len() != layers {
                 let found = types.len();
                 let message = format!("names {found} layers where num_hidden_layers is {layers}");
                 return Err(self.error("layer_types", message));
             }
-            let slides = |kind: &Value| kind.as_str() == Some("sliding_attention");
-            return Ok(types
-                .iter()
-                .map(|kind| window.filter(|_| slides(kind)))
-                .collect());
+            let window_of = |kind: &Value| match kind.as_str() {
+                Some("sliding_attention") => Ok(window),
+                Some("full_attention") => Ok(None),
+                _ => Err(self.error(
+                    "layer_types",
+                    format!("{kind} is not one of full_attention, sliding_attention"),
+                )),
+            };
+            return types.iter().map(window_of).collect();
         }
         let first = self.size_or("max_window_layers", layers, 0, MAX_LAYERS)?;
         Ok((0..layers)
@@ -414,16 +425,18 @@ impl Reader<'_> {
             let message = format!("{groups} does not divide num_attention_heads {heads}");
             return Err(self.error("num_key_value_heads", message));
         }
-        if !config.head_dim.is_multiple_of(2) {
+        if config.head_dim < 2 || !config.head_dim.is_multiple_of(2) {
             let message = format!(
-                "must be even for rotary embeddings, not {}",
-                config.head_dim
+                "must be even for rotary embeddings, and 2 or more, not {} (hidden_size {} over {heads} heads, \
+                 where it is not given)",
+                config.head_dim, config.hidden_size
             );
             return Err(self.error("head_dim", message));
         }
-        match self.get("hidden_act").and_then(Value::as_str) {
-            None | Some("silu" | "swish") => Ok(()),
-            Some(other) => Err(self.error("hidden_act", format!("'{other}' is not silu"))),
+        match self.get("hidden_act") {
+            None => Ok(()),
+            Some(Value::String(name)) if name == "silu" || name == "swish" => Ok(()),
+            Some(other) => Err(self.error("hidden_act", format!("{other} is not silu"))),
         }
     }
 }

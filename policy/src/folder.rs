@@ -94,8 +94,8 @@ impl Policy {
         self.tokenizer
             .as_ref()
             .ok_or_else(|| PolicyError::NotFound {
-                path: PathBuf::from("tokenizer.json"),
-                what: "a tokenizer in the model's folder".into(),
+                path: PathBuf::from("the model's folder"),
+                what: "tokenizer.json".into(),
             })
     }
 
@@ -109,6 +109,19 @@ impl Policy {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    /// The id that a taught response ends with: the tokenizer's own, which of a chat model's end tokens is the one
+    /// that ends a turn; where it names none, the first of the configurations'.
+    pub fn end_token_id(&self) -> Option<u32> {
+        let own = self.tokenizer.as_ref().and_then(Tokenizer::eos_token_id);
+        let generation = self.generation_config.as_ref();
+        let named = || {
+            let generation = token_ids(generation.and_then(|config| config.get("eos_token_id")));
+            let all = self.config.eos_token_ids().into_iter().chain(generation);
+            all.into_iter().next()
+        };
+        own.or_else(named)
     }
 }
 

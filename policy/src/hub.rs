@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
@@ -10,16 +10,14 @@ use hf_hub::{
     Cache, Repo, RepoType,
     api::sync::{ApiBuilder, ApiError, ApiRepo},
 };
-use serde_json::Value;
 
 use crate::{
     PolicyError,
     tokenizer::{DEFINITION_FILE, TOKENIZER_FILES},
+    weights::{INDEX_FILE, SINGLE_FILE as WEIGHTS_FILE, shards},
 };
 
 const CONFIG_FILE: &str = "config.json";
-const WEIGHTS_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// The folder of a model: `name_or_path` itself where it is a folder, else the hub's `ORGANISATION/MODEL` or
 /// `ORGANISATION/MODEL@REVISION`, fetched into hf-hub's cache.
@@ -132,7 +130,7 @@ impl Hub {
         };
         let weights = match (repo.get(WEIGHTS_FILE), repo.get(INDEX_FILE)) {
             (Some(_), _) => BTreeSet::new(),
-            (None, Some(index)) => shards(&index, name)?,
+            (None, Some(index)) => shards(&index)?,
             (None, None) => return Ok(None),
         };
         let is_whole = weights.iter().all(|shard| repo.get(shard).is_some());
@@ -191,7 +189,7 @@ fn fetch_weights(name: &HubName, repo: &ApiRepo, files: &BTreeSet<&str>) -> Resu
         return Err(Failure::Other(name.error(message)));
     }
     let index = get(name, repo, INDEX_FILE)?;
-    for shard in shards(&index, name).map_err(Failure::Other)? {
+    for shard in shards(&index).map_err(Failure::Other)? {
         get(name, repo, &shard)?;
     }
     Ok(())
@@ -200,35 +198,6 @@ fn fetch_weights(name: &HubName, repo: &ApiRepo, files: &BTreeSet<&str>) -> Resu
 fn get(name: &HubName, repo: &ApiRepo, file: &str) -> Result<PathBuf, Failure> {
     tracing::info!(model = name.model, file, "fetching");
     repo.get(file).map_err(|error| failure(name, &error))
-}
-
-/// The files that an index names; each must be a plain name, as it becomes a path.
-fn shards(index: &Path, name: &HubName) -> Result<BTreeSet<String>, PolicyError> {
-    let io = |source| PolicyError::Io {
-        path: index.to_owned(),
-        source,
-    };
-    let text = fs::read_to_string(index).map_err(io)?;
-    let json = |source| PolicyError::InvalidJson {
-        path: index.to_owned(),
-        source,
-    };
-    let value: Value = serde_json::from_str(&text).map_err(json)?;
-    let map = value.get("weight_map").and_then(Value::as_object);
-    let shards = map.ok_or_else(|| name.error(format!("{INDEX_FILE} has no 'weight_map'")))?;
-    let plain = |shard: &Value| {
-        let shard = shard.as_str()?;
-        let is_plain = shard.ends_with(".safetensors") && !shard.contains(['/', '\\', ':', '\0']);
-        is_plain.then(|| shard.to_owned())
-    };
-    let shards = shards.values().map(|shard| {
-        plain(shard).ok_or_else(|| {
-            name.error(format!(
-                "{INDEX_FILE} names {shard}, which is not a file of it"
-            ))
-        })
-    });
-    shards.collect()
 }
 
 fn failure(name: &HubName, error: &ApiError) -> Failure {

@@ -23,6 +23,6 @@ pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
 pub use output::OutputFolder;
-pub use tokenizer::{TextStream, Tokenizer};
+pub use tokenizer::Tokenizer;
 pub use value_head::ValueHead;
 pub use weights::{SaveDtype, load_weights, save_weights};

@@ -33,8 +33,9 @@ impl OutputFolder {
         };
         let name = format!(".{}.{}.partial", name.display(), std::process::id());
         let temporary = destination.with_file_name(name);
+        // A person knows the folder by the name that they gave it.
         let io = |source| PolicyError::Io {
-            path: temporary.clone(),
+            path: destination.to_owned(),
             source,
         };
         if let Some(parent) = temporary.parent() {

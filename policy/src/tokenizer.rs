@@ -199,13 +199,6 @@ impl Tokenizer {
             .map_err(|error| decoding_failed(&error))
     }
 
-    /// Decodes a text token by token; see [`TextStream::push`].
-    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
-        TextStream {
-            inner: self.inner.decode_stream(skip_special_tokens),
-        }
-    }
-
     /// The id of a token, special ones among them.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -265,34 +258,6 @@ impl Tokenizer {
             fs::write(&path, &file.bytes).map_err(|source| PolicyError::Io { path, source })?;
         }
         Ok(())
-    }
-}
-
-/// A text that arrives token by token.
-pub struct TextStream<'a> {
-    inner: tokenizers::DecodeStream<
-        'a,
-        ModelWrapper,
-        tokenizers::NormalizerWrapper,
-        tokenizers::PreTokenizerWrapper,
-        tokenizers::PostProcessorWrapper,
-        tokenizers::DecoderWrapper,
-    >,
-}
-
-impl fmt::Debug for TextStream<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TextStream").finish_non_exhaustive()
-    }
-}
-
-impl TextStream<'_> {
-    /// The text that this token completes; none while a character's bytes are still incomplete.
-    ///
-    /// # Errors
-    /// The definition's decoder fails on these tokens.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>, PolicyError> {
-        self.inner.step(id).map_err(|error| decoding_failed(&error))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Weights to and from the safetensors files of a Hugging Face folder.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Component, Path, PathBuf},
 };
 
@@ -15,14 +15,14 @@ use serde_json::Value;
 
 use crate::{CausalLm, PolicyError};
 
-const SINGLE_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// Loads a folder's weights into a model, cast to `dtype`.
 ///
 /// # Errors
-/// A file missing, truncated or not safetensors; an index that leaves the folder; a tensor missing,
-/// of another shape than the configuration's, or of a type that is not f32, f16 or bf16.
+/// A file missing, truncated or not safetensors; an index that leaves the folder; a tensor missing, of another shape
+/// than the configuration's, of a type that is not f32, f16 or bf16, or one that the configuration has no place for.
 pub fn load_weights(model: CausalLm, dir: &Path, dtype: DType) -> Result<CausalLm, PolicyError> {
     let files = weight_files(dir)?;
     let mut loader = Loader {
@@ -49,6 +49,7 @@ pub fn load_weights(model: CausalLm, dir: &Path, dtype: DType) -> Result<CausalL
         }
     }
     expected.check(&tensors, dir)?;
+    expected.check_leftovers(&tensors)?;
     loader.file = Some(&tensors);
     let model = model.map(&mut loader);
     loader.error.map_or(Ok(model), Err)
@@ -74,37 +75,37 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
             what: format!("{SINGLE_FILE} or {INDEX_FILE}"),
         });
     }
-    let text = std::fs::read_to_string(&index).map_err(|source| PolicyError::Io {
-        path: index.clone(),
+    let names = shards(&index)?;
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// The files that an index names; each must be a plain name, as it becomes a path.
+pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, PolicyError> {
+    let text = std::fs::read_to_string(index).map_err(|source| PolicyError::Io {
+        path: index.to_owned(),
         source,
     })?;
     let value: Value = serde_json::from_str(&text).map_err(|source| PolicyError::InvalidJson {
-        path: index.clone(),
+        path: index.to_owned(),
         source,
     })?;
     let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| invalid(&index, &"has no 'weight_map' object"))?;
-    let mut files = BTreeMap::new();
-    for name in map.values() {
-        let name = name
-            .as_str()
-            .filter(|name| is_plain_file_name(name))
-            .ok_or_else(|| {
-                invalid(
-                    &index,
-                    &format!("names {name}, which is not a file of this folder"),
-                )
-            })?;
-        files.insert(name.to_owned(), dir.join(name));
-    }
-    Ok(files.into_values().collect())
+    let map = map.ok_or_else(|| invalid(index, &"has no 'weight_map' object"))?;
+    let shard = |name: &Value| {
+        let plain = name.as_str().filter(|name| is_plain_file_name(name));
+        let message = || format!("names {name}, which is not a file of this folder");
+        plain
+            .map(str::to_owned)
+            .ok_or_else(|| invalid(index, &message()))
+    };
+    map.values().map(shard).collect()
 }
 
-/// Whether a name stays in its folder: no separators, no `..`, no drive, no NUL.
+/// Whether a name stays in its folder: no separators, no `..`, no drive, no NUL; and is one of weights.
 fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     let plain = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
-    plain && !name.contains(['\\', ':', '\0'])
+    plain && name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 /// A parameter's place in the module tree, as Hugging Face names it.
@@ -202,6 +203,24 @@ impl Expected {
         }
         Ok(())
     }
+
+    /// A tensor without a place means that the weights are another model's, which would run without it, and wrongly.
+    fn check_leftovers(&self, tensors: &Tensors<'_>) -> Result<(), PolicyError> {
+        let places: HashSet<&str> = self.shapes.iter().map(|(name, _)| name.as_str()).collect();
+        let leftover = |name: &&String| !places.contains(name.as_str()) && !is_redundant(name);
+        let Some(name) = tensors.keys().filter(leftover).min() else {
+            return Ok(());
+        };
+        let message = format!(
+            "holds the tensor '{name}', which config.json has no place for: it describes another model"
+        );
+        Err(invalid(tensors[name].0, &message))
+    }
+}
+
+/// What files hold beside a model's parameters: frequencies that follow from the configuration, and a tied head.
+fn is_redundant(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight"
 }
 
 /// Replaces each parameter by the file's tensor of its name.
@@ -229,6 +248,26 @@ impl ModuleMapper for Loader<'_> {
         let data = TensorData::new(widen(view), view.shape().to_vec());
         let is_transposed = self.path.is_transposed(D);
         replace(&param, &name, data, self.dtype, is_transposed)
+    }
+}
+
+impl CausalLm {
+    /// The same weights in another type. Where they track gradients, so does the cast: the gradient of what is
+    /// computed from it arrives at the original, in the original's type.
+    #[must_use]
+    pub fn cast(self, dtype: DType) -> Self {
+        if self.dtype() == dtype {
+            return self;
+        }
+        self.map(&mut Cast(dtype))
+    }
+}
+
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
     }
 }
 

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum RolloutError {
     /// A sampling parameter out of its range.
-    #[error("rollout.{name} must be {expected}, not {found}")]
+    #[error("{name} must be {expected}, not {found}")]
     InvalidParameter {
         /// The parameter's name.
         name: &'static str,

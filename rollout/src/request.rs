@@ -12,7 +12,7 @@ pub struct SampleKey {
     pub seed: u64,
     /// The training step.
     pub step: u64,
-    /// The prompt's number within the step.
+    /// The prompt's number: in training its place in the run's sequence of problems.
     pub row: u64,
     /// The sample's number within its group.
     pub sample: u64,

@@ -363,7 +363,7 @@ mod tests {
         };
         assert_eq!(
             bad.validate().unwrap_err().to_string(),
-            "rollout.top_p must be in (0, 1], not 0"
+            "top_p must be in (0, 1], not 0"
         );
         assert!(
             SamplingParams {

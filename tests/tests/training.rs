@@ -7,8 +7,8 @@ use burn::tensor::{DType, Device};
 use policy::{Policy, SaveDtype};
 use rayon::ThreadPoolBuilder;
 use trainer::{
-    Event, RunFolder, SftConfig, StepMetrics, TrainConfig, Trainer, bundled_base, list_checkpoints,
-    train_supervised,
+    Event, ProblemSource, RunFolder, SftConfig, StepMetrics, TrainConfig, Trainer, TrainerError,
+    bundled_base, list_checkpoints, train_supervised,
 };
 
 fn config(settings: &[&str]) -> TrainConfig {
@@ -122,8 +122,10 @@ fn a_seed_gives_one_run_whatever_the_threads_and_the_batch() {
 }
 
 /// Runs with state of their own, which a resume must find again.
-const STATEFUL: [&[&str]; 4] = [
+const STATEFUL: [&[&str]; 6] = [
     &[],
+    &["model.dtype=bf16", "optimizer.learning_rate=1e-5"],
+    &["rollout.oversampling=3", "rollout.group_size=4"],
     &["advantage.type=gae", "critic.learning_rate=1e-3"],
     &[
         "advantage.type=gae",
@@ -143,9 +145,16 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
         let (step, checkpoint) = list_checkpoints(&path).unwrap().remove(0);
         assert_eq!(step, 1);
         let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
-        let mut trainer = Trainer::new(config, policy).unwrap();
+        let mut trainer = Trainer::new(config.clone(), policy).unwrap();
         trainer.load_state(&checkpoint).unwrap();
-        let rest = run(trainer, &mut RunFolder::reopen(&path, step).unwrap());
+        if config.rollout.oversampling > 1.0 {
+            assert!(
+                !trainer.state().surplus.is_empty(),
+                "nothing was carried over"
+            );
+        }
+        let mut folder = RunFolder::reopen(&path, step, &config).unwrap();
+        let rest = run(trainer, &mut folder);
         assert_eq!(
             without_times(&rest),
             without_times(&whole[2..]),
@@ -158,6 +167,149 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
             .collect();
         assert_eq!(without_times(&written), without_times(&whole));
     }
+}
+
+/// Updates far below bf16's resolution add up, as the weights that they change are f32.
+#[test]
+fn half_precision_computes_over_weights_of_full_precision() {
+    let settings = [
+        &SMALL[..],
+        &[
+            "steps=1",
+            "validation.problems=0",
+            "optimizer.learning_rate=1e-6",
+            "optimizer.warmup_steps=1",
+        ],
+    ]
+    .concat();
+    let step = |dtype: &str| {
+        let config = config(&[&settings[..], &[dtype]].concat());
+        let mut trainer = Trainer::new(config, base()).unwrap();
+        let metrics = trainer.step(&mut |_: Event<'_>| ()).unwrap().metrics;
+        (trainer, metrics)
+    };
+    let (full, full_metrics) = step("model.dtype=f32");
+    let (half, half_metrics) = step("model.dtype=bf16");
+    let weights = |policy: &Policy| {
+        let dir = tempfile::tempdir().unwrap();
+        policy.save(dir.path(), SaveDtype::F32).unwrap();
+        let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let view = tensors.tensor("model.layers.1.mlp.up_proj.weight").unwrap();
+        let float = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        view.data().chunks_exact(4).map(float).collect::<Vec<f32>>()
+    };
+    let (before, full, half) = (
+        weights(&base()),
+        weights(full.policy()),
+        weights(half.policy()),
+    );
+    let moved = |after: &[f32]| {
+        after
+            .iter()
+            .zip(&before)
+            .filter(|(a, b)| a.to_bits() != b.to_bits())
+            .count()
+    };
+    let share = moved(&half) as f64 / before.len() as f64;
+    assert!(share > 0.9, "{share:.3} of the weights moved");
+    // Adam's first updates follow the gradient's signs: most of them agree.
+    let agree = full.iter().zip(&half).zip(&before);
+    let agree = agree.filter(|((f, h), b)| ((*f - **b) > 0.0) == ((*h - **b) > 0.0));
+    let agree = agree.count() as f64 / before.len() as f64;
+    assert!(agree > 0.8, "{agree:.3} of the updates agree with f32's");
+    let shift = half_metrics.entropy_token_mean / full_metrics.entropy_token_mean - 1.0;
+    assert!(shift.abs() < 0.2, "entropies differ by {shift:.3}");
+}
+
+#[test]
+fn what_was_sampled_is_kept_with_what_became_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&[&SMALL[..], &["steps=1", "validation.problems=0"]].concat());
+    let lines = fresh(base(), &config, &dir.path().join("run"));
+    let text = std::fs::read_to_string(dir.path().join("run/rollouts/step-000001.jsonl")).unwrap();
+    let trained: Vec<bool> = text
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["samples"][0]["score"]["reward"].is_number());
+            line["trained"].as_bool().unwrap()
+        })
+        .collect();
+    assert_eq!(trained.len() as u64, lines[1].groups_sampled);
+    let kept = trained.iter().filter(|trained| **trained).count();
+    assert_eq!(kept as u64, lines[1].groups_kept);
+    assert!(kept < trained.len(), "the filter left nothing out");
+}
+
+#[test]
+fn a_file_validates_a_task_by_the_verifier_and_with_the_instruction() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("held-out.jsonl");
+    std::fs::write(&file, "{\"problem\": \"1+1\", \"answer\": \"2\"}\n").unwrap();
+    let setting = format!("data.validation={}", file.display());
+    let source = ProblemSource::new(&config(&[&setting])).unwrap();
+    assert!(source.is_task() && !source.validates_task());
+    let problem = &source.validation()[0];
+    let correct = |reward: &dyn reward::Reward, text| reward.score(problem, text).correct;
+    assert!(correct(source.validation_reward(), "so it is \\boxed{2}"));
+    assert!(!correct(source.validation_reward(), "so it is \\boxed{3}"));
+    let own = ProblemSource::new(&config(&[])).unwrap();
+    assert!(own.validates_task());
+}
+
+#[test]
+fn supervised_runs_validate_on_a_file_and_refuse_what_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, held_out) = (
+        dir.path().join("data.jsonl"),
+        dir.path().join("held-out.jsonl"),
+    );
+    let line = |n: u32| {
+        format!(
+            "{{\"problem\": \"{n}+1=\", \"solution\": \"{}\", \"answer\": \"{}\"}}\n",
+            n + 1,
+            n + 1
+        )
+    };
+    std::fs::write(&data, (1..9).map(line).collect::<String>()).unwrap();
+    std::fs::write(&held_out, (1..5).map(line).collect::<String>()).unwrap();
+    let settings = |more: &[String]| {
+        let mut settings = vec![
+            format!("data.train={}", data.display()),
+            format!("data.validation={}", held_out.display()),
+            "data.instruction=".to_owned(),
+            "steps=200".to_owned(),
+            "batch_size=8".to_owned(),
+            "validation_every=20".to_owned(),
+            "stop_at_accuracy=0.5".to_owned(),
+            "max_new_tokens=4".to_owned(),
+            "optimizer.warmup_steps=5".to_owned(),
+        ];
+        settings.extend_from_slice(more);
+        SftConfig::load(None, &settings).unwrap()
+    };
+    let teach = |config: &SftConfig| {
+        let policy = config.new_policy(&Device::flex().autodiff()).unwrap();
+        train_supervised(config, policy, &mut |_| ()).map(|(_, report)| report)
+    };
+    let report = teach(&settings(&[])).unwrap();
+    assert!(report.sampled_accuracy.unwrap() >= 0.5, "{report:?}");
+    assert!(report.steps < 200, "{report:?}");
+    let short = settings(&["architecture.max_position_embeddings=7".to_owned()]);
+    assert!(matches!(
+        teach(&short),
+        Err(TrainerError::PromptTooLong { .. })
+    ));
+    let short = settings(&[
+        "architecture.max_position_embeddings=5".to_owned(),
+        "max_new_tokens=1".to_owned(),
+    ]);
+    let error = teach(&short).unwrap_err();
+    assert!(
+        matches!(error, TrainerError::LessonTooLong { tokens: 6, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -298,6 +450,16 @@ fn a_policy_that_solves_nothing_ends_its_run_unchanged() {
         .unwrap();
     let weights = |name: &str| std::fs::read(dir.path().join(name).join("model.safetensors"));
     assert_eq!(weights("before").unwrap(), weights("after").unwrap());
+}
+
+/// A key of a table leaves the table's others as the command has them.
+#[test]
+fn one_setting_does_not_change_another() {
+    let settings = ["optimizer.warmup_steps=5".to_owned()];
+    let config = SftConfig::load(None, &settings).unwrap();
+    let expected = SftConfig::default().optimizer.learning_rate;
+    assert!((config.optimizer.learning_rate - expected).abs() < 1e-15);
+    assert_eq!(config.optimizer.warmup_steps, 5);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn main() {
     let mut seconds = vec![Vec::new(); OBJECTIVES.len()];
     for step in 0..STEPS {
         for (index, trainer) in trainers.iter_mut().enumerate() {
-            let (metrics, _) = trainer.step(&mut |_: Event<'_>| ()).unwrap();
+            let metrics = trainer.step(&mut |_: Event<'_>| ()).unwrap().metrics;
             if step >= WARM_UP {
                 seconds[index].push(metrics.update_seconds);
             }

@@ -1,6 +1,6 @@
 //! Problems to scored groups: prompts, generation, decoding and scoring, for training and evaluation alike.
 
-use burn::module::Module;
+use burn::{module::Module, tensor::DType};
 use policy::Policy;
 use reward::{Problem, Reward, score_all};
 use rollout::{
@@ -13,6 +13,8 @@ use crate::{Group, PromptFormat, Scored, TrainerError, parallel::workers};
 pub struct Answerer<'a> {
     /// The model.
     pub policy: &'a Policy,
+    /// The type that it computes in.
+    pub dtype: DType,
     /// How problems become prompts.
     pub format: PromptFormat<'a>,
     /// What scores responses.
@@ -47,7 +49,7 @@ impl Answerer<'_> {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Group>, TrainerError> {
         let requests = self.requests(&problems, samples, key)?;
-        let model = self.policy.model.valid();
+        let model = self.policy.model.valid().cast(self.dtype);
         let threads = workers(self.policy.config.parameters(), &model.device());
         let options = EngineOptions {
             batch_rows: self.batch_rows,

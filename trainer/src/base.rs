@@ -30,6 +30,8 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
     let mut settings: Vec<(&str, ValueKind)> = vec![
         ("optimizer.learning_rate", 8e-5.into()),
         ("rollout.max_new_tokens", 64.into()),
+        // Its tokenizer knows the task's characters alone.
+        ("data.instruction", "".into()),
         ("update.max_tokens", 1024.into()),
         ("validation.problems", 512.into()),
     ];

@@ -7,7 +7,7 @@ use std::{
 
 use policy::SaveDtype;
 
-use crate::{RunState, Trainer, TrainerError, load_policy};
+use crate::{RunState, Trainer, TrainerError, load_policy, optimizer::is_finite};
 
 const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "trainer_state.json";
@@ -16,8 +16,12 @@ impl Trainer {
     /// Writes a checkpoint: to a folder beside, then renamed, so that none is ever seen half-written.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// The folder cannot be written, or a weight is not finite.
     pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainerError> {
+        if !is_finite(&self.policy.model) {
+            let step = self.state.step;
+            return Err(TrainerError::NonFiniteWeights { step });
+        }
         let io = |source| TrainerError::Io {
             path: path.to_owned(),
             source,
@@ -65,13 +69,12 @@ impl Trainer {
             .map_err(|error| damaged(format!("{STATE}: {error}")))?;
         let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
         self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
-        let dtype = self.config.model.dtype.into();
         if let Some(critic) = &mut self.critic {
-            critic.load(path, dtype)?;
+            critic.load(path)?;
         }
         if self.reference.is_some() {
             let device = self.policy.model.device().inner();
-            let start = load_policy(&self.config.model.path, dtype, &device)?;
+            let start = load_policy(&self.config.model.path, self.dtype, &device)?;
             self.reference = Some(start.model);
         }
         Ok(())

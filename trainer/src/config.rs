@@ -77,7 +77,8 @@ impl Default for TrainConfig {
 pub struct ModelSection {
     /// A Hugging Face folder or hub name; empty is the bundled base.
     pub path: String,
-    /// The type that weights are held and computed in.
+    /// The type that the model computes in. Weights and AdamW's moments are f32 whatever it is, and so are logits,
+    /// log-probabilities and losses.
     pub dtype: Dtype,
 }
 
@@ -174,6 +175,9 @@ pub struct RolloutSection {
     pub filter_groups: bool,
     /// The most times that a step samples to fill its groups; then it trains on what it has.
     pub max_sampling_rounds: usize,
+    /// Problems that a round samples for each group still missing; kept groups beyond `prompts_per_step` are the next
+    /// step's first, sampled by a policy one step older.
+    pub oversampling: f64,
 }
 
 impl Default for RolloutSection {
@@ -190,6 +194,7 @@ impl Default for RolloutSection {
             batch_rows: 256,
             filter_groups: true,
             max_sampling_rounds: 3,
+            oversampling: 1.0,
         }
     }
 }
@@ -320,47 +325,84 @@ impl TrainConfig {
     /// # Errors
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
-        let at_least_one = [
-            ("rollout.prompts_per_step", self.rollout.prompts_per_step),
-            ("rollout.group_size", self.rollout.group_size),
-            ("rollout.batch_rows", self.rollout.batch_rows),
-            (
-                "rollout.max_sampling_rounds",
-                self.rollout.max_sampling_rounds,
-            ),
+        let rollout = &self.rollout;
+        let counts = [
+            ("rollout.prompts_per_step", rollout.prompts_per_step),
+            ("rollout.group_size", rollout.group_size),
+            ("rollout.batch_rows", rollout.batch_rows),
+            ("rollout.max_sampling_rounds", rollout.max_sampling_rounds),
             ("update.mini_batch_prompts", self.update.mini_batch_prompts),
             ("update.max_tokens", self.update.max_tokens),
             ("update.epochs", self.update.epochs),
         ];
-        for (key, value) in at_least_one {
-            check(key, value >= 1, "at least 1", value)?;
+        for (key, value) in counts {
+            check_count(key, value, 1)?;
+        }
+        check_count("validation.problems", self.validation.problems, 0)?;
+        // TOML's integers have a sign, and a run's settings must read back from its folder.
+        for (key, value) in [("seed", self.seed), ("steps", self.steps)] {
+            check(key, i64::try_from(value).is_ok(), "below 2^63", value)?;
         }
         if self.model.dtype == Dtype::F16 {
             return Err(TrainerError::Config {
-                message: "model.dtype = \"f16\" cannot be trained: AdamW's moments underflow in it; use f32"
+                message: "model.dtype = \"f16\" is not trained: its gradients would underflow; use bf16 or f32"
                     .into(),
             });
         }
-        self.sampling().validate()?;
+        let sampling = self.sampling();
+        check_sampling(&sampling, "rollout")?;
         check(
             "rollout.temperature",
-            self.rollout.temperature > 0.0,
+            rollout.temperature > 0.0,
             "above 0",
-            self.rollout.temperature,
+            rollout.temperature,
         )?;
-        let warm = self.validation.temperature;
-        check(
-            "validation.temperature",
-            (0.0..=100.0).contains(&warm),
-            "in 0..=100",
-            warm,
-        )?;
+        let validation = SamplingParams {
+            temperature: self.validation.temperature,
+            ..sampling
+        };
+        check_sampling(&validation, "validation")?;
+        self.check_groups()?;
         self.optimizer.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
         self.entropy.validate(self.loss.loss.policy_loss())?;
         self.critic.validate()?;
         self.task.validate()?;
+        Ok(())
+    }
+
+    /// Groups must be large enough for rewards to differ in, and for the estimator to compare.
+    fn check_groups(&self) -> Result<(), TrainerError> {
+        let rollout = &self.rollout;
+        let responses = rollout.prompts_per_step.saturating_mul(rollout.group_size);
+        check_count(
+            "rollout.prompts_per_step times rollout.group_size",
+            responses,
+            1,
+        )?;
+        let more = rollout.oversampling;
+        check(
+            "rollout.oversampling",
+            (1.0..=100.0).contains(&more),
+            "in 1..=100",
+            more,
+        )?;
+        let least = self.advantage.least_group_size();
+        check(
+            "rollout.group_size",
+            rollout.group_size >= least,
+            &format!(
+                "at least {least} for this advantage.type, which compares the responses of a group"
+            ),
+            rollout.group_size,
+        )?;
+        if rollout.group_size == 1 && rollout.filter_groups {
+            let message = "rollout.group_size = 1 with rollout.filter_groups = true leaves nothing to train on: the \
+                           rewards of a single response cannot differ; set rollout.filter_groups = false"
+                .into();
+            return Err(TrainerError::Config { message });
+        }
         Ok(())
     }
 
@@ -388,14 +430,13 @@ impl TrainConfig {
 
     /// What a run of this configuration is called: its problems, its loss and its seed.
     pub fn run_name(&self) -> String {
-        let problems = match (&self.data.train, &self.task) {
-            (Some(path), _) => path
+        let problems = match &self.data.train {
+            Some(path) => path
                 .file_stem()
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
-            (None, TaskConfig::Arithmetic(_)) => "arithmetic".to_owned(),
-            (None, TaskConfig::Countdown(_)) => "countdown".to_owned(),
+            None => self.task.name().to_owned(),
         };
         let loss = self.loss_name();
         format!("{problems}-{loss}-seed-{}", self.seed)
@@ -464,6 +505,22 @@ impl OptimizerSection {
     }
 }
 
+/// Counts past which a setting is a slip, and memory would end before the work began.
+const MAX_COUNT: usize = 1 << 24;
+
+/// Checks a number of things that are held at once.
+pub(crate) fn check_count(key: &str, value: usize, least: usize) -> Result<(), TrainerError> {
+    let expected = format!("a whole number in {least}..={MAX_COUNT}");
+    check(key, (least..=MAX_COUNT).contains(&value), &expected, value)
+}
+
+/// Checks sampling parameters that stand in a table of the configuration.
+pub(crate) fn check_sampling(params: &SamplingParams, table: &str) -> Result<(), TrainerError> {
+    params.validate().map_err(|error| TrainerError::Config {
+        message: format!("{table}.{error}"),
+    })
+}
+
 pub(crate) fn check(
     key: &str,
     is_valid: bool,
@@ -478,10 +535,7 @@ pub(crate) fn check(
     })
 }
 
-/// Merges settings of lowest rank, a file and overrides into one typed configuration; serde's defaults fill the rest.
-///
-/// Of the defaults, tags alone are a layer of their own: a tagged table such as `loss` takes the keys of its `type`
-/// alone, and those of the default type would be unknown to another.
+/// Merges defaults, settings of lowest rank, a file and overrides into one typed configuration.
 pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
     file: Option<&Path>,
     overrides: &[String],
@@ -489,7 +543,7 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
     lowest: Vec<(String, ValueKind)>,
 ) -> Result<T, TrainerError> {
     let mut builder = Config::builder();
-    for (key, value) in default_tags::<T>()?.into_iter().chain(lowest) {
+    for (key, value) in defaults::<T>()?.into_iter().chain(lowest) {
         builder = builder
             .set_default(key, value)
             .map_err(|e| config_error(&e))?;
@@ -513,18 +567,25 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
         .map_err(|error| config_error(&error))
 }
 
-/// The tags of the default configuration's tagged tables: `loss.type = "ppo_clip"`.
-fn default_tags<T: Default + Serialize>() -> Result<Vec<(String, ValueKind)>, TrainerError> {
-    let table = Table::try_from(T::default()).map_err(|error| config_error(&error))?;
-    let mut tags = Vec::new();
-    for (section, value) in &table {
-        for tag in ["type", "name"] {
-            if let Some(text) = value.get(tag).and_then(Value::as_str) {
-                tags.push((format!("{section}.{tag}"), text.into()));
+/// The default configuration's tables, key by key: a default that a whole holds for one of its parts may differ from
+/// the part's own, which serde would take where a file or the command line sets another key of that part.
+///
+/// Of a tagged table such as `loss`, the tag alone: the keys of the default type would be unknown to another.
+fn defaults<T: Default + Serialize>() -> Result<Vec<(String, ValueKind)>, TrainerError> {
+    let whole = Table::try_from(T::default()).map_err(|error| config_error(&error))?;
+    let mut settings = Vec::new();
+    for (section, part) in whole {
+        let Value::Table(part) = part else { continue };
+        let tag = ["type", "name"]
+            .into_iter()
+            .find(|tag| part.contains_key(*tag));
+        for (key, value) in part {
+            if tag.is_none_or(|tag| tag == key) {
+                settings.push((format!("{section}.{key}"), into_kind(value)));
             }
         }
     }
-    Ok(tags)
+    Ok(settings)
 }
 
 fn config_error(error: &impl std::fmt::Display) -> TrainerError {

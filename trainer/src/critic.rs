@@ -146,7 +146,7 @@ impl Critic {
     }
 
     /// Takes the critic from a checkpoint.
-    pub(crate) fn load(&mut self, folder: &Path, dtype: DType) -> Result<(), TrainerError> {
+    pub(crate) fn load(&mut self, folder: &Path) -> Result<(), TrainerError> {
         let device: Device = match &self.model.trunk {
             Some(trunk) => trunk.device(),
             None => self.model.head.device(),
@@ -154,7 +154,7 @@ impl Critic {
         let width = self.model.head.hidden_size();
         self.model.head = ValueHead::load(&folder.join(HEAD), width, &device)?;
         if let Some(trunk) = self.model.trunk.take() {
-            self.model.trunk = Some(load_weights(trunk, &folder.join(TRUNK), dtype)?);
+            self.model.trunk = Some(load_weights(trunk, &folder.join(TRUNK), DType::F32)?);
         }
         let file = folder.join(OPTIMIZER);
         let loaded = self.optimizer.clone().load(&file);
@@ -164,6 +164,12 @@ impl Critic {
 }
 
 impl CriticModel {
+    /// The same with a trunk that computes in another type; the head is f32 always.
+    pub(crate) fn cast(self, dtype: DType) -> Self {
+        let trunk = self.trunk.map(|trunk| trunk.cast(dtype));
+        Self { trunk, ..self }
+    }
+
     /// The value of each state, from the hidden states that the policy made of them or from its own.
     pub(crate) fn values(
         &self,

@@ -32,15 +32,27 @@ pub enum TrainerError {
     },
     /// A problem whose prompt leaves no room for its response.
     #[error(
-        "problem '{id}' makes a prompt of {prompt_tokens} tokens; with {max_new_tokens} new ones it does not fit the model's context of {context_tokens}"
+        "problem '{id}' makes a prompt of {prompt_tokens} tokens; with max_new_tokens = {max_new_tokens} it does not fit the model's context of {context_tokens}"
     )]
     PromptTooLong {
         /// The problem.
         id: String,
         /// Tokens of its prompt.
         prompt_tokens: usize,
-        /// `rollout.max_new_tokens`.
+        /// The longest response asked for, in tokens.
         max_new_tokens: usize,
+        /// The model's context.
+        context_tokens: usize,
+    },
+    /// A worked solution that the model cannot be shown whole.
+    #[error(
+        "problem '{id}' with its solution has {tokens} tokens; the model's context holds {context_tokens}"
+    )]
+    LessonTooLong {
+        /// The problem.
+        id: String,
+        /// Tokens of both.
+        tokens: usize,
         /// The model's context.
         context_tokens: usize,
     },
@@ -53,6 +65,14 @@ pub enum TrainerError {
         step: u64,
         /// How many in a row.
         count: usize,
+    },
+    /// Weights that a checkpoint must not keep.
+    #[error(
+        "step {step}: the policy's weights are not finite and were not saved; lower optimizer.learning_rate, and go on from the checkpoint before with --resume"
+    )]
+    NonFiniteWeights {
+        /// The step.
+        step: u64,
     },
     /// A run's own file that is damaged.
     #[error("{}: {message}", path.display())]

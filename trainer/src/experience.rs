@@ -20,30 +20,29 @@ pub(crate) struct Experience {
 }
 
 impl Trainer {
-    /// Leaves out the groups with a figure that nothing can be learnt from, and counts them.
+    /// Takes out the groups with a figure that nothing can be learnt from.
     pub(crate) fn drop_broken(
         &self,
         groups: &mut Vec<Group>,
         measured: &mut Vec<Measured>,
         observer: &mut dyn Observer,
-    ) -> usize {
+    ) -> Vec<Group> {
         let mut rows = std::mem::take(measured).into_iter();
-        let before = groups.len();
-        groups.retain(|group| {
+        let is_broken = |group: &mut Group| {
             let figures: Vec<Measured> = rows.by_ref().take(group.samples.len()).collect();
             let Some(response) = figures.iter().position(|figures| !figures.is_finite()) else {
                 measured.extend(figures);
-                return true;
+                return false;
             };
             let what = format!("a log-probability of response {response}");
-            self.tell_of_dropped(group, &what, observer);
-            false
-        });
-        before - groups.len()
+            self.tell_of_dropped(&group.problem.id, &what, observer);
+            true
+        };
+        groups.extract_if(.., is_broken).collect()
     }
 
-    pub(crate) fn tell_of_dropped(&self, group: &Group, what: &str, observer: &mut dyn Observer) {
-        let (step, id) = (self.state.step, &group.problem.id);
+    pub(crate) fn tell_of_dropped(&self, id: &str, what: &str, observer: &mut dyn Observer) {
+        let step = self.state.step;
         let text = format!("step {step}: problem '{id}' is left out: {what} is not finite");
         observer.on_event(Event::Warning(&text));
     }

@@ -44,11 +44,12 @@ impl RunFolder {
         Ok(OutputFolder::check_unused(path)?)
     }
 
-    /// Opens the folder of a run that goes on from `step`; lines of `metrics.jsonl` after it are cut off.
+    /// Opens the folder of a run that goes on from `step` with `config`, which replaces the one before; lines of
+    /// `metrics.jsonl` after that step are cut off.
     ///
     /// # Errors
     /// The folder cannot be read or written.
-    pub fn reopen(path: &Path, step: u64) -> Result<Self, TrainerError> {
+    pub fn reopen(path: &Path, step: u64, config: &TrainConfig) -> Result<Self, TrainerError> {
         let file = path.join("metrics.jsonl");
         let io = |source| TrainerError::Io {
             path: file.clone(),
@@ -63,10 +64,28 @@ impl RunFolder {
             .filter(is_kept)
             .flat_map(|line| [line, "\n"])
             .collect();
-        let beside = file.with_extension("tmp");
-        fs::write(&beside, kept).map_err(io)?;
-        fs::rename(&beside, &file).map_err(io)?;
+        replace(&path.join("config.toml"), &config.to_toml()?)?;
+        replace(&file, &kept)?;
         Self::open(path)
+    }
+
+    /// The lines of `metrics.jsonl` so far.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has a line that is not one.
+    pub fn metrics(&self) -> Result<Vec<StepMetrics>, TrainerError> {
+        let path = self.path.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).map_err(|source| TrainerError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        let line = |(index, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| TrainerError::Damaged {
+                path: path.clone(),
+                message: format!("line {}: {error}", index + 1),
+            })
+        };
+        text.lines().enumerate().map(line).collect()
     }
 
     fn open(path: &Path) -> Result<Self, TrainerError> {
@@ -98,11 +117,16 @@ impl RunFolder {
         written.map_err(|source| TrainerError::Io { path: file, source })
     }
 
-    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group.
+    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says whether it was trained on.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write_rollouts(&self, step: u64, groups: &[Group]) -> Result<(), TrainerError> {
+    pub fn write_rollouts(
+        &self,
+        step: u64,
+        trained: &[Group],
+        left_out: &[Group],
+    ) -> Result<(), TrainerError> {
         let path = self
             .path
             .join("rollouts")
@@ -112,8 +136,11 @@ impl RunFolder {
             source,
         };
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
-        for group in groups {
-            file.write_all(&to_line(group, &path)?).map_err(io)?;
+        for (groups, trained) in [(trained, true), (left_out, false)] {
+            for group in groups {
+                let line = to_line(&RolloutLine { trained, group }, &path)?;
+                file.write_all(&line).map_err(io)?;
+            }
         }
         file.flush().map_err(io)
     }
@@ -124,6 +151,25 @@ impl RunFolder {
             .join("checkpoints")
             .join(format!("step-{step:06}"))
     }
+}
+
+/// A group as `rollouts/` keeps it.
+#[derive(Serialize)]
+struct RolloutLine<'a> {
+    trained: bool,
+    #[serde(flatten)]
+    group: &'a Group,
+}
+
+/// Writes a file beside and renames it, so that one of the two is there whole whatever happens.
+fn replace(path: &Path, text: &str) -> Result<(), TrainerError> {
+    let io = |source| TrainerError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let beside = path.with_extension("tmp");
+    fs::write(&beside, text).map_err(io)?;
+    fs::rename(&beside, path).map_err(io)
 }
 
 fn to_line(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, TrainerError> {

@@ -45,3 +45,4 @@ pub use prompt::PromptFormat;
 pub use run::{RunState, Trainer};
 pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};
 pub use source::ProblemSource;
+pub use step::StepOutcome;

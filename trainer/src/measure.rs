@@ -53,8 +53,9 @@ impl Trainer {
             .flat_map(|group| &group.samples)
             .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
             .collect();
-        let policy = self.policy.model.valid();
-        let critic = self.critic.as_ref().map(|critic| critic.model.valid());
+        let policy = self.policy.model.valid().cast(self.dtype);
+        let critic = self.critic.as_ref();
+        let critic = critic.map(|critic| critic.model.valid().cast(self.dtype));
         let models = Models {
             policy: &policy,
             reference: self.reference.as_ref(),

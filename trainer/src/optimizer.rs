@@ -44,6 +44,24 @@ impl ModuleVisitor for Squares<'_> {
     }
 }
 
+/// Whether every parameter is finite.
+pub(crate) fn is_finite(model: &impl Module) -> bool {
+    let mut differences = Differences(Vec::new());
+    model.visit(&mut differences);
+    let sums = Tensor::cat(differences.0, 0).into_data().convert::<f64>();
+    sums.iter::<f64>().all(|sum| sum == 0.0)
+}
+
+/// Each parameter's sum of x - x: 0, or NaN where any x is not finite.
+struct Differences(Vec<Tensor<1>>);
+
+impl ModuleVisitor for Differences {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val().without_autodiff();
+        self.0.push((value.clone() - value).sum());
+    }
+}
+
 /// Scales the whole gradient so that its norm is at most `largest`; 0 leaves it as it is.
 pub(crate) fn clip(
     model: &impl Module,

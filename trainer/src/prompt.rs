@@ -6,11 +6,15 @@ use serde_json::{Map, json};
 
 use crate::{DataSection, PromptStyle, TrainerError};
 
+/// When chat templates are told that it is: noon of 26 July 2024 UTC, the day that Llama 3.1's template names by
+/// itself. In seconds since 1970.
+const PROMPT_CLOCK: i64 = 1_721_995_200;
+
 /// Turns problems into token ids in the way that the model was made for.
 #[derive(Debug)]
 pub struct PromptFormat<'a> {
     tokenizer: &'a Tokenizer,
-    template: Option<&'a ChatTemplate>,
+    template: Option<ChatTemplate>,
     instruction: String,
 }
 
@@ -33,6 +37,11 @@ impl<'a> PromptFormat<'a> {
                 message: "data.prompt is 'chat', but the model has no chat template".into(),
             })?),
         };
+        // Some templates tell the date: prompts must not change with the day that a run is repeated on.
+        let template = template.cloned().map(|mut template| {
+            template.set_clock(Some(PROMPT_CLOCK));
+            template
+        });
         let instruction = if is_task {
             String::new()
         } else {
@@ -51,7 +60,7 @@ impl<'a> PromptFormat<'a> {
     /// A template that fails on the problem, or text that the tokenizer cannot encode.
     pub fn encode(&self, problem: &Problem) -> Result<Vec<u32>, TrainerError> {
         let text = format!("{}{}", problem.prompt, self.instruction);
-        let Some(template) = self.template else {
+        let Some(template) = &self.template else {
             return Ok(self.tokenizer.encode(&text, true)?);
         };
         let messages = [json!({"role": "user", "content": text})];

@@ -1,6 +1,6 @@
 //! The loop: steps, validations and checkpoints, until the run is done.
 
-use burn::{module::Module, optim::ModuleOptimizer};
+use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use losses::{LintContext, PolicyObjective};
 use policy::{CausalLm, Policy};
 use reward::{Problem, Reward};
@@ -8,9 +8,10 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Dtype, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
-    StepMetrics, TrainConfig, TrainerError,
+    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
+    StepMetrics, StepOutcome, TrainConfig, TrainerError,
     checkpoint::prune,
+    config::check,
     critic::Critic,
     optimizer::adamw,
     parallel::{graphs_held, workers},
@@ -37,6 +38,8 @@ pub struct RunState {
 pub struct Trainer {
     pub(crate) config: TrainConfig,
     pub(crate) policy: Policy,
+    /// The type that the model computes in; its weights are f32.
+    pub(crate) dtype: DType,
     pub(crate) source: ProblemSource,
     pub(crate) objective: PolicyObjective,
     /// The policy that the run starts from, where the objective keeps near to it.
@@ -60,15 +63,23 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// Joins the stages. The policy's device must track gradients (`device.autodiff()`).
+    /// Joins the stages. The policy's weights must be f32, whatever type `model.dtype` has it compute in, and its
+    /// device must track gradients (`device.autodiff()`).
     ///
     /// # Errors
-    /// A setting out of range, a policy without a tokenizer, or problems that cannot be read or do not fit the
-    /// policy's vocabulary and context.
+    /// A setting out of range, a policy without a tokenizer or of another type, or problems that cannot be read or do
+    /// not fit the policy's vocabulary and context.
     pub fn new(config: TrainConfig, policy: Policy) -> Result<Self, TrainerError> {
         config.validate()?;
         let source = ProblemSource::new(&config)?;
         policy.require_tokenizer()?;
+        check(
+            "the policy's weights",
+            policy.model.dtype() == DType::F32,
+            "loaded as f32, which is what they are trained in",
+            policy.model.dtype().name(),
+        )?;
+        let dtype = config.model.dtype.into();
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
         let objective = PolicyObjective::new(config.loss, config.entropy)?;
@@ -76,7 +87,10 @@ impl Trainer {
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
         let trainer = Self {
-            reference: objective.needs_reference().then(|| policy.model.valid()),
+            reference: objective
+                .needs_reference()
+                .then(|| policy.model.valid().cast(dtype)),
+            dtype,
             objective,
             critic,
             optimizer: adamw(&config.optimizer),
@@ -101,12 +115,12 @@ impl Trainer {
 
     /// Finds a problem that no step could use before the first step is paid for.
     fn check_prompts(&self) -> Result<(), TrainerError> {
-        let answerer = self.answerer(&self.sampling)?;
-        let examples = self.source.examples();
-        let problems = examples.iter().chain(self.source.validation());
-        problems
-            .map(|problem| answerer.prompt(problem))
-            .try_for_each(|prompt| prompt.map(drop))
+        let check = |answerer: Answerer<'_>, problems: &[Problem]| {
+            let mut prompts = problems.iter().map(|problem| answerer.prompt(problem));
+            prompts.try_for_each(|prompt| prompt.map(drop))
+        };
+        check(self.answerer(&self.sampling)?, &self.source.examples())?;
+        check(self.validator(&self.sampling)?, self.source.validation())
     }
 
     /// The policy as it is now.
@@ -143,13 +157,17 @@ impl Trainer {
             observer.on_event(Event::Step(&metrics));
         }
         while self.state.step < self.config.steps {
-            let (mut metrics, groups) = self.step(observer)?;
+            let StepOutcome {
+                mut metrics,
+                trained,
+                left_out,
+            } = self.step(observer)?;
             if self.is_due(self.config.validation.every) {
                 metrics.validation_accuracy = self.validate(observer)?;
             }
             folder.append(&metrics)?;
             if self.config.checkpoint.rollouts {
-                folder.write_rollouts(self.state.step, &groups)?;
+                folder.write_rollouts(self.state.step, &trained, &left_out)?;
             }
             observer.on_event(Event::Step(&metrics));
             if self.is_due(self.config.checkpoint.every) {
@@ -164,12 +182,6 @@ impl Trainer {
 
     /// Tells of settings that are valid and yet probably not meant.
     fn warn(&self, observer: &mut dyn Observer) {
-        if self.config.model.dtype == Dtype::Bf16 {
-            observer.on_event(Event::Warning(
-                "model.dtype = bf16 holds weights and AdamW's moments in bf16 too: at small rates most updates round \
-                 to nothing; use f32",
-            ));
-        }
         let context = LintContext {
             updates_per_rollout: self.config.updates_per_rollout(),
             advantage: &self.config.advantage,
@@ -195,11 +207,11 @@ impl Trainer {
         if problems.is_empty() {
             return Ok(None);
         }
-        let groups = self.answer_at(
-            self.config.validation.temperature,
-            problems.to_vec(),
-            observer,
-        )?;
+        let params = SamplingParams {
+            temperature: self.config.validation.temperature,
+            ..self.sampling.clone()
+        };
+        let groups = self.answer_once(&self.validator(&params)?, problems.to_vec(), observer)?;
         let correct = groups
             .iter()
             .filter(|group| group.samples[0].score.correct)
@@ -213,19 +225,19 @@ impl Trainer {
         problems: Vec<Problem>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Group>, TrainerError> {
-        self.answer_at(0.0, problems, observer)
+        let params = SamplingParams {
+            temperature: 0.0,
+            ..self.sampling.clone()
+        };
+        self.answer_once(&self.answerer(&params)?, problems, observer)
     }
 
-    fn answer_at(
+    fn answer_once(
         &self,
-        temperature: f64,
+        answerer: &Answerer<'_>,
         problems: Vec<Problem>,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Group>, TrainerError> {
-        let params = SamplingParams {
-            temperature,
-            ..self.sampling.clone()
-        };
         let step = self.state.step;
         // Step 0 sets these draws apart from training's, whose steps count from 1.
         let key = AnswerKey {
@@ -233,22 +245,33 @@ impl Trainer {
             step: 0,
             first_row: 0,
         };
-        self.answerer(&params)?
-            .answer(problems, 1, key, &mut |progress| {
-                observer.on_event(Event::Validating { step, progress });
-            })
+        answerer.answer(problems, 1, key, &mut |progress| {
+            observer.on_event(Event::Validating { step, progress });
+        })
     }
 
+    /// What answers problems to train on.
     pub(crate) fn answerer<'a>(
         &'a self,
         params: &'a SamplingParams,
     ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy: &self.policy,
+            dtype: self.dtype,
             format: PromptFormat::new(&self.policy, &self.config.data, self.source.is_task())?,
             reward: self.source.reward(),
             params,
             batch_rows: self.config.rollout.batch_rows,
+        })
+    }
+
+    /// What answers held-out problems.
+    fn validator<'a>(&'a self, params: &'a SamplingParams) -> Result<Answerer<'a>, TrainerError> {
+        let is_task = self.source.validates_task();
+        Ok(Answerer {
+            format: PromptFormat::new(&self.policy, &self.config.data, is_task)?,
+            reward: self.source.validation_reward(),
+            ..self.answerer(params)?
         })
     }
 }

@@ -8,21 +8,26 @@ use std::{
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
-    tensor::Device,
+    tensor::{DType, Device},
 };
 use policy::{CausalLm, EntropyPass, HeadOptions, ModelConfig, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use reward::{MistakeRate, Problem, Split, Task, TaskConfig, load_problems};
+use reward::{
+    MistakeRate, Problem, Reward, Split, Task, TaskConfig, VerifierReward, load_problems,
+};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    AnswerKey, Answerer, DataSection, ModelSection, OptimizerSection, PromptFormat, TrainerError,
+    AnswerKey, Answerer, DataSection, Dtype, ModelSection, OptimizerSection, PromptFormat,
+    TrainerError,
     batch::{Collated, Sequence, longest_response, micro_batches},
-    config::{check, load_layers},
+    config::{check, check_count, load_layers},
     optimizer::{adamw, clip, gradient_norm},
     parallel::{map_ordered, workers},
+    source::shuffled,
+    update::MOST_SKIPPED_IN_A_ROW,
 };
 
 /// A supervised run: a model from nothing or from a folder, taught worked solutions.
@@ -41,7 +46,8 @@ pub struct SftConfig {
     pub model: ModelSection,
     /// The model that is drawn.
     pub architecture: ArchitectureSection,
-    /// Solutions from a file; without one, `task` writes them.
+    /// Solutions from a file, in an order of their own for each epoch; without one, `task` writes them.
+    /// `data.validation` is then what validations answer; without that either, there are none.
     pub data: DataSection,
     /// The task.
     pub task: TaskConfig,
@@ -51,7 +57,7 @@ pub struct SftConfig {
     pub validation_problems: usize,
     /// Steps between validations; 0 for one at the end alone.
     pub validation_every: u64,
-    /// Stops at the first validation whose sampled accuracy is at least this; 1 runs all steps.
+    /// Stops at the first validation whose sampled accuracy is at least this; 1 runs all steps, whatever it is.
     ///
     /// A base for reinforcement learning should solve some problems and not most, and its accuracy leaps
     /// within a few hundred steps: the accuracy says better than a number of steps when to stop.
@@ -126,6 +132,8 @@ pub struct SftProgress {
     pub loss: f64,
     /// Solution tokens learnt from in this update.
     pub tokens: usize,
+    /// Updates skipped so far, their gradient not being finite.
+    pub skipped: u64,
     /// The validation after this update, where there was one.
     pub validation: Option<SftReport>,
 }
@@ -137,6 +145,8 @@ pub struct SftReport {
     pub steps: u64,
     /// Loss of the last update, in nats a token.
     pub loss: f64,
+    /// Updates skipped, their gradient not being finite.
+    pub skipped: u64,
     /// Share of held-out problems answered right, greedily.
     pub greedy_accuracy: Option<f64>,
     /// Share of held-out answers right when sampled at temperature 1.
@@ -166,12 +176,8 @@ impl SftConfig {
     /// # Errors
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
-        check(
-            "batch_size",
-            self.batch_size >= 1,
-            "at least 1",
-            self.batch_size,
-        )?;
+        check_count("batch_size", self.batch_size, 1)?;
+        check_count("validation_problems", self.validation_problems, 0)?;
         let stop = self.stop_at_accuracy;
         check(
             "stop_at_accuracy",
@@ -185,6 +191,11 @@ impl SftConfig {
             "at least 1",
             self.max_new_tokens,
         )?;
+        if self.model.dtype == Dtype::F16 {
+            let message =
+                "model.dtype = \"f16\" is not trained: its gradients would underflow; use bf16 or f32".into();
+            return Err(TrainerError::Config { message });
+        }
         MistakeRate::new(self.mistakes)?;
         self.optimizer.validate()?;
         self.task.validate()?;
@@ -219,9 +230,19 @@ impl SftConfig {
             "dtype": "float32",
         });
         let config = ModelConfig::from_json(&config, &PathBuf::from("architecture"))?;
+        let parameters = config.parameters();
+        check(
+            "architecture",
+            parameters <= MOST_DRAWN_PARAMETERS,
+            &format!("of at most {MOST_DRAWN_PARAMETERS} parameters"),
+            parameters,
+        )?;
         Ok(Policy::new(config, Some(tokenizer), self.seed, device))
     }
 }
+
+/// Larger models are not made from nothing by this; a size with a digit too many is.
+const MOST_DRAWN_PARAMETERS: u64 = 1 << 31;
 
 /// Where worked solutions come from.
 enum Lessons {
@@ -229,7 +250,10 @@ enum Lessons {
         task: Box<dyn Task>,
         mistakes: MistakeRate,
     },
-    File(Vec<Problem>),
+    File {
+        problems: Vec<Problem>,
+        shuffle: bool,
+    },
 }
 
 impl Lessons {
@@ -246,7 +270,10 @@ impl Lessons {
             let message = format!("{}: problem '{}' has no solution", path.display(), bare.id);
             return Err(TrainerError::Config { message });
         }
-        Ok(Self::File(problems))
+        Ok(Self::File {
+            problems,
+            shuffle: config.data.shuffle,
+        })
     }
 
     /// Lesson `index`, keyed by (seed, index) alone.
@@ -262,8 +289,15 @@ impl Lessons {
                 let solution = task.worked_solution(&problem, &mut rng, *mistakes);
                 (problem, solution)
             }
-            Self::File(problems) => {
-                let problem = problems[(index % problems.len() as u64) as usize].clone();
+            Self::File { problems, shuffle } => {
+                let count = problems.len() as u64;
+                let (epoch, place) = (index / count, (index % count) as usize);
+                let place = if *shuffle {
+                    shuffled(problems.len(), seed, epoch)[place]
+                } else {
+                    place
+                };
+                let problem = problems[place].clone();
                 let solution = problem.solution.clone().unwrap_or_default();
                 (problem, solution)
             }
@@ -271,35 +305,57 @@ impl Lessons {
     }
 }
 
-/// Trains a policy on worked solutions; its device must track gradients.
+/// Trains a policy, whose weights must be f32, on worked solutions; its device must track gradients.
 ///
 /// # Errors
-/// Problems that cannot be read or encoded, a policy without a tokenizer or an end token.
+/// Problems that cannot be read or encoded or are longer than the model's context, a policy without a tokenizer or an
+/// end token, or many gradients in a row that are not finite.
 pub fn train_supervised(
     config: &SftConfig,
     mut policy: Policy,
     on_progress: &mut dyn FnMut(SftProgress),
 ) -> Result<(Policy, SftReport), TrainerError> {
     let lessons = Lessons::new(config)?;
+    let validation = Validation::new(config)?;
+    // All that the input can get wrong is found before the first update is paid for.
+    validation.check(config, &policy)?;
+    if let Lessons::File { problems, .. } = &lessons {
+        let count = problems.len() as u64;
+        (0..count).try_for_each(|index| sequence(config, &policy, &lessons, index).map(drop))?;
+    }
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
+    let dtype = config.model.dtype.into();
     let mut report = SftReport::default();
+    let (mut skipped, mut skipped_in_a_row) = (0, 0);
     for step in 0..config.steps {
-        let sequences = lessons_of(config, &policy, &lessons, step)?;
-        let (loss, gradients) = gradient(&policy.model, &sequences, workers);
+        let size = config.batch_size as u64;
+        let indices = step * size..(step + 1) * size;
+        let lessons = indices.map(|index| sequence(config, &policy, &lessons, index));
+        let sequences = lessons.collect::<Result<Vec<_>, _>>()?;
+        let (loss, gradients) = gradient(&policy.model, dtype, &sequences, workers);
         let norm = gradient_norm(&policy.model, &gradients);
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
             let gradients = clip(&policy.model, gradients, norm, largest);
             policy.model = optimizer.step(config.rate(step + 1), policy.model, gradients);
+            skipped_in_a_row = 0;
+        } else {
+            (skipped, skipped_in_a_row) = (skipped + 1, skipped_in_a_row + 1);
+        }
+        if skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW {
+            return Err(TrainerError::Diverged {
+                step: step + 1,
+                count: skipped_in_a_row,
+            });
         }
         let done = step + 1;
         let every = config.validation_every;
         let is_due = done == config.steps || (every > 0 && done.is_multiple_of(every));
         if is_due {
-            report = evaluate(config, &policy)?;
+            report = validation.evaluate(config, &policy)?;
         }
-        (report.steps, report.loss) = (done, loss);
+        (report.steps, report.loss, report.skipped) = (done, loss, skipped);
         let validation = is_due.then_some(report);
         let tokens = sequences.iter().map(Sequence::response_tokens).sum();
         on_progress(SftProgress {
@@ -307,11 +363,11 @@ pub fn train_supervised(
             steps: config.steps,
             loss,
             tokens,
+            skipped,
             validation,
         });
-        let reached = report
-            .sampled_accuracy
-            .is_some_and(|x| x >= config.stop_at_accuracy);
+        let stop = config.stop_at_accuracy;
+        let reached = stop < 1.0 && report.sampled_accuracy.is_some_and(|x| x >= stop);
         if is_due && reached {
             break;
         }
@@ -320,7 +376,12 @@ pub fn train_supervised(
 }
 
 /// Mean negative log-probability of the responses' tokens and its gradient, micro-batches at once.
-fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, GradientsParams) {
+fn gradient(
+    model: &CausalLm,
+    dtype: DType,
+    sequences: &[Sequence],
+    workers: usize,
+) -> (f64, GradientsParams) {
     let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
     let options = HeadOptions {
         temperature: 1.0,
@@ -330,7 +391,9 @@ fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, G
     let part = |range: &Range<usize>| {
         let part = &sequences[range.clone()];
         let model = model.clone().fork(&model.device());
-        let scores = Collated::new(part, longest_response(part)).score(&model, options);
+        // Through the cast, gradients arrive at the f32 weights.
+        let computing = model.clone().cast(dtype);
+        let scores = Collated::new(part, longest_response(part)).score(&computing, options);
         let loss = scores.log_probs.sum().neg() / count as f64;
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         (loss.into_scalar::<f64>(), gradients)
@@ -350,30 +413,31 @@ fn gradient(model: &CausalLm, sequences: &[Sequence], workers: usize) -> (f64, G
 /// Tokens, padding included, that go through the model at once.
 const MICRO_BATCH_TOKENS: usize = 2048;
 
-fn lessons_of(
+/// Lesson `index` in tokens.
+fn sequence(
     config: &SftConfig,
     policy: &Policy,
     lessons: &Lessons,
-    step: u64,
-) -> Result<Vec<Sequence>, TrainerError> {
+    index: u64,
+) -> Result<Sequence, TrainerError> {
     let is_task = matches!(lessons, Lessons::Task { .. });
     let format = PromptFormat::new(policy, &config.data, is_task)?;
-    let tokenizer = policy.require_tokenizer()?;
-    let end = policy
-        .end_token_ids()
-        .first()
-        .copied()
-        .ok_or_else(|| TrainerError::Config {
-            message: "the model has no end token, so no answer could be taught to end".into(),
-        })?;
-    let size = config.batch_size as u64;
-    let sequence = |index| -> Result<Sequence, TrainerError> {
-        let (problem, solution) = lessons.lesson(config.seed, index);
-        let mut response = tokenizer.encode(&solution, false)?;
-        response.push(end);
-        Ok(Sequence::new(&format.encode(&problem)?, &response))
-    };
-    (step * size..(step + 1) * size).map(sequence).collect()
+    let end = policy.end_token_id().ok_or_else(|| TrainerError::Config {
+        message: "the model has no end token, so no answer could be taught to end".into(),
+    })?;
+    let (problem, solution) = lessons.lesson(config.seed, index);
+    let prompt = format.encode(&problem)?;
+    let mut response = policy.require_tokenizer()?.encode(&solution, false)?;
+    response.push(end);
+    let context_tokens = policy.config.max_position_embeddings;
+    if prompt.len() + response.len() > context_tokens {
+        return Err(TrainerError::LessonTooLong {
+            id: problem.id,
+            tokens: prompt.len() + response.len(),
+            context_tokens,
+        });
+    }
+    Ok(Sequence::new(&prompt, &response))
 }
 
 impl SftConfig {
@@ -386,38 +450,87 @@ impl SftConfig {
     }
 }
 
-/// Accuracy on held-out problems, greedy and sampled; empty where problems come from a file.
-fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerError> {
-    let mut report = SftReport::default();
-    if config.data.train.is_some() || config.validation_problems == 0 {
-        return Ok(report);
+/// Held-out problems, and what scores answers to them.
+struct Validation {
+    problems: Vec<Problem>,
+    is_task: bool,
+    reward: Box<dyn Reward>,
+}
+
+impl Validation {
+    fn new(config: &SftConfig) -> Result<Self, TrainerError> {
+        let count = config.validation_problems;
+        if config.data.train.is_some() || config.data.validation.is_some() {
+            let file = config.data.validation.as_deref();
+            let mut problems = file.map_or(Ok(Vec::new()), load_problems)?;
+            problems.truncate(count);
+            return Ok(Self {
+                problems,
+                is_task: false,
+                reward: Box::new(VerifierReward::default()),
+            });
+        }
+        let task = config.task.build()?;
+        let problem = |index| task.problem(Split::HeldOut, 0, index);
+        Ok(Self {
+            problems: (0..count as u64).map(problem).collect(),
+            is_task: true,
+            reward: task.reward(),
+        })
     }
-    let task = config.task.build()?;
-    let reward = task.reward();
-    let count = config.validation_problems as u64;
-    let problems: Vec<Problem> = (0..count)
-        .map(|index| task.problem(Split::HeldOut, 0, index))
-        .collect();
-    let accuracy = |temperature| -> Result<(f64, f64), TrainerError> {
-        let params = SamplingParams {
-            temperature,
-            max_new_tokens: config.max_new_tokens,
-            stop_token_ids: policy.end_token_ids(),
-            ..SamplingParams::default()
-        };
-        let answerer = Answerer {
+
+    fn answerer<'a>(
+        &'a self,
+        config: &SftConfig,
+        policy: &'a Policy,
+        params: &'a SamplingParams,
+    ) -> Result<Answerer<'a>, TrainerError> {
+        Ok(Answerer {
             policy,
-            format: PromptFormat::new(policy, &config.data, true)?,
-            reward: reward.as_ref(),
-            params: &params,
-            batch_rows: 256,
-        };
+            dtype: config.model.dtype.into(),
+            format: PromptFormat::new(policy, &config.data, self.is_task)?,
+            reward: self.reward.as_ref(),
+            params,
+            batch_rows: VALIDATION_ROWS,
+        })
+    }
+
+    /// Refuses problems that leave no room for their answers.
+    fn check(&self, config: &SftConfig, policy: &Policy) -> Result<(), TrainerError> {
+        let params = config.sampling(policy, 0.0);
+        let answerer = self.answerer(config, policy, &params)?;
+        let mut prompts = self.problems.iter().map(|problem| answerer.prompt(problem));
+        prompts.try_for_each(|prompt| prompt.map(drop))
+    }
+
+    /// Accuracy, greedy and sampled; empty where there are no problems.
+    fn evaluate(&self, config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerError> {
+        let mut report = SftReport::default();
+        if self.problems.is_empty() {
+            return Ok(report);
+        }
+        report.greedy_accuracy = Some(self.accuracy(config, policy, 0.0)?.0);
+        let (sampled, entropy) = self.accuracy(config, policy, 1.0)?;
+        report.sampled_accuracy = Some(sampled);
+        report.sampled_entropy_nats = Some(entropy);
+        Ok(report)
+    }
+
+    /// Share of right answers, and minus the mean log-probability of their tokens.
+    fn accuracy(
+        &self,
+        config: &SftConfig,
+        policy: &Policy,
+        temperature: f64,
+    ) -> Result<(f64, f64), TrainerError> {
+        let params = config.sampling(policy, temperature);
+        let answerer = self.answerer(config, policy, &params)?;
         let key = AnswerKey {
             seed: config.seed,
             step: 0,
             first_row: 0,
         };
-        let groups = answerer.answer(problems.clone(), 1, key, &mut |_| ())?;
+        let groups = answerer.answer(self.problems.clone(), 1, key, &mut |_| ())?;
         let samples = || groups.iter().flat_map(|group| &group.samples);
         let correct = samples().filter(|sample| sample.score.correct).count();
         let log_probs: Vec<f32> = samples()
@@ -425,10 +538,19 @@ fn evaluate(config: &SftConfig, policy: &Policy) -> Result<SftReport, TrainerErr
             .collect();
         let mean = log_probs.iter().map(|&x| f64::from(x)).sum::<f64>() / log_probs.len() as f64;
         Ok((correct as f64 / groups.len() as f64, -mean))
-    };
-    report.greedy_accuracy = Some(accuracy(0.0)?.0);
-    let (sampled, entropy) = accuracy(1.0)?;
-    report.sampled_accuracy = Some(sampled);
-    report.sampled_entropy_nats = Some(entropy);
-    Ok(report)
+    }
+}
+
+/// Sequences decoded together in a validation.
+const VALIDATION_ROWS: usize = 256;
+
+impl SftConfig {
+    fn sampling(&self, policy: &Policy, temperature: f64) -> SamplingParams {
+        SamplingParams {
+            temperature,
+            max_new_tokens: self.max_new_tokens,
+            stop_token_ids: policy.end_token_ids(),
+            ..SamplingParams::default()
+        }
+    }
 }

@@ -12,7 +12,11 @@ use crate::{TrainConfig, TrainerError};
 pub struct ProblemSource {
     training: Training,
     validation: Vec<Problem>,
+    /// Whether the task made the validation problems.
+    validates_task: bool,
     reward: Box<dyn Reward>,
+    /// What scores validations where that is not `reward`: a task trained on, a file validated on.
+    validation_reward: Option<Box<dyn Reward>>,
     seed: u64,
 }
 
@@ -64,18 +68,24 @@ impl ProblemSource {
                     shuffle: config.data.shuffle,
                 },
                 validation: validation.unwrap_or_default(),
+                validates_task: false,
                 reward: Box::new(VerifierReward::default()),
+                validation_reward: None,
                 seed: config.seed,
             });
         }
         let task = config.task.build()?;
         let held_out = |index| task.problem(Split::HeldOut, VALIDATION_SEED, index);
+        let validates_task = validation.is_none();
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
+        let verifier = || Box::new(VerifierReward::default()) as Box<dyn Reward>;
         let reward = task.reward();
         Ok(Self {
             training: Training::Task(task),
             validation,
+            validates_task,
             reward,
+            validation_reward: (!validates_task).then(verifier),
             seed: config.seed,
         })
     }
@@ -117,12 +127,23 @@ impl ProblemSource {
     #[must_use]
     pub fn with_reward(mut self, reward: Box<dyn Reward>) -> Self {
         self.reward = reward;
+        self.validation_reward = None;
         self
     }
 
     /// What scores responses.
     pub fn reward(&self) -> &dyn Reward {
         self.reward.as_ref()
+    }
+
+    /// What scores answers to the held-out problems.
+    pub fn validation_reward(&self) -> &dyn Reward {
+        self.validation_reward.as_deref().unwrap_or(self.reward())
+    }
+
+    /// Whether a procedural task makes the held-out problems.
+    pub fn validates_task(&self) -> bool {
+        self.validates_task
     }
 
     /// Whether a procedural task makes the problems.
@@ -132,7 +153,7 @@ impl ProblemSource {
 }
 
 /// The order of an epoch: a permutation keyed by (seed, epoch), so that a cursor is all a resume needs.
-fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+pub(crate) fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());

@@ -8,9 +8,21 @@ use crate::{
     AnswerKey, Event, Group, Observer, StepMetrics, Trainer, TrainerError, experience::Experience,
 };
 
+/// What a step did.
+#[derive(Debug, Clone)]
+pub struct StepOutcome {
+    /// Its figures.
+    pub metrics: StepMetrics,
+    /// The groups that it trained on.
+    pub trained: Vec<Group>,
+    /// The groups that it sampled and left out: their rewards were all equal, or a figure of theirs was not finite.
+    pub left_out: Vec<Group>,
+}
+
 /// What sampling gave: groups to train on, and figures of all that was sampled.
 struct Sampling {
     groups: Vec<Group>,
+    left_out: Vec<Group>,
     groups_sampled: usize,
     groups_dropped: usize,
     responses: usize,
@@ -21,20 +33,19 @@ struct Sampling {
 }
 
 impl Trainer {
-    /// Runs one step and gives back its figures and the groups that it trained on.
+    /// Runs one step.
     ///
     /// # Errors
     /// A stage's error, or too many gradients in a row that are not finite.
-    pub fn step(
-        &mut self,
-        observer: &mut dyn Observer,
-    ) -> Result<(StepMetrics, Vec<Group>), TrainerError> {
+    pub fn step(&mut self, observer: &mut dyn Observer) -> Result<StepOutcome, TrainerError> {
         let started = Instant::now();
         self.state.step += 1;
         let mut sampling = self.sample_groups(observer)?;
         let generated = started.elapsed();
         let mut measured = self.measure(&sampling.groups)?;
-        sampling.groups_dropped += self.drop_broken(&mut sampling.groups, &mut measured, observer);
+        let broken = self.drop_broken(&mut sampling.groups, &mut measured, observer);
+        sampling.groups_dropped += broken.len();
+        sampling.left_out.extend(broken);
         let greedy_rewards = self.greedy_rewards(&sampling.groups, observer)?;
         let experiences =
             self.experiences(&sampling.groups, measured, greedy_rewards.as_deref())?;
@@ -48,7 +59,11 @@ impl Trainer {
         metrics.generate_seconds = generated.as_secs_f64();
         metrics.step_seconds = started.elapsed().as_secs_f64();
         metrics.update_seconds = metrics.step_seconds - metrics.generate_seconds;
-        Ok((metrics, sampling.groups))
+        Ok(StepOutcome {
+            metrics,
+            trained: sampling.groups,
+            left_out: sampling.left_out,
+        })
     }
 
     /// Samples until enough groups tell right from wrong, or no more rounds are allowed.
@@ -56,6 +71,7 @@ impl Trainer {
         let wanted = self.config.rollout.prompts_per_step;
         let mut sampling = Sampling {
             groups: std::mem::take(&mut self.state.surplus),
+            left_out: Vec::new(),
             groups_sampled: 0,
             groups_dropped: 0,
             responses: 0,
@@ -68,9 +84,11 @@ impl Trainer {
             if sampling.groups.len() >= wanted {
                 break;
             }
-            let groups = self.sample_round(wanted - sampling.groups.len(), observer)?;
-            for group in sampling.take(groups, self.config.rollout.filter_groups) {
-                self.tell_of_dropped(&group, "a reward", observer);
+            let missing = (wanted - sampling.groups.len()) as f64;
+            let count = (missing * self.config.rollout.oversampling).ceil() as usize;
+            let groups = self.sample_round(count, observer)?;
+            for id in sampling.take(groups, self.config.rollout.filter_groups) {
+                self.tell_of_dropped(&id, "a reward", observer);
             }
         }
         if sampling.groups.len() > wanted {
@@ -168,8 +186,8 @@ impl Trainer {
 }
 
 impl Sampling {
-    /// Counts what was sampled, keeps what can be trained on, and gives back the groups with a reward that is not finite.
-    fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<Group> {
+    /// Counts what was sampled, keeps what can be trained on, and names the problems with a reward that is not finite.
+    fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<String> {
         self.groups_sampled += groups.len();
         let mut broken = Vec::new();
         for group in groups {
@@ -182,9 +200,12 @@ impl Sampling {
                 self.truncated += usize::from(sample.rollout.finish.is_truncated());
             }
             if group.rewards().iter().any(|reward| !reward.is_finite()) {
-                broken.push(group);
+                broken.push(group.problem.id.clone());
+                self.left_out.push(group);
             } else if !filter || group.is_informative() {
                 self.groups.push(group);
+            } else {
+                self.left_out.push(group);
             }
         }
         self.groups_dropped += broken.len();

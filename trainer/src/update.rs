@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Mutex};
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
-    tensor::{Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
 use losses::{
     Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Updates in a row with a gradient that is not finite before a run gives up.
-const MOST_SKIPPED_IN_A_ROW: usize = 16;
+pub(crate) const MOST_SKIPPED_IN_A_ROW: usize = 16;
 
 /// Sums over a step's updates.
 #[derive(Debug, Default)]
@@ -199,7 +199,7 @@ impl Trainer {
         let model = self.policy.model.clone().fork(&device);
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.clone().fork(&device));
-        Forward::new(batch, range, model, critic, options)
+        Forward::new(batch, range, model, critic, self.dtype, options)
     }
 
     /// Loss and gradient of one micro-batch.
@@ -506,20 +506,26 @@ impl Forward {
         range: &Range<usize>,
         model: CausalLm,
         critic: Option<CriticModel>,
+        dtype: DType,
         options: HeadOptions,
     ) -> Self {
+        // Through the cast, gradients arrive at the f32 weights.
+        let computing = model.clone().cast(dtype);
         let part = &batch.experiences[range.clone()];
         let sequences: Vec<Sequence> = part
             .iter()
             .map(|experience| experience.sequence.clone())
             .collect();
         let collated = Collated::new(&sequences, batch.response_len);
-        let hidden = collated.hidden(&model);
-        let scores = collated.score_hidden(&model, hidden.clone(), options);
-        let values = critic.as_ref().map(|critic| {
-            let values = critic.values(&hidden, |trunk| collated.hidden(trunk));
-            collated.spread(values)
-        });
+        let hidden = collated.hidden(&computing);
+        let scores = collated.score_hidden(&computing, hidden.clone(), options);
+        let values = critic
+            .clone()
+            .map(|critic| critic.cast(dtype))
+            .map(|critic| {
+                let values = critic.values(&hidden, |trunk| collated.hidden(trunk));
+                collated.spread(values)
+            });
         Self {
             log_probs: collated.spread(scores.log_probs),
             entropies: scores.entropies.map(|entropies| collated.spread(entropies)),

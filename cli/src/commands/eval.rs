@@ -1,19 +1,20 @@
 //! `anneal eval`.
 
 use std::{
-    fs::File,
     io::{BufWriter, Write},
     path::Path,
 };
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
-use reward::{Problem, Reward, Split, TaskConfig, VerifierReward, load_problems};
+use policy::Policy;
+use reward::{Problem, Reward, Split, VerifierReward, load_problems};
 use rollout::SamplingParams;
 use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
 use trainer::{
-    AnswerKey, Answerer, DataSection, Figure, Group, PromptFormat, accuracies, load_policy,
-    majority, pass_at,
+    AnswerKey, Answerer, Figure, Group, PromptFormat, PromptStyle, TrainConfig, accuracies,
+    load_policy, majority, pass_at,
 };
 
 use super::{print_json, say};
@@ -22,78 +23,208 @@ use crate::{args::EvalArgs, device, progress};
 /// Held-out problems of the built-in task, where no file is named.
 const TASK_PROBLEMS: usize = 256;
 const BATCH_ROWS: usize = 128;
+/// Past this a number of responses is a slip, and memory would end before the work began.
+const MOST_RESPONSES: usize = 1 << 24;
+/// The longest response where nothing says it, if the model's context has room for it.
+const MAX_NEW_TOKENS: usize = 512;
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
-    if args.samples == 0 {
-        bail!("--samples must be at least 1");
+    if args.samples == 0 || args.limit == Some(0) {
+        bail!("--samples and --limit must be at least 1");
     }
     let device = device::parse(&args.device.device)?;
-    let (problems, reward) = problems(args)?;
+    let config = TrainConfig::load(args.config.as_deref(), &[])?;
+    let (problems, reward) = problems(args, &config)?;
+    if problems.len().saturating_mul(args.samples) > MOST_RESPONSES {
+        bail!(
+            "--samples {}: more than {MOST_RESPONSES} responses in all",
+            args.samples
+        );
+    }
+    let responses = args.responses.as_deref().map(ResponseFile::create);
+    let responses = responses.transpose()?;
     let policy = load_policy(
         args.model.as_deref().unwrap_or_default(),
         DType::F32,
         &device,
     )?;
+    let format = prompt_format(args, &config, &policy)?;
     let params = SamplingParams {
         temperature: args.temperature,
-        max_new_tokens: args.max_new_tokens,
+        max_new_tokens: max_new_tokens(args, &config, &policy, &format, &problems)?,
         stop_token_ids: policy.end_token_ids(),
-        ..SamplingParams::default()
+        ..match args.config {
+            Some(_) => config.sampling(),
+            None => SamplingParams::default(),
+        }
     };
+    params.validate()?;
     let answerer = Answerer {
         policy: &policy,
-        format: PromptFormat::new(&policy, &DataSection::default(), args.data.is_none())?,
+        dtype: DType::F32,
+        format,
         reward: reward.as_ref(),
         params: &params,
         batch_rows: BATCH_ROWS,
     };
+    let groups = answer(args, &answerer, problems.clone(), args.samples)?;
+    let greedy = if args.temperature == 0.0 {
+        None
+    } else {
+        let params = SamplingParams {
+            temperature: 0.0,
+            ..params.clone()
+        };
+        let answerer = Answerer {
+            params: &params,
+            ..answerer
+        };
+        Some(answer(args, &answerer, problems, 1)?)
+    };
+    if let Some(file) = responses {
+        file.write(&groups)?;
+    }
+    let report = report(args, &config, &groups, greedy.as_deref());
+    say(&table(&report));
+    print_json(&report)
+}
+
+fn answer(
+    args: &EvalArgs,
+    answerer: &Answerer<'_>,
+    problems: Vec<Problem>,
+    samples: usize,
+) -> Result<Vec<Group>> {
     let key = AnswerKey {
         seed: args.seed,
         step: 0,
         first_row: 0,
     };
-    let bar = progress::bar((problems.len() * args.samples) as u64, "answers");
-    let groups = answerer.answer(problems, args.samples, key, &mut |progress| {
+    let unit = if answerer.params.temperature == 0.0 {
+        "greedy answers"
+    } else {
+        "answers"
+    };
+    let bar = progress::bar((problems.len() * samples) as u64, unit);
+    let groups = answerer.answer(problems, samples, key, &mut |progress| {
         progress::show_generation(&bar, progress);
     })?;
     bar.finish_and_clear();
-    if let Some(path) = &args.responses {
-        write_responses(path, &groups)?;
-    }
-    let report = report(args, &groups);
-    say(&table(&report));
-    print_json(&report)
+    Ok(groups)
 }
 
 type Problems = (Vec<Problem>, Box<dyn Reward>);
 
-fn problems(args: &EvalArgs) -> Result<Problems> {
+/// The problems of the file, or the held-out ones of the configuration's task.
+fn problems(args: &EvalArgs, config: &TrainConfig) -> Result<Problems> {
     let limit = args.limit.unwrap_or(usize::MAX);
     if let Some(path) = &args.data {
         let mut problems = load_problems(path)?;
-        problems.truncate(limit.max(1));
+        problems.truncate(limit);
         return Ok((problems, Box::new(VerifierReward::default())));
     }
-    let task = TaskConfig::default().build()?;
-    let count = limit.clamp(1, TASK_PROBLEMS) as u64;
-    let problems = (0..count)
-        .map(|index| task.problem(Split::HeldOut, 0, index))
-        .collect();
-    Ok((problems, task.reward()))
+    let task = config.task.build()?;
+    let count = args.limit.unwrap_or(TASK_PROBLEMS).min(MOST_RESPONSES) as u64;
+    let problem = |index| task.problem(Split::HeldOut, 0, index);
+    Ok(((0..count).map(problem).collect(), task.reward()))
 }
 
-fn write_responses(path: &Path, groups: &[Group]) -> Result<()> {
-    let place = || path.display().to_string();
-    let mut file = BufWriter::new(File::create(path).with_context(place)?);
-    for group in groups {
-        serde_json::to_writer(&mut file, group)?;
-        file.write_all(b"\n").with_context(place)?;
+fn prompt_format<'a>(
+    args: &EvalArgs,
+    config: &TrainConfig,
+    policy: &'a Policy,
+) -> Result<PromptFormat<'a>> {
+    let mut data = config.data.clone();
+    if args.plain {
+        data.prompt = PromptStyle::Plain;
     }
-    file.flush().with_context(place)
+    if let Some(instruction) = &args.instruction {
+        data.instruction.clone_from(instruction);
+    } else if args.config.is_none() {
+        data.instruction = usual_instruction(args, policy)?;
+    }
+    Ok(PromptFormat::new(policy, &data, args.data.is_none())?)
+}
+
+/// What a file's problems are followed by where nobody says it: the usual request, if the model can read it.
+fn usual_instruction(args: &EvalArgs, policy: &Policy) -> Result<String> {
+    let usual = trainer::DataSection::default().instruction;
+    match policy.require_tokenizer()?.encode(&usual, false) {
+        Ok(_) => Ok(usual),
+        Err(error) => {
+            if args.data.is_some() {
+                say(&format!(
+                    "note: problems are given without an instruction: {error}"
+                ));
+            }
+            Ok(String::new())
+        }
+    }
+}
+
+/// What is asked for, else what the configuration has, else as much as the context leaves the longest prompt.
+fn max_new_tokens(
+    args: &EvalArgs,
+    config: &TrainConfig,
+    policy: &Policy,
+    format: &PromptFormat<'_>,
+    problems: &[Problem],
+) -> Result<usize> {
+    if let Some(given) = args.max_new_tokens {
+        return Ok(given);
+    }
+    if args.config.is_some() {
+        return Ok(config.rollout.max_new_tokens);
+    }
+    let lengths = problems
+        .iter()
+        .map(|problem| Ok(format.encode(problem)?.len()));
+    let longest = lengths.collect::<Result<Vec<_>>>()?.into_iter().max();
+    let context = policy.config.max_position_embeddings;
+    let room = context.saturating_sub(longest.unwrap_or(0));
+    Ok(room.clamp(1, MAX_NEW_TOKENS))
+}
+
+/// A file that appears once all is written, and whose place is known to be writable before the work begins.
+struct ResponseFile<'a> {
+    path: &'a Path,
+    file: NamedTempFile,
+}
+
+impl<'a> ResponseFile<'a> {
+    fn create(path: &'a Path) -> Result<Self> {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let file = NamedTempFile::new_in(parent.unwrap_or(Path::new(".")));
+        let file = file.with_context(|| path.display().to_string())?;
+        if path.is_dir() {
+            bail!("{}: is a folder", path.display());
+        }
+        Ok(Self { path, file })
+    }
+
+    fn write(self, groups: &[Group]) -> Result<()> {
+        let place = || self.path.display().to_string();
+        let mut writer = BufWriter::new(&self.file);
+        for group in groups {
+            serde_json::to_writer(&mut writer, group).with_context(place)?;
+            writer.write_all(b"\n").with_context(place)?;
+        }
+        writer.flush().with_context(place)?;
+        drop(writer);
+        self.file.persist(self.path).with_context(place)?;
+        Ok(())
+    }
 }
 
 /// The contract's keys: each figure with its 95 % interval.
-fn report(args: &EvalArgs, groups: &[Group]) -> Value {
+fn report(
+    args: &EvalArgs,
+    config: &TrainConfig,
+    groups: &[Group],
+    greedy: Option<&[Group]>,
+) -> Value {
     let figure = |values: &[f64]| json!(Figure::of(values, args.seed));
     let powers = (0..)
         .map(|n| 1_usize << n)
@@ -103,16 +234,20 @@ fn report(args: &EvalArgs, groups: &[Group]) -> Value {
         .collect();
     let majority_at = json!({ args.samples.to_string(): figure(&majority(groups)) });
     let mean = figure(&accuracies(groups));
-    let is_greedy = args.temperature == 0.0;
+    let greedy = greedy.map_or(mean.clone(), |greedy| figure(&accuracies(greedy)));
+    let data = match &args.data {
+        Some(path) => path.display().to_string(),
+        None => config.task.name().to_owned(),
+    };
     json!({
-        "data": args.data.as_ref().map_or_else(|| "arithmetic".into(), |path| path.display().to_string()),
+        "data": data,
         "problems": groups.len(),
         "samples": args.samples,
         "temperature": args.temperature,
         "mean": mean,
         "pass_at": pass,
         "majority_at": majority_at,
-        "greedy": if is_greedy { mean.clone() } else { Value::Null },
+        "greedy": greedy,
         "truncated_fraction": truncated(groups),
     })
 }
@@ -141,6 +276,7 @@ fn table(report: &Value) -> String {
         report["data"], report["problems"]
     )];
     lines.push(line("mean", &report["mean"]));
+    lines.push(line("greedy", &report["greedy"]));
     for (k, figure) in report["pass_at"].as_object().into_iter().flatten() {
         lines.push(line(&format!("pass@{k}"), figure));
     }

@@ -55,12 +55,35 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
 
 fn prompt_ids(policy: &Policy, args: &GenerateArgs) -> Result<Vec<u32>> {
     let tokenizer = policy.require_tokenizer()?;
-    let Some(template) = tokenizer.chat_template().filter(|_| !args.plain) else {
-        // A shell makes it hard to end an argument in a newline, which the built-in tasks' prompts do.
-        return Ok(tokenizer.encode(&args.prompt.replace("\\n", "\n"), true)?);
+    let prompt = if args.escapes {
+        unescaped(&args.prompt)
+    } else {
+        args.prompt.clone()
     };
-    let messages = [json!({"role": "user", "content": args.prompt})];
+    let Some(template) = tokenizer.chat_template().filter(|_| !args.plain) else {
+        return Ok(tokenizer.encode(&prompt, true)?);
+    };
+    let messages = [json!({"role": "user", "content": prompt})];
     Ok(tokenizer.encode(&template.render(&messages, true, &Map::new())?, false)?)
+}
+
+/// A shell makes it hard to end an argument in a newline, which the built-in tasks' prompts do.
+fn unescaped(text: &str) -> String {
+    let mut output = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        let escaped = match (character, rest.as_str().chars().next()) {
+            ('\\', Some('n')) => Some('\n'),
+            ('\\', Some('t')) => Some('\t'),
+            ('\\', Some('\\')) => Some('\\'),
+            _ => None,
+        };
+        if escaped.is_some() {
+            rest.next();
+        }
+        output.push(escaped.unwrap_or(character));
+    }
+    output
 }
 
 fn print(policy: &Policy, rollout: &Rollout, as_json: bool) -> Result<()> {

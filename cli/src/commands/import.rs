@@ -4,9 +4,10 @@ use anyhow::Result;
 use policy::{SaveDtype, import_gguf};
 
 use super::say;
-use crate::args::ImportArgs;
+use crate::{args::ImportArgs, device};
 
 pub(crate) fn run(args: &ImportArgs) -> Result<()> {
+    device::parse(&args.device.device)?;
     let dtype = if args.bf16 {
         SaveDtype::Bf16
     } else {

@@ -1,6 +1,7 @@
 //! `anneal sft`.
 
 use anyhow::Result;
+use burn::tensor::DType;
 use policy::{OutputFolder, SaveDtype};
 use trainer::{SftConfig, SftReport, load_policy, train_supervised};
 
@@ -13,7 +14,7 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
     let out = OutputFolder::create(&args.out)?;
     let policy = match config.model.path.as_str() {
         "" => config.new_policy(&device)?,
-        path => load_policy(path, config.model.dtype.into(), &device)?,
+        path => load_policy(path, DType::F32, &device)?,
     };
     let parameters = policy.config.parameters() as f64 / 1e6;
     say(&format!(
@@ -34,6 +35,12 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
     bar.finish_and_clear();
     policy.save(out.path(), SaveDtype::F32)?;
     out.publish()?;
+    if report.skipped > 0 {
+        say(&format!(
+            "note: {} updates were skipped, their gradient not being finite",
+            report.skipped
+        ));
+    }
     say(&format!("wrote {}", args.out.display()));
     print_json(&report)
 }

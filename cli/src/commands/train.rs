@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::{DType, Device};
 use indicatif::ProgressBar;
 use policy::Policy;
 use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints, load_policy};
@@ -16,7 +17,7 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
         Some(run) => resume(run, &args, &device)?,
         None => start(&args, &device)?,
     };
-    let mut watch = Watch::new(&trainer, folder.path());
+    let mut watch = Watch::new(&trainer, &folder)?;
     trainer.run(&mut folder, &mut |event: Event<'_>| watch.on_event(event))?;
     watch.finish(folder.path());
     Ok(())
@@ -38,14 +39,14 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
         .collect()
 }
 
-fn start(args: &TrainArgs, device: &burn::tensor::Device) -> Result<(Trainer, RunFolder)> {
+fn start(args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
     let config = TrainConfig::load(args.config.as_deref(), &overrides(args))?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => unused_folder(&config)?,
     };
     RunFolder::check_unused(&out)?;
-    let policy = load_policy(&config.model.path, config.model.dtype.into(), device)?;
+    let policy = load_policy(&config.model.path, DType::F32, device)?;
     // All that input can get wrong is checked before the folder is made.
     let trainer = Trainer::new(config, policy)?;
     let folder = RunFolder::create(&out, trainer.config())?;
@@ -64,11 +65,7 @@ fn unused_folder(config: &TrainConfig) -> Result<PathBuf> {
     free.context("no free name in runs/")
 }
 
-fn resume(
-    run: &Path,
-    args: &TrainArgs,
-    device: &burn::tensor::Device,
-) -> Result<(Trainer, RunFolder)> {
+fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
     let file = run.join("config.toml");
     let config = TrainConfig::load(Some(&file), &overrides(args))?;
     let Some((step, checkpoint)) = list_checkpoints(run)?.pop() else {
@@ -78,10 +75,10 @@ fn resume(
         let (run, steps) = (run.display(), config.steps);
         bail!("{run}: the run is finished at step {step} of {steps}; go on with --steps N");
     }
-    let policy = Policy::load(&checkpoint, config.model.dtype.into(), device)?;
+    let policy = Policy::load(&checkpoint, DType::F32, device)?;
     let mut trainer = Trainer::new(config, policy)?;
     trainer.load_state(&checkpoint)?;
-    let folder = RunFolder::reopen(run, step)?;
+    let folder = RunFolder::reopen(run, step, trainer.config())?;
     say(&format!("going on from step {step}"));
     Ok((trainer, folder))
 }
@@ -94,7 +91,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(trainer: &Trainer, folder: &Path) -> Self {
+    fn new(trainer: &Trainer, folder: &RunFolder) -> Result<Self> {
         let config = trainer.config();
         let parameters = trainer.policy().config.parameters() as f64 / 1e6;
         let model = match config.model.path.as_str() {
@@ -106,15 +103,18 @@ impl Watch {
             config.steps,
             config.rollout.prompts_per_step,
             config.rollout.group_size,
-            folder.display()
+            folder.path().display()
         ));
+        // A run that goes on is summed up whole.
+        let mut summary = Summary::default();
+        folder.metrics()?.iter().for_each(|step| summary.add(step));
         let bar = progress::bar(config.steps, "step");
         bar.set_position(trainer.state().step);
-        Self {
+        Ok(Self {
             bar,
-            summary: Summary::default(),
+            summary,
             last: String::new(),
-        }
+        })
     }
 
     fn on_event(&mut self, event: Event<'_>) {

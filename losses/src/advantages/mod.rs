@@ -104,6 +104,14 @@ impl AdvantageConfig {
         self.estimator().validate()
     }
 
+    /// The fewest responses to a prompt that it can compare.
+    pub fn least_group_size(&self) -> usize {
+        match self {
+            Self::PassAtK(_) => 2,
+            _ => 1,
+        }
+    }
+
     /// Whether it needs a critic's values.
     pub fn needs_values(&self) -> bool {
         matches!(self, Self::Gae(_))

@@ -47,18 +47,24 @@ impl Default for ClipCovControl {
 }
 
 impl ClipCovControl {
-    /// Checks every setting.
+    /// Checks every setting; `table` is where they stand in the configuration, for the error.
     ///
     /// # Errors
     /// A setting out of its range, or an empty band.
-    pub fn validate(&self) -> Result<(), LossError> {
+    pub fn validate(&self, table: &str) -> Result<(), LossError> {
         let share = |v: f64| v > 0.0 && v <= 1.0;
         let requirement = "it must lie in (0, 1]: 2e-4 is 0.02 %";
-        check_range("clip_cov.fraction", self.fraction, requirement, share)?;
+        check_range(
+            format!("{table}.fraction"),
+            self.fraction,
+            requirement,
+            share,
+        )?;
         if self.cov_low < self.cov_high {
             return Ok(());
         }
         Err(LossError::EmptyBand {
+            table: table.to_owned(),
             low: self.cov_low,
             high: self.cov_high,
         })

@@ -41,8 +41,8 @@ impl EntropyControl {
     /// # Errors
     /// A setting out of range, or a combination that makes no sense, with the reason.
     pub fn validate(&self, loss: &dyn PolicyLoss) -> Result<(), LossError> {
-        check(self.clip_cov.as_ref(), ClipCovControl::validate)?;
-        check(self.kl_cov.as_ref(), KlCovControl::validate)?;
+        check(self.clip_cov.as_ref(), |c| c.validate("entropy.clip_cov"))?;
+        check(self.kl_cov.as_ref(), |c| c.validate("entropy.kl_cov"))?;
         check(self.bonus.as_ref(), EntropyBonus::validate)?;
         check(self.adaptive.as_ref(), AdaptiveEntropy::validate)?;
         check(self.top_entropy.as_ref(), TopEntropy::validate)?;
@@ -129,7 +129,7 @@ impl EntropyControl {
 /// Checks a controller, where there is one.
 fn check<C>(
     control: Option<&C>,
-    validate: fn(&C) -> Result<(), LossError>,
+    validate: impl Fn(&C) -> Result<(), LossError>,
 ) -> Result<(), LossError> {
     control.map_or(Ok(()), validate)
 }

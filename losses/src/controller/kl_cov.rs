@@ -68,27 +68,32 @@ impl Default for KlCovControl {
 }
 
 impl KlCovControl {
-    /// Checks every setting.
+    /// Checks every setting; `table` is where they stand in the configuration, for the error.
     ///
     /// # Errors
     /// A setting out of its range.
-    pub fn validate(&self) -> Result<(), LossError> {
+    pub fn validate(&self, table: &str) -> Result<(), LossError> {
         let share = |v: f64| v > 0.0 && v <= 1.0;
         let requirement = "it must lie in (0, 1]: 2e-3 is 0.2 %";
-        check_range("kl_cov.top_fraction", self.top_fraction, requirement, share)?;
+        check_range(
+            format!("{table}.top_fraction"),
+            self.top_fraction,
+            requirement,
+            share,
+        )?;
         let finite = |v: f64| v.is_finite() && v >= 0.0;
         check_range(
-            "kl_cov.kl_coef",
+            format!("{table}.kl_coef"),
             self.kl_coef,
             "it must be finite and at least 0",
             finite,
         )
     }
 
-    /// Why this configuration does nothing beyond its unclipped loss, if so.
-    pub fn inertness(&self, updates_per_rollout: usize) -> Option<String> {
+    /// Why this configuration, which stands in `table`, does nothing beyond its unclipped loss, if so.
+    pub fn inertness(&self, table: &str, updates_per_rollout: usize) -> Option<String> {
         if self.kl_coef == 0.0 {
-            return Some("kl_cov.kl_coef = 0 turns KL-Cov's penalty off".to_owned());
+            return Some(format!("{table}.kl_coef = 0 turns KL-Cov's penalty off"));
         }
         (updates_per_rollout <= 1).then(|| {
             "KL-Cov does nothing with one update per rollout: its penalty has no gradient while \
@@ -200,15 +205,15 @@ mod tests {
         let config = KlCovControl::default();
         assert!(
             config
-                .inertness(1)
+                .inertness("loss", 1)
                 .unwrap()
                 .contains("one update per rollout")
         );
-        assert_eq!(config.inertness(2), None);
+        assert_eq!(config.inertness("loss", 2), None);
         let off = KlCovControl {
             kl_coef: 0.0,
             ..config
         };
-        assert!(off.inertness(8).unwrap().contains("kl_coef = 0"));
+        assert!(off.inertness("loss", 8).unwrap().contains("kl_coef = 0"));
     }
 }

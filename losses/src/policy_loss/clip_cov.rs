@@ -67,7 +67,7 @@ impl ClipCov {
 impl PolicyLoss for ClipCov {
     fn validate(&self) -> Result<(), LossError> {
         self.ppo_clip().validate()?;
-        self.control().validate()
+        self.control().validate("loss")
     }
 
     fn per_token(&self, terms: &PolicyTerms) -> PerToken {

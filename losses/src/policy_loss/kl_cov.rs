@@ -52,7 +52,7 @@ impl KlCov {
 
 impl PolicyLoss for KlCov {
     fn validate(&self) -> Result<(), LossError> {
-        self.control().validate()
+        self.control().validate("loss")
     }
 
     fn per_token(&self, terms: &PolicyTerms) -> PerToken {

@@ -33,6 +33,14 @@ impl TaskConfig {
         }
     }
 
+    /// Its name, as configurations have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Arithmetic(_) => "arithmetic",
+            Self::Countdown(_) => "countdown",
+        }
+    }
+
     /// The task itself.
     ///
     /// # Errors
