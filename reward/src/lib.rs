@@ -11,6 +11,7 @@
 mod error;
 mod extract;
 mod load;
+mod math;
 mod problem;
 mod reward;
 mod task;
@@ -25,4 +26,4 @@ pub use task::{
     ArithmeticConfig, ArithmeticTask, CountdownConfig, CountdownReward, CountdownStyles,
     CountdownTask, MistakeRate, Operation, Sign, Split, StyleWeights, Task, TaskConfig,
 };
-pub use verify::{DEFAULT_MAX_BITS, Verdict, VerdictReason, Verifier, verify};
+pub use verify::{DEFAULT_MAX_BITS, Verdict, VerdictReason, Verifier, is_readable, verify};

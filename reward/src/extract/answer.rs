@@ -1,5 +1,7 @@
 //! The rules that find an answer, and their order.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{after_thinking, boxed, line, prose};
@@ -9,7 +11,9 @@ use super::{after_thinking, boxed, line, prose};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExtractionRule {
-    /// The last complete `\boxed{…}` or `\fbox{…}`.
+    /// What follows "the final answer is".
+    FinalAnswer,
+    /// The last complete `\boxed{…}` or `\fbox{…}`, and those just before it that are parts of the same answer.
     Boxed,
     /// The last line that begins with `####`, as in GSM8K.
     Hashes,
@@ -17,15 +21,16 @@ pub enum ExtractionRule {
     AnswerPhrase,
     /// The whole response, being an expression or one word.
     Bare,
-    /// The last `$…$`.
+    /// The last formula, and those that a comma or a conjunction joins to it.
     MathSpan,
-    /// The last number.
+    /// The last number, where no formula follows it.
     LastNumber,
 }
 
 impl ExtractionRule {
     /// Every rule, in the order in which they are tried.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::FinalAnswer,
         Self::Boxed,
         Self::Hashes,
         Self::AnswerPhrase,
@@ -35,16 +40,16 @@ impl ExtractionRule {
     ];
 }
 
-/// An answer as it stands in the response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An answer as it stands in the response; where it has several parts, they are joined by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extraction<'a> {
     /// The answer, trimmed.
-    pub text: &'a str,
+    pub text: Cow<'a, str>,
     /// The rule that found it.
     pub rule: ExtractionRule,
 }
 
-/// The answer in a response, by the first rule that finds one.
+/// The answer in a response, by the first rule that finds one; of a box and a final answer, the later one.
 ///
 /// Only what follows the last `</think>` counts, where there is one. The time is linear in the
 /// response's length.
@@ -58,16 +63,42 @@ pub fn extract_answer(response: &str) -> Option<Extraction<'_>> {
 pub fn extract_by_rule(rule: ExtractionRule, response: &str) -> Option<Extraction<'_>> {
     let visible = after_thinking(response);
     let text = match rule {
-        ExtractionRule::Boxed => boxed::last_boxed(visible),
-        ExtractionRule::Hashes => line::after_hashes(visible),
+        ExtractionRule::FinalAnswer => final_answer(visible),
+        ExtractionRule::Boxed => boxed(visible),
+        ExtractionRule::Hashes => line::after_hashes(visible).map(Cow::Borrowed),
         ExtractionRule::AnswerPhrase => prose::after_phrase(visible),
-        ExtractionRule::Bare => prose::bare(visible),
-        ExtractionRule::MathSpan => prose::last_math_span(visible),
-        ExtractionRule::LastNumber => prose::last_number(visible),
+        ExtractionRule::Bare => prose::bare(visible).map(Cow::Borrowed),
+        ExtractionRule::MathSpan => figure(visible, true),
+        ExtractionRule::LastNumber => figure(visible, false),
     };
-    text.map(str::trim)
+    let trimmed = |text| match text {
+        Cow::Borrowed(text) => Cow::Borrowed(str::trim(text)),
+        Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+    };
+    text.map(trimmed)
         .filter(|text| !text.is_empty())
         .map(|text| Extraction { text, rule })
+}
+
+/// The final answer, unless a later box overrules it.
+fn final_answer(text: &str) -> Option<Cow<'_, str>> {
+    let (answer, end, is_hoped) = prose::final_answer(text)?;
+    let is_overruled = boxed::last_boxed(text).is_some_and(|(_, boxed_end)| boxed_end > end);
+    let has_box = answer.contains("\\boxed") || answer.contains("\\fbox");
+    ((is_hoped || !is_overruled) && !has_box).then_some(answer)
+}
+
+fn boxed(text: &str) -> Option<Cow<'_, str>> {
+    let (contents, end) = boxed::last_boxed(text)?;
+    if contents.ends_with('%') || !boxed::is_percentage(text, end) {
+        return Some(contents);
+    }
+    Some(Cow::Owned(format!("{contents}\\%")))
+}
+
+fn figure(text: &str, is_formula: bool) -> Option<Cow<'_, str>> {
+    let (figure, is_found_formula) = prose::last_figure(text)?;
+    (is_found_formula == is_formula).then_some(figure)
 }
 
 #[cfg(test)]
@@ -81,7 +112,10 @@ mod tests {
     fn finds(response: &str, text: &str, rule: ExtractionRule) {
         assert_eq!(
             extract_answer(response),
-            Some(Extraction { text, rule }),
+            Some(Extraction {
+                text: text.into(),
+                rule
+            }),
             "{response}"
         );
     }
@@ -91,7 +125,7 @@ mod tests {
         finds(r"The answer is 4, so \boxed{5}. #### 6", "5", Boxed);
         finds(
             r"\boxed{1} and then \fbox{ \frac{1}{2} }",
-            r"\frac{1}{2}",
+            r"1, \frac{1}{2}",
             Boxed,
         );
         finds(r"\boxed{\{1, 2\}}", r"\{1, 2\}", Boxed);
@@ -133,8 +167,8 @@ mod tests {
             r"$\frac{5\pi}{4}$",
             AnswerPhrase,
         );
-        finds(r"The final answer is: $\$5$ only", r"$\$5$", AnswerPhrase);
-        finds("the answers are $2$ and $3$.", "$2$ and $3$", AnswerPhrase);
+        finds(r"The final answer is: $\$5$ only", r"$\$5$", FinalAnswer);
+        finds("the answers are $2$ and $3$.", "2, 3", AnswerPhrase);
         finds("the answer is\n\n7", "7", AnswerPhrase);
         finds("The answer is $5.", "$5", AnswerPhrase);
     }
@@ -200,7 +234,8 @@ mod tests {
             let response = pieces.concat();
             for rule in ExtractionRule::ALL {
                 if let Some(found) = extract_by_rule(rule, &response) {
-                    prop_assert!(response.contains(found.text));
+                    let is_joined = matches!(found.text, Cow::Owned(_));
+                    prop_assert!(is_joined || response.contains(&*found.text));
                     prop_assert!(!found.text.is_empty());
                 }
             }
@@ -211,7 +246,7 @@ mod tests {
             let text = number.to_string();
             let response = format!("{before}\\boxed{{{number}}}");
             let found = extract_answer(&response).unwrap();
-            prop_assert_eq!(found, Extraction { text: &text, rule: Boxed });
+            prop_assert_eq!(found, Extraction { text: text.into(), rule: Boxed });
         }
     }
 }

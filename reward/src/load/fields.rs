@@ -86,7 +86,7 @@ fn without_steps(text: &str) -> String {
 fn boxed_in_solution(object: &Map<String, Value>) -> Option<String> {
     let solution = object.get("solution")?.as_str()?;
     let found = extract_by_rule(ExtractionRule::Boxed, solution)?;
-    (!found.text.is_empty()).then(|| found.text.to_owned())
+    (!found.text.is_empty()).then(|| found.text.into_owned())
 }
 
 fn read_numbers(

@@ -1,7 +1,10 @@
 //! From a response to a verdict.
 
+use std::borrow::Cow;
+
 use super::compare::compare;
 use super::{Verdict, VerdictReason};
+use crate::extract::gold_formulas;
 use crate::{Extraction, ExtractionRule, extract_answer, extract_by_rule};
 
 /// The largest number that is computed with, in bits: 1,233 decimal digits.
@@ -29,16 +32,26 @@ impl Verifier {
     /// Finds the response's answer and compares it with the gold one.
     pub fn verify(&self, gold: &str, response: &str) -> Verdict {
         let gold = gold_answer(gold);
-        let found = self.extract(response);
-        let reason = found.map_or(VerdictReason::NoAnswer, |found| {
-            compare(gold, found.text, self.max_bits)
-        });
+        let Some(found) = self.extract(response) else {
+            return Verdict {
+                correct: false,
+                gold_answer: without_dollars(&gold).to_owned(),
+                pred_answer: None,
+                rule: None,
+                gold_form: None,
+                pred_form: None,
+                reason: VerdictReason::NoAnswer,
+            };
+        };
+        let comparison = compare(&gold, &found.text, self.max_bits);
         Verdict {
-            correct: reason.is_correct(),
-            gold_answer: without_dollars(gold).to_owned(),
-            pred_answer: found.map(|found| without_dollars(found.text).to_owned()),
-            rule: found.map(|found| found.rule),
-            reason,
+            correct: comparison.reason.is_correct(),
+            gold_answer: without_dollars(&gold).to_owned(),
+            pred_answer: Some(without_dollars(&found.text).to_owned()),
+            rule: Some(found.rule),
+            gold_form: comparison.gold.map(|form| form.to_string()),
+            pred_form: comparison.pred.map(|form| form.to_string()),
+            reason: comparison.reason,
         }
     }
 
@@ -55,12 +68,15 @@ pub fn verify(gold: &str, response: &str) -> Verdict {
     Verifier::default().verify(gold, response)
 }
 
-/// Gold answers may be whole solutions, whose last box or hashes hold the answer.
-fn gold_answer(gold: &str) -> &str {
-    [ExtractionRule::Boxed, ExtractionRule::Hashes]
+/// Gold answers may be whole solutions, whose last box or hashes hold the answer, or prose with formulas.
+fn gold_answer(gold: &str) -> Cow<'_, str> {
+    let marked = [ExtractionRule::Boxed, ExtractionRule::Hashes]
         .into_iter()
-        .find_map(|rule| extract_by_rule(rule, gold))
-        .map_or(gold.trim(), |found| found.text)
+        .find_map(|rule| extract_by_rule(rule, gold));
+    match marked {
+        Some(found) => found.text,
+        None => gold_formulas(gold).unwrap_or(Cow::Borrowed(gold.trim())),
+    }
 }
 
 fn without_dollars(text: &str) -> &str {
@@ -90,7 +106,7 @@ mod tests {
             serde_json::to_string(&verdict).unwrap(),
             concat!(
                 r#"{"correct":true,"gold_answer":"12","pred_answer":"12.0","#,
-                r#""rule":"boxed","reason":"equal_number"}"#,
+                r#""rule":"boxed","gold_form":"12","pred_form":"decimal(12)","reason":"equal_number"}"#,
             )
         );
         let verdict = verify("5", "no idea at all");
@@ -122,18 +138,7 @@ mod tests {
 
     #[test]
     fn reasons_serialise_as_their_names() {
-        use VerdictReason::*;
-        for reason in [
-            SameText,
-            EqualNumber,
-            RoundedNumber,
-            EqualElements,
-            DifferentNumber,
-            DifferentText,
-            NoAnswer,
-            UndecidedNumberTooLarge,
-            UndecidedTooLong,
-        ] {
+        for &reason in VerdictReason::ALL {
             let quoted = format!("\"{}\"", reason.as_str());
             assert_eq!(serde_json::to_string(&reason).unwrap(), quoted);
             assert!(!(reason.is_correct() && reason.is_undecided()));

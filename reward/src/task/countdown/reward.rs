@@ -20,8 +20,8 @@ impl Reward for CountdownReward {
         let Some(text) = expression_text(response) else {
             return Score::binary(false, None, "no_answer");
         };
-        let reason = self.judge(problem, text);
-        let shown = (text.len() <= MAX_EXPRESSION_BYTES).then(|| text.to_owned());
+        let reason = self.judge(problem, &text);
+        let shown = (text.len() <= MAX_EXPRESSION_BYTES).then_some(text);
         Score::binary(reason == REACHED, shown, reason)
     }
 }
@@ -63,16 +63,17 @@ impl CountdownReward {
 }
 
 /// Where the response states its expression.
-fn expression_text(response: &str) -> Option<&str> {
+fn expression_text(response: &str) -> Option<String> {
     let visible = after_thinking(response);
     let marked = [ExtractionRule::Hashes, ExtractionRule::Boxed]
         .into_iter()
         .find_map(|rule| extract_by_rule(rule, response));
-    let text = marked
-        .map(|found| found.text)
-        .or_else(|| last_line(visible))?;
-    let left = text.split('=').next().unwrap_or(text);
-    Some(left.trim()).filter(|left| !left.is_empty())
+    let text = match marked {
+        Some(found) => found.text.into_owned(),
+        None => last_line(visible)?.to_owned(),
+    };
+    let left = text.split('=').next().unwrap_or_default().trim();
+    (!left.is_empty()).then(|| left.to_owned())
 }
 
 /// Signs of LaTeX and typography as their plain forms.
