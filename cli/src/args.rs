@@ -117,7 +117,12 @@ pub(crate) struct EvalArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) samples: usize,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    #[arg(
+        long,
+        default_value_t = 0.0,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
     pub(crate) temperature: f64,
     /// The longest response, in tokens [default: 512, or what the model's context leaves]
     #[arg(long, value_name = "N")]
@@ -153,7 +158,12 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) samples: u64,
     /// Sampling temperature; 0 is greedy
-    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "T",
+        allow_negative_numbers = true
+    )]
     pub(crate) temperature: f64,
     /// Keep the K most probable tokens; 0 keeps all
     #[arg(long, default_value_t = 0, value_name = "K")]

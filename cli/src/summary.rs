@@ -6,18 +6,26 @@ use entropy::{LawFit, LawPoint, fit_law};
 use trainer::StepMetrics;
 
 /// The steps so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Summary {
     steps: Vec<StepMetrics>,
     validations: Vec<(u64, f64)>,
-    short_rollouts: usize,
-    fewest_groups: Option<(usize, usize)>,
+    /// Groups that a step should train on.
+    wanted_groups: usize,
 }
 
 /// Steps before the law is fitted live: two coefficients want more than a few points.
 const LEAST_POINTS: usize = 8;
 
 impl Summary {
+    pub(crate) fn new(wanted_groups: usize) -> Self {
+        Self {
+            steps: Vec::new(),
+            validations: Vec::new(),
+            wanted_groups,
+        }
+    }
+
     pub(crate) fn add(&mut self, metrics: &StepMetrics) {
         if let Some(accuracy) = metrics.validation_accuracy {
             self.validations.push((metrics.step, accuracy));
@@ -25,14 +33,6 @@ impl Summary {
         if metrics.step > 0 {
             self.steps.push(metrics.clone());
         }
-    }
-
-    pub(crate) fn short_rollout(&mut self, groups: usize, wanted: usize) {
-        self.short_rollouts += 1;
-        let fewest = self
-            .fewest_groups
-            .map_or(groups, |(fewest, _)| fewest.min(groups));
-        self.fewest_groups = Some((fewest, wanted));
     }
 
     /// Reward, entropy, the law and speed, for the progress line.
@@ -59,7 +59,7 @@ impl Summary {
         let measured = self
             .steps
             .iter()
-            .filter(|step| step.entropy_token_mean.is_finite());
+            .filter(|step| step.entropy_token_mean.is_finite() && step.accuracy_mean.is_finite());
         fit_law(&measured.map(point).collect::<Vec<_>>()).ok()
     }
 
@@ -111,10 +111,13 @@ impl Summary {
                 fit.a, fit.b, fit.ceiling, fit.r_squared
             ));
         }
-        if let Some((fewest, wanted)) = self.fewest_groups {
+        let wanted = self.wanted_groups as u64;
+        let short = self.steps.iter().map(|step| step.groups_kept);
+        let short: Vec<u64> = short.filter(|kept| *kept < wanted).collect();
+        if let Some(fewest) = short.iter().min() {
             add(format!(
                 "note: in {} steps, filtering left fewer than {wanted} groups to train on (at least {fewest})",
-                self.short_rollouts
+                short.len()
             ));
         }
         let skipped: u64 = self.steps.iter().map(|step| step.skipped_updates).sum();

@@ -164,6 +164,47 @@ fn weights_that_do_not_fit() {
 }
 
 #[test]
+fn tokenizers_that_are_damaged_or_do_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/base");
+    for entry in fs::read_dir(base).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let model = dir.path().to_str().unwrap();
+    let file = dir.path().join("tokenizer.json");
+    let bytes = fs::read(&file).unwrap();
+    for length in (0..bytes.len()).step_by(97) {
+        fs::write(&file, &bytes[..length]).unwrap();
+        assert_refused(&["generate", "--model", model, "1+1="], &["tokenizer.json"]);
+    }
+    fs::write(&file, &bytes).unwrap();
+    edit_config(dir.path(), |config| config["eos_token_id"] = json!(99_999));
+    assert_refused(
+        &["generate", "--model", model, "1+1="],
+        &["eos_token_id", "99999"],
+    );
+}
+
+#[test]
+fn rows_longer_than_the_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("input.json");
+    fs::write(&input, json!({"input_ids": [vec![1; 100_000]]}).to_string()).unwrap();
+    let (model, input) = (golden("llama-tied"), input.to_str().unwrap());
+    assert_refused(
+        &[
+            "score",
+            "--model",
+            model.to_str().unwrap(),
+            "--input",
+            input,
+        ],
+        &["100000", "context"],
+    );
+}
+
+#[test]
 fn indices_that_leave_their_folder() {
     for name in [
         "../outside.safetensors",
@@ -181,7 +222,7 @@ fn indices_that_leave_their_folder() {
     }
 }
 
-/// Trains on a file of problems for no steps at all: only the reading is tested.
+/// Trains on a file of problems that cannot be read: nothing comes after.
 fn assert_data_refused(text: &[u8], words: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("problems.jsonl");
@@ -192,7 +233,7 @@ fn assert_data_refused(text: &[u8], words: &[&str]) {
         &[
             "train",
             "--steps",
-            "0",
+            "1",
             "--out",
             out.to_str().unwrap(),
             &setting,
@@ -240,6 +281,11 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     refused("validation.problems=100000000000", &["validation.problems"]);
     refused("validation.temperature=1e-5", &["validation.temperature"]);
     refused("rollout.group_size=1", &["rollout.filter_groups"]);
+    refused("rollout.group_size=8.5", &["group_size", "8.5"]);
+    refused("rollout.filter_groups=off", &["filter_groups", "off"]);
+    refused("rollout.stop_strings=[1]", &["stop_strings"]);
+    refused("steps=0", &["steps", "at least 1"]);
+    refused("loss.aggregation=foo", &["foo", "token_mean"]);
     refused("rollout.oversampling=0.5", &["rollout.oversampling"]);
     refused("seed=18446744073709551615", &["seed"]);
     refused("model.dtype=f16", &["model.dtype", "bf16"]);
@@ -447,6 +493,8 @@ fn cases_that_cannot_be_replayed() {
         &|case| case["loss"] = Value::Null,
         &["case.json", "'estimator'"],
     );
+    case(&|case| case["expected"] = json!({}));
+    assert_refused(&["replay", "--check", path], &["case.json", "expected"]);
     case(&|case| case["expected"]["loss"] = json!(-2.0));
     assert_refused(&["replay", "--check", path], &["1 of 1", "case"]);
     fs::write(&file, "{\"inputs\": ").unwrap();

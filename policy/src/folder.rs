@@ -20,6 +20,8 @@ pub struct Policy {
     /// The tokenizer, where the folder has one.
     pub tokenizer: Option<Tokenizer>,
     generation_config: Option<Value>,
+    /// Where it was loaded from, for errors.
+    path: PathBuf,
 }
 
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -43,12 +45,14 @@ impl Policy {
             tokenizer.check_fits(config.vocab_size)?;
         }
         let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
+        check_end_tokens(&config, dir)?;
         let model = load_weights(CausalLm::new(&config, device), dir, dtype)?;
         Ok(Self {
             model,
             config,
             tokenizer,
             generation_config,
+            path: dir.to_owned(),
         })
     }
 
@@ -65,6 +69,7 @@ impl Policy {
             config,
             tokenizer,
             generation_config: None,
+            path: PathBuf::from("a model that was drawn"),
         }
     }
 
@@ -94,7 +99,7 @@ impl Policy {
         self.tokenizer
             .as_ref()
             .ok_or_else(|| PolicyError::NotFound {
-                path: PathBuf::from("the model's folder"),
+                path: self.path.clone(),
                 what: "tokenizer.json".into(),
             })
     }
@@ -122,6 +127,19 @@ impl Policy {
             all.into_iter().next()
         };
         own.or_else(named)
+    }
+}
+
+/// An end token beyond the vocabulary would never come.
+fn check_end_tokens(config: &ModelConfig, dir: &Path) -> Result<(), PolicyError> {
+    let beyond = |id: &u32| *id as usize >= config.vocab_size;
+    match config.eos_token_ids().into_iter().find(beyond) {
+        Some(id) => Err(PolicyError::InvalidConfig {
+            path: dir.join("config.json"),
+            field: "eos_token_id".into(),
+            message: format!("{id} is not below vocab_size {}", config.vocab_size),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -272,6 +272,9 @@ fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, 
         path: path.to_owned(),
         message: format!("not a tokenizer definition: {error}"),
     };
+    // The library's own parser panics at some damaged files; what is JSON it refuses properly.
+    let json: Result<Value, _> = serde_json::from_slice(bytes);
+    json.map_err(|error| failed(error.into()))?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(failed)?;
     inner.with_truncation(None).map_err(failed)?;
     inner.with_padding(None);

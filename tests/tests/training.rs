@@ -224,8 +224,14 @@ fn half_precision_computes_over_weights_of_full_precision() {
 
 #[test]
 fn what_was_sampled_is_kept_with_what_became_of_it() {
+    for more in ["rollout.oversampling=1", "rollout.oversampling=4"] {
+        sampled_groups_are_kept(more);
+    }
+}
+
+fn sampled_groups_are_kept(more: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(&[&SMALL[..], &["steps=1", "validation.problems=0"]].concat());
+    let config = config(&[&SMALL[..], &["steps=1", "validation.problems=0", more]].concat());
     let lines = fresh(base(), &config, &dir.path().join("run"));
     let text = std::fs::read_to_string(dir.path().join("run/rollouts/step-000001.jsonl")).unwrap();
     let trained: Vec<bool> = text
@@ -233,7 +239,7 @@ fn what_was_sampled_is_kept_with_what_became_of_it() {
         .map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             assert!(line["samples"][0]["score"]["reward"].is_number());
-            line["trained"].as_bool().unwrap()
+            line["state"] == "trained"
         })
         .collect();
     assert_eq!(trained.len() as u64, lines[1].groups_sampled);
@@ -460,6 +466,32 @@ fn one_setting_does_not_change_another() {
     let expected = SftConfig::default().optimizer.learning_rate;
     assert!((config.optimizer.learning_rate - expected).abs() < 1e-15);
     assert_eq!(config.optimizer.warmup_steps, 5);
+}
+
+#[test]
+fn another_loss_takes_no_setting_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    std::fs::write(&file, config(&["loss.clip_low=0.1"]).to_toml().unwrap()).unwrap();
+    let load = |item: &str| TrainConfig::load(Some(&file), &[item.to_owned()]).unwrap();
+    let gspo = load("loss.type=gspo").loss;
+    assert_eq!(
+        gspo.aggregation,
+        config(&["loss.type=gspo"]).loss.aggregation
+    );
+    // The same type in other words changes nothing.
+    for same in [
+        "loss.type=ppo_clip",
+        "loss.type= \"ppo_clip\"",
+        "loss.type='ppo_clip'",
+        "seed=1",
+    ] {
+        assert_eq!(load(same), config(&["loss.clip_low=0.1"]), "{same}");
+    }
+    assert_eq!(
+        load("loss={type=\"kl_cov\"}").loss.loss,
+        load("loss.type=kl_cov").loss.loss
+    );
 }
 
 #[test]

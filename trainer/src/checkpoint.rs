@@ -18,7 +18,9 @@ impl Trainer {
     /// # Errors
     /// The folder cannot be written, or a weight is not finite.
     pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainerError> {
-        if !is_finite(&self.policy.model) {
+        let critic = self.critic.as_ref();
+        if !is_finite(&self.policy.model) || critic.is_some_and(|critic| !is_finite(&critic.model))
+        {
             let step = self.state.step;
             return Err(TrainerError::NonFiniteWeights { step });
         }
@@ -67,6 +69,7 @@ impl Trainer {
         })?;
         self.state = serde_json::from_slice::<RunState>(&text)
             .map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        self.check_state(path)?;
         let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
         self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
         if let Some(critic) = &mut self.critic {
@@ -79,6 +82,45 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+impl Trainer {
+    /// Refuses a state that is not this checkpoint's, and drops surplus groups that this configuration cannot use.
+    fn check_state(&mut self, path: &Path) -> Result<(), TrainerError> {
+        let named = checkpoint_step(path).unwrap_or(self.state.step);
+        let vocab_size = self.policy.config.vocab_size;
+        let groups = &self.state.surplus;
+        let rollouts = || {
+            groups
+                .iter()
+                .flat_map(|group| &group.samples)
+                .map(|sample| &sample.rollout)
+        };
+        let mut ids =
+            rollouts().flat_map(|rollout| rollout.prompt_ids.iter().chain(&rollout.response_ids));
+        let are_known = ids.all(|&id| (id as usize) < vocab_size);
+        let are_whole = rollouts().all(|rollout| {
+            !rollout.prompt_ids.is_empty()
+                && rollout.response_ids.len() == rollout.sampler_log_probs.len()
+        });
+        if named != self.state.step || !are_known || !are_whole {
+            return Err(TrainerError::Damaged {
+                path: path.join(STATE),
+                message: "is not the state of this checkpoint; go on from another one".into(),
+            });
+        }
+        let size = self.config.rollout.group_size;
+        self.state
+            .surplus
+            .retain(|group| group.samples.len() == size);
+        Ok(())
+    }
+}
+
+/// The step that a checkpoint's folder is named by.
+fn checkpoint_step(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("step-")?.parse().ok()
 }
 
 /// The checkpoints of a run, oldest first.
@@ -94,14 +136,7 @@ pub fn list_checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError>
     let mut found = Vec::new();
     for entry in fs::read_dir(&folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if let Some(step) = name
-            .strip_prefix("step-")
-            .and_then(|step| step.parse().ok())
-        {
+        if let Some(step) = checkpoint_step(&path) {
             found.push((step, path));
         }
     }

@@ -339,6 +339,7 @@ impl TrainConfig {
             check_count(key, value, 1)?;
         }
         check_count("validation.problems", self.validation.problems, 0)?;
+        check("steps", self.steps >= 1, "at least 1", self.steps)?;
         // TOML's integers have a sign, and a run's settings must read back from its folder.
         for (key, value) in [("seed", self.seed), ("steps", self.steps)] {
             check(key, i64::try_from(value).is_ok(), "below 2^63", value)?;
@@ -562,9 +563,13 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
             .map_err(|e| config_error(&e))?;
     }
     let merged = builder.build().map_err(|e| config_error(&e))?;
+    // By way of TOML's own types: `config` would round 8.5 to 9 and read "off" as false.
+    let merged: Value = merged.try_deserialize().map_err(|e| config_error(&e))?;
     merged
-        .try_deserialize()
-        .map_err(|error| config_error(&error))
+        .try_into()
+        .map_err(|error: toml::de::Error| TrainerError::Config {
+            message: error.to_string().trim_end().replace('\n', " "),
+        })
 }
 
 /// The default configuration's tables, key by key: a default that a whole holds for one of its parts may differ from
@@ -652,23 +657,51 @@ const WHATEVER_THE_TYPE: [&str; 4] = [
 
 /// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
 fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
-    for item in overrides {
-        let Some((key, text)) = item.split_once('=') else {
+    for (section, tag, new) in overrides.iter().filter_map(|item| replaced_type(item)) {
+        let Some(Value::Table(fields)) = table.get_mut(&section) else {
             continue;
         };
-        let Some((section, "type" | "name")) = key.rsplit_once('.') else {
+        let old = fields.get(tag).and_then(Value::as_str).map(str::to_owned);
+        let Some(old) = old.filter(|old| *old != new) else {
             continue;
         };
-        let Some(Value::Table(fields)) = table.get_mut(section) else {
-            continue;
-        };
-        let tag = key.rsplit_once('.').map_or("type", |(_, tag)| tag);
-        let old = fields.get(tag).and_then(Value::as_str);
-        if old.is_some_and(|old| old != text.trim_matches('"')) {
-            fields.retain(|key, _| WHATEVER_THE_TYPE.contains(&key));
+        fields.retain(|key, _| WHATEVER_THE_TYPE.contains(&key));
+        // What the old type has by default was not chosen.
+        let default = default_aggregation(&old);
+        if default.is_some()
+            && fields.get("aggregation").and_then(Value::as_str) == default.as_deref()
+        {
+            fields.remove("aggregation");
         }
     }
     table
+}
+
+/// The section, the tag's key and its new value, where an override sets one: `loss.type=kl_cov`, or the whole table.
+fn replaced_type(item: &str) -> Option<(String, &'static str, String)> {
+    let (key, value) = parse_override(item).ok()?;
+    for tag in ["type", "name"] {
+        if let Some(section) = key.strip_suffix(tag).and_then(|key| key.strip_suffix('.')) {
+            return Some((section.to_owned(), tag, value.into_string().ok()?));
+        }
+        if let ValueKind::Table(fields) = &value.kind
+            && let Some(new) = fields.get(tag)
+        {
+            return Some((key, tag, new.clone().into_string().ok()?));
+        }
+    }
+    None
+}
+
+/// The aggregation that a loss of this type has where none is set, as it is written.
+fn default_aggregation(loss_type: &str) -> Option<String> {
+    let loss: LossConfig = toml::from_str(&format!("type = {loss_type:?}")).ok()?;
+    let default = ObjectiveConfig {
+        loss,
+        ..ObjectiveConfig::default()
+    };
+    let written = Value::try_from(default.aggregation()).ok()?;
+    written.as_str().map(str::to_owned)
 }
 
 /// Every dotted key that a run's configuration may hold, of all types of its tagged tables.

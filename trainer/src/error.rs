@@ -44,6 +44,14 @@ pub enum TrainerError {
         /// The model's context.
         context_tokens: usize,
     },
+    /// A problem that the tokenizer or the chat template cannot take.
+    #[error("problem '{id}': {source}")]
+    Prompt {
+        /// The problem.
+        id: String,
+        /// What is wrong.
+        source: policy::PolicyError,
+    },
     /// A worked solution that the model cannot be shown whole.
     #[error(
         "problem '{id}' with its solution has {tokens} tokens; the model's context holds {context_tokens}"
@@ -68,7 +76,7 @@ pub enum TrainerError {
     },
     /// Weights that a checkpoint must not keep.
     #[error(
-        "step {step}: the policy's weights are not finite and were not saved; lower optimizer.learning_rate, and go on from the checkpoint before with --resume"
+        "step {step}: a weight is not finite, and nothing was saved; lower optimizer.learning_rate, and go on from an earlier checkpoint or model"
     )]
     NonFiniteWeights {
         /// The step.

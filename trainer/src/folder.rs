@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Group, StepMetrics, TrainConfig, TrainerError};
 use policy::OutputFolder;
@@ -56,14 +56,15 @@ impl RunFolder {
             source,
         };
         let text = fs::read_to_string(&file).map_err(io)?;
-        let is_kept = |line: &&str| {
-            serde_json::from_str::<StepMetrics>(line).is_ok_and(|metrics| metrics.step <= step)
-        };
-        let kept: String = text
-            .lines()
-            .filter(is_kept)
-            .flat_map(|line| [line, "\n"])
-            .collect();
+        // A run that was killed may have left half a line; any other that cannot be read is damage.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut kept = String::new();
+        for (line, metrics) in whole.lines().zip(parse_lines(whole, &file)?) {
+            if metrics.step <= step {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
         replace(&path.join("config.toml"), &config.to_toml()?)?;
         replace(&file, &kept)?;
         Self::open(path)
@@ -79,13 +80,7 @@ impl RunFolder {
             path: path.clone(),
             source,
         })?;
-        let line = |(index, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|error| TrainerError::Damaged {
-                path: path.clone(),
-                message: format!("line {}: {error}", index + 1),
-            })
-        };
-        text.lines().enumerate().map(line).collect()
+        parse_lines(&text, &path)
     }
 
     fn open(path: &Path) -> Result<Self, TrainerError> {
@@ -117,15 +112,14 @@ impl RunFolder {
         written.map_err(|source| TrainerError::Io { path: file, source })
     }
 
-    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says whether it was trained on.
+    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says what became of it.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write_rollouts(
         &self,
         step: u64,
-        trained: &[Group],
-        left_out: &[Group],
+        groups: &[(GroupState, &[Group])],
     ) -> Result<(), TrainerError> {
         let path = self
             .path
@@ -136,9 +130,9 @@ impl RunFolder {
             source,
         };
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
-        for (groups, trained) in [(trained, true), (left_out, false)] {
+        for &(state, groups) in groups {
             for group in groups {
-                let line = to_line(&RolloutLine { trained, group }, &path)?;
+                let line = to_line(&RolloutLine { state, group }, &path)?;
                 file.write_all(&line).map_err(io)?;
             }
         }
@@ -153,10 +147,32 @@ impl RunFolder {
     }
 }
 
+fn parse_lines(text: &str, path: &Path) -> Result<Vec<StepMetrics>, TrainerError> {
+    let line = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| TrainerError::Damaged {
+            path: path.to_owned(),
+            message: format!("line {}: {error}", index + 1),
+        })
+    };
+    text.lines().enumerate().map(line).collect()
+}
+
+/// What became of a group that was sampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupState {
+    /// The step trained on it.
+    Trained,
+    /// It waits for the next step.
+    Carried,
+    /// It taught nothing.
+    LeftOut,
+}
+
 /// A group as `rollouts/` keeps it.
 #[derive(Serialize)]
 struct RolloutLine<'a> {
-    trained: bool,
+    state: GroupState,
     #[serde(flatten)]
     group: &'a Group,
 }

@@ -37,7 +37,7 @@ pub use config::{
 pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;
 pub use evaluation::{Figure, accuracies, majority, pass_at};
-pub use folder::RunFolder;
+pub use folder::{GroupState, RunFolder};
 pub use group::{Group, Scored};
 pub use metrics::StepMetrics;
 pub use observer::{Event, Observer};

@@ -1,6 +1,6 @@
 //! From a problem to a prompt's tokens.
 
-use policy::{ChatTemplate, Policy, Tokenizer};
+use policy::{ChatTemplate, Policy, PolicyError, Tokenizer};
 use reward::Problem;
 use serde_json::{Map, json};
 
@@ -59,12 +59,27 @@ impl<'a> PromptFormat<'a> {
     /// # Errors
     /// A template that fails on the problem, or text that the tokenizer cannot encode.
     pub fn encode(&self, problem: &Problem) -> Result<Vec<u32>, TrainerError> {
+        let encoded = self.encode_whole(problem);
+        encoded.map_err(|source| {
+            // Problems that could be encoded alone are not to blame.
+            if !self.instruction.is_empty() && self.tokenizer.encode(&problem.prompt, true).is_ok() {
+                let message = format!(
+                    "data.instruction cannot be given to this model: {source}; set data.instruction='' or to what it can read"
+                );
+                return TrainerError::Config { message };
+            }
+            let id = problem.id.clone();
+            TrainerError::Prompt { id, source }
+        })
+    }
+
+    fn encode_whole(&self, problem: &Problem) -> Result<Vec<u32>, PolicyError> {
         let text = format!("{}{}", problem.prompt, self.instruction);
         let Some(template) = &self.template else {
-            return Ok(self.tokenizer.encode(&text, true)?);
+            return self.tokenizer.encode(&text, true);
         };
         let messages = [json!({"role": "user", "content": text})];
         let rendered = template.render(&messages, true, &Map::new())?;
-        Ok(self.tokenizer.encode(&rendered, false)?)
+        self.tokenizer.encode(&rendered, false)
     }
 }

@@ -8,8 +8,8 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Event, Group, Observer, ProblemSource, PromptFormat, RunFolder,
-    StepMetrics, StepOutcome, TrainConfig, TrainerError,
+    AnswerKey, Answerer, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
+    RunFolder, StepMetrics, StepOutcome, TrainConfig, TrainerError,
     checkpoint::prune,
     config::check,
     critic::Critic,
@@ -161,13 +161,19 @@ impl Trainer {
                 mut metrics,
                 trained,
                 left_out,
+                carried,
             } = self.step(observer)?;
             if self.is_due(self.config.validation.every) {
                 metrics.validation_accuracy = self.validate(observer)?;
             }
             folder.append(&metrics)?;
             if self.config.checkpoint.rollouts {
-                folder.write_rollouts(self.state.step, &trained, &left_out)?;
+                let groups = [
+                    (GroupState::Trained, &trained[..]),
+                    (GroupState::Carried, &carried),
+                    (GroupState::LeftOut, &left_out),
+                ];
+                folder.write_rollouts(self.state.step, &groups)?;
             }
             observer.on_event(Event::Step(&metrics));
             if self.is_due(self.config.checkpoint.every) {

@@ -24,7 +24,7 @@ use crate::{
     TrainerError,
     batch::{Collated, Sequence, longest_response, micro_batches},
     config::{check, check_count, load_layers},
-    optimizer::{adamw, clip, gradient_norm},
+    optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     source::shuffled,
     update::MOST_SKIPPED_IN_A_ROW,
@@ -178,6 +178,7 @@ impl SftConfig {
     pub fn validate(&self) -> Result<(), TrainerError> {
         check_count("batch_size", self.batch_size, 1)?;
         check_count("validation_problems", self.validation_problems, 0)?;
+        check("steps", self.steps >= 1, "at least 1", self.steps)?;
         let stop = self.stop_at_accuracy;
         check(
             "stop_at_accuracy",
@@ -267,7 +268,11 @@ impl Lessons {
         };
         let problems = load_problems(path)?;
         if let Some(bare) = problems.iter().find(|problem| problem.solution.is_none()) {
-            let message = format!("{}: problem '{}' has no solution", path.display(), bare.id);
+            let message = format!(
+                "{}: problem '{}' has no solution; each line needs a \"solution\" to learn",
+                path.display(),
+                bare.id
+            );
             return Err(TrainerError::Config { message });
         }
         Ok(Self::File {
@@ -317,6 +322,10 @@ pub fn train_supervised(
 ) -> Result<(Policy, SftReport), TrainerError> {
     let lessons = Lessons::new(config)?;
     let validation = Validation::new(config)?;
+    if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
+        let message = "stop_at_accuracy needs problems to validate on: set data.validation and validation_problems".into();
+        return Err(TrainerError::Config { message });
+    }
     // All that the input can get wrong is found before the first update is paid for.
     validation.check(config, &policy)?;
     if let Lessons::File { problems, .. } = &lessons {
@@ -371,6 +380,10 @@ pub fn train_supervised(
         if is_due && reached {
             break;
         }
+    }
+    if !is_finite(&policy.model) {
+        let step = report.steps;
+        return Err(TrainerError::NonFiniteWeights { step });
     }
     Ok((policy, report))
 }

@@ -15,8 +15,11 @@ pub struct StepOutcome {
     pub metrics: StepMetrics,
     /// The groups that it trained on.
     pub trained: Vec<Group>,
-    /// The groups that it sampled and left out: their rewards were all equal, or a figure of theirs was not finite.
+    /// The groups that it sampled and left out: their rewards were all equal, a figure of theirs was not finite, or
+    /// they were more than this step and the next can use.
     pub left_out: Vec<Group>,
+    /// The groups that it sampled and keeps for the next step.
+    pub carried: Vec<Group>,
 }
 
 /// What sampling gave: groups to train on, and figures of all that was sampled.
@@ -63,6 +66,7 @@ impl Trainer {
             metrics,
             trained: sampling.groups,
             left_out: sampling.left_out,
+            carried: self.state.surplus.clone(),
         })
     }
 
@@ -92,7 +96,12 @@ impl Trainer {
             }
         }
         if sampling.groups.len() > wanted {
-            self.state.surplus = sampling.groups.split_off(wanted);
+            let mut surplus = sampling.groups.split_off(wanted);
+            // The next step must sample too: what it trains on is then one step old at most, and it has figures.
+            sampling
+                .left_out
+                .extend(surplus.split_off(surplus.len().min(wanted - 1)));
+            self.state.surplus = surplus;
         }
         if sampling.groups.len() < wanted {
             observer.on_event(Event::ShortRollout {

@@ -33,7 +33,12 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         bail!("--samples and --limit must be at least 1");
     }
     let device = device::parse(&args.device.device)?;
-    let config = TrainConfig::load(args.config.as_deref(), &[])?;
+    // The model decides which settings lie below the file's.
+    let model = args
+        .model
+        .as_ref()
+        .map(|model| format!("model.path={model:?}"));
+    let config = TrainConfig::load(args.config.as_deref(), model.as_slice())?;
     let (problems, reward) = problems(args, &config)?;
     if problems.len().saturating_mul(args.samples) > MOST_RESPONSES {
         bail!(
@@ -43,11 +48,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     let responses = args.responses.as_deref().map(ResponseFile::create);
     let responses = responses.transpose()?;
-    let policy = load_policy(
-        args.model.as_deref().unwrap_or_default(),
-        DType::F32,
-        &device,
-    )?;
+    let policy = load_policy(&config.model.path, DType::F32, &device)?;
     let format = prompt_format(args, &config, &policy)?;
     let params = SamplingParams {
         temperature: args.temperature,
@@ -115,10 +116,16 @@ fn answer(
 
 type Problems = (Vec<Problem>, Box<dyn Reward>);
 
-/// The problems of the file, or the held-out ones of the configuration's task.
+/// The problems of the file, else those that the configuration validates on.
 fn problems(args: &EvalArgs, config: &TrainConfig) -> Result<Problems> {
     let limit = args.limit.unwrap_or(usize::MAX);
-    if let Some(path) = &args.data {
+    let file = args.data.as_ref().or(config.data.validation.as_ref());
+    if file.is_none() && config.data.train.is_some() {
+        bail!(
+            "the configuration trains on a file and validates on none: name the problems with --data FILE"
+        );
+    }
+    if let Some(path) = file {
         let mut problems = load_problems(path)?;
         problems.truncate(limit);
         return Ok((problems, Box::new(VerifierReward::default())));
@@ -143,7 +150,12 @@ fn prompt_format<'a>(
     } else if args.config.is_none() {
         data.instruction = usual_instruction(args, policy)?;
     }
-    Ok(PromptFormat::new(policy, &data, args.data.is_none())?)
+    Ok(PromptFormat::new(policy, &data, is_task(args, config))?)
+}
+
+/// Whether the configuration's task makes the problems.
+fn is_task(args: &EvalArgs, config: &TrainConfig) -> bool {
+    args.data.is_none() && config.data.validation.is_none()
 }
 
 /// What a file's problems are followed by where nobody says it: the usual request, if the model can read it.
@@ -196,7 +208,11 @@ impl<'a> ResponseFile<'a> {
         let parent = path
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty());
-        let file = NamedTempFile::new_in(parent.unwrap_or(Path::new(".")));
+        let mut builder = tempfile::Builder::new();
+        // Readable as any file is: what the process's mask leaves.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(parent.unwrap_or(Path::new(".")));
         let file = file.with_context(|| path.display().to_string())?;
         if path.is_dir() {
             bail!("{}: is a folder", path.display());
@@ -235,7 +251,7 @@ fn report(
     let majority_at = json!({ args.samples.to_string(): figure(&majority(groups)) });
     let mean = figure(&accuracies(groups));
     let greedy = greedy.map_or(mean.clone(), |greedy| figure(&accuracies(greedy)));
-    let data = match &args.data {
+    let data = match args.data.as_ref().or(config.data.validation.as_ref()) {
         Some(path) => path.display().to_string(),
         None => config.task.name().to_owned(),
     };

@@ -15,7 +15,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<()> {
     let mut far_off = Vec::new();
     for path in &args.cases {
         let place = || path.display().to_string();
-        let replayed = replay(path, &device).with_context(place)?;
+        let (replayed, expects_nothing) = replay(path, &device).with_context(place)?;
+        if args.check && expects_nothing {
+            bail!("{}: has nothing under 'expected' to check", place());
+        }
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         print_json(&line(&name, &replayed))?;
         if !replayed.is_equal() {
@@ -36,9 +39,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<()> {
     Ok(())
 }
 
-fn replay(path: &Path, device: &Device) -> Result<Replayed> {
+/// What the case gave, and whether it expects nothing.
+fn replay(path: &Path, device: &Device) -> Result<(Replayed, bool)> {
     let case: Case = serde_json::from_str(&fs::read_to_string(path)?)?;
-    Ok(case.replay(device)?)
+    Ok((case.replay(device)?, case.expected.is_empty()))
 }
 
 fn line(name: &str, replayed: &Replayed) -> Value {

@@ -79,6 +79,13 @@ fn check_rows(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Result<()
     if mask.len() != ids.len() || ids.iter().chain(mask).any(|row| row.len() != length) {
         bail!("the rows of input_ids and attention_mask must have one length");
     }
+    let context = policy.config.max_position_embeddings;
+    if length > context {
+        bail!("rows of {length} tokens do not fit the model's context of {context}");
+    }
+    if mask.iter().flatten().any(|&real| real > 1) {
+        bail!("attention_mask has other figures than 0 and 1");
+    }
     let vocab = policy.config.vocab_size;
     match ids.iter().flatten().find(|&&id| id as usize >= vocab) {
         Some(id) => bail!("token id {id} is not below the model's vocabulary of {vocab}"),

@@ -67,7 +67,14 @@ fn unused_folder(config: &TrainConfig) -> Result<PathBuf> {
 
 fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
     let file = run.join("config.toml");
+    let saved = TrainConfig::load(Some(&file), &[])?;
     let config = TrainConfig::load(Some(&file), &overrides(args))?;
+    if config.model != saved.model {
+        bail!(
+            "{}: a run goes on with its own model; leave model.path and model.dtype as they are",
+            run.display()
+        );
+    }
     let Some((step, checkpoint)) = list_checkpoints(run)?.pop() else {
         bail!("{}: the run has no checkpoint to go on from", run.display());
     };
@@ -106,7 +113,7 @@ impl Watch {
             folder.path().display()
         ));
         // A run that goes on is summed up whole.
-        let mut summary = Summary::default();
+        let mut summary = Summary::new(config.rollout.prompts_per_step);
         folder.metrics()?.iter().for_each(|step| summary.add(step));
         let bar = progress::bar(config.steps, "step");
         bar.set_position(trainer.state().step);
@@ -131,7 +138,6 @@ impl Watch {
             Event::Updating { done, total, .. } => self.show(&format!("updates {done}/{total}")),
             Event::Step(metrics) => self.on_step(metrics),
             Event::Warning(text) => self.bar.suspend(|| say(&format!("warning: {text}"))),
-            Event::ShortRollout { groups, wanted } => self.summary.short_rollout(groups, wanted),
             _ => (),
         }
     }
