@@ -14,6 +14,7 @@ mod load;
 mod problem;
 mod response;
 mod reward;
+mod rewards;
 mod score;
 mod task;
 mod verify;
@@ -24,6 +25,10 @@ pub use load::{DEFAULT_MAX_LINE_BYTES, load_problems, load_problems_capped};
 pub use problem::Problem;
 pub use response::Response;
 pub use reward::{Reward, VerifierReward, score_all};
+pub use rewards::{
+    BoxCount, ExactTextReward, FormatReward, Letters, MultipleChoiceReward, OverlongReward,
+    ThinkTags,
+};
 pub use score::Score;
 pub use task::{
     ArithmeticConfig, ArithmeticTask, CountdownConfig, CountdownReward, CountdownStyles,

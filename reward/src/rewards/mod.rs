@@ -1,0 +1,16 @@
+//! Rewards besides a task's own and the verifier.
+
+mod boxes;
+mod exact_text;
+mod format;
+mod letters;
+mod multiple_choice;
+mod overlong;
+mod setting;
+mod stated;
+
+pub use exact_text::ExactTextReward;
+pub use format::{BoxCount, FormatReward, ThinkTags};
+pub use letters::Letters;
+pub use multiple_choice::MultipleChoiceReward;
+pub use overlong::OverlongReward;
