@@ -137,6 +137,16 @@ pub enum RewardError {
         /// What it must be, as the end of a sentence.
         requirement: &'static str,
     },
+    /// The program of an external reward cannot be started.
+    #[error(
+        "cannot start the reward program {command:?}: check that it is installed and may be run"
+    )]
+    StartProgram {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A mistake rate is no probability.
     #[error("mistake rate {value} must lie between 0 and 1")]
     InvalidMistakeRate {

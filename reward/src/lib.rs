@@ -26,8 +26,8 @@ pub use problem::Problem;
 pub use response::Response;
 pub use reward::{Reward, VerifierReward, score_all};
 pub use rewards::{
-    BoxCount, ExactTextReward, FormatReward, Letters, MultipleChoiceReward, OverlongReward,
-    ThinkTags,
+    BoxCount, ExactTextReward, ExternalConfig, ExternalReward, ExternalStats, FormatReward,
+    Letters, MultipleChoiceReward, OverlongReward, ThinkTags,
 };
 pub use score::Score;
 pub use task::{

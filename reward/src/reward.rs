@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Problem, Response, Score, Verifier};
+use crate::{ExternalStats, Problem, Response, Score, Verifier};
 
 /// Turns a response into a score.
 ///
@@ -15,6 +15,11 @@ pub trait Reward: Send + Sync {
     /// Whether its scores say if the answer is right; a reward for form or length does not.
     fn judges_correctness(&self) -> bool {
         true
+    }
+
+    /// What became of the requests to external programs, where it asks any.
+    fn external_stats(&self) -> Option<ExternalStats> {
+        None
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod boxes;
 mod exact_text;
+mod external;
 mod format;
 mod letters;
 mod multiple_choice;
@@ -10,6 +11,7 @@ mod setting;
 mod stated;
 
 pub use exact_text::ExactTextReward;
+pub use external::{ExternalConfig, ExternalReward, ExternalStats};
 pub use format::{BoxCount, FormatReward, ThinkTags};
 pub use letters::Letters;
 pub use multiple_choice::MultipleChoiceReward;
