@@ -4,6 +4,8 @@
 //! turns a model's [`Response`] to it into a [`Score`]; [`score_all`] does so for a whole batch, in
 //! parallel and in order. [`VerifierReward`] asks the [`Verifier`], which finds the answer in the
 //! response ([`extract_answer`]) and compares it with the gold one by text and by exact number.
+//! [`RewardConfig`] chooses others, and combines several: for a form, a length, one text, a letter,
+//! or whatever a program in another language finds ([`ExternalReward`]).
 //!
 //! Whatever a model writes, nothing here panics, hangs or rounds in silence: work is bounded, and
 //! every verdict carries its reason.
@@ -26,8 +28,9 @@ pub use problem::Problem;
 pub use response::Response;
 pub use reward::{Reward, VerifierReward, score_all};
 pub use rewards::{
-    BoxCount, ExactTextReward, ExternalConfig, ExternalReward, ExternalStats, FormatReward,
-    Letters, MultipleChoiceReward, OverlongReward, ThinkTags,
+    BoxCount, CombinedReward, ExactTextReward, ExternalConfig, ExternalReward, ExternalStats,
+    FormatReward, Letters, MultipleChoiceReward, OverlongReward, RewardConfig, RewardKind,
+    RewardPart, ThinkTags, WeightedReward,
 };
 pub use score::Score;
 pub use task::{

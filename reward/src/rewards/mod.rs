@@ -1,6 +1,8 @@
-//! Rewards besides a task's own and the verifier.
+//! Rewards besides a task's own and the verifier, and sums of several.
 
 mod boxes;
+mod combined;
+mod config;
 mod exact_text;
 mod external;
 mod format;
@@ -10,6 +12,8 @@ mod overlong;
 mod setting;
 mod stated;
 
+pub use combined::{CombinedReward, WeightedReward};
+pub use config::{RewardConfig, RewardKind, RewardPart};
 pub use exact_text::ExactTextReward;
 pub use external::{ExternalConfig, ExternalReward, ExternalStats};
 pub use format::{BoxCount, FormatReward, ThinkTags};
