@@ -67,6 +67,7 @@ use crate::{Problem, Response, Reward, RewardError, Score};
 /// (`external_given_up`). "No reward" is [`Score::missing`], never 0.
 ///
 /// On Unix the process leads a group of its own, which is killed as a whole, with what it started.
+/// So Ctrl-C in a terminal does not reach it: it notices by the end of its input.
 pub struct ExternalReward {
     pool: Pool,
     launcher: Arc<Launcher>,
