@@ -1,8 +1,8 @@
-//! What can be wrong with problem files and task settings.
+//! What can be wrong with problem files and with the settings of tasks and rewards.
 
 use std::path::PathBuf;
 
-/// Why problems could not be loaded or a task could not be built. Lines count from 1.
+/// Why problems could not be loaded, or a task or a reward could not be built. Lines count from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewardError {
@@ -124,6 +124,28 @@ pub enum RewardError {
     TooFewProblems {
         /// The task's name.
         task: &'static str,
+    },
+    /// A reward's setting is out of range.
+    #[error("reward {reward}: `{setting}` = {value} {requirement}")]
+    InvalidRewardSetting {
+        /// The reward's name.
+        reward: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// The value it has.
+        value: String,
+        /// What it must be, as the end of a sentence.
+        requirement: &'static str,
+    },
+    /// The program of an external reward cannot be started.
+    #[error(
+        "cannot start the reward program {command:?}: check that it is installed and may be run"
+    )]
+    StartProgram {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A mistake rate is no probability.
     #[error("mistake rate {value} must lie between 0 and 1")]

@@ -22,3 +22,16 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub solution: Option<String>,
 }
+
+/// A problem of which the answer alone matters.
+#[cfg(test)]
+pub(crate) fn test_problem(answer: &str) -> Problem {
+    Problem {
+        id: "1".into(),
+        prompt: "p".into(),
+        answer: answer.into(),
+        source: "test".into(),
+        numbers: None,
+        solution: None,
+    }
+}

@@ -1,67 +1,56 @@
 //! From responses to rewards.
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Problem, Verifier};
+use crate::{ExternalStats, Problem, Response, Score, Verifier};
 
-/// What a response earned, and why.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// The reward that advantages are computed from.
-    pub reward: f64,
-    /// Whether the answer is right, which accuracies count.
-    pub correct: bool,
-    /// The answer found in the response.
-    pub extracted: Option<String>,
-    /// Why, in a few words joined by underscores.
-    pub reason: Cow<'static, str>,
+/// Turns a response into a score.
+///
+/// Equal inputs give equal scores; of an external program that is for its author to see to.
+pub trait Reward: Send + Sync {
+    /// Scores one response to one problem.
+    fn score(&self, problem: &Problem, response: &Response<'_>) -> Score;
+
+    /// Whether its scores say if the answer is right; a reward for form or length does not.
+    fn judges_correctness(&self) -> bool {
+        true
+    }
+
+    /// What became of the requests to external programs, where it asks any.
+    fn external_stats(&self) -> Option<ExternalStats> {
+        None
+    }
 }
 
-impl Score {
-    /// Reward 1 for a right answer, 0 for a wrong one.
-    pub fn binary(
-        correct: bool,
-        extracted: Option<String>,
-        reason: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            reward: f64::from(u8::from(correct)),
-            correct,
-            extracted,
-            reason: reason.into(),
+/// Reward 1 where the [`Verifier`] finds the answer right, else 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerifierReward {
+    /// The verifier asked.
+    #[serde(skip)]
+    pub verifier: Verifier,
+    /// Whether an undecided answer has no reward, rather than that of a wrong one.
+    pub undecided_is_missing: bool,
+}
+
+impl Reward for VerifierReward {
+    fn score(&self, problem: &Problem, response: &Response<'_>) -> Score {
+        let verdict = self.verifier.verify(&problem.answer, response.text);
+        let undecided = verdict.reason.is_undecided();
+        let reason = verdict.reason.as_str();
+        let score = Score::binary(verdict.correct, verdict.pred_answer, reason);
+        let has_reward = !(undecided && self.undecided_is_missing);
+        Score {
+            reward: score.reward.filter(|_| has_reward),
+            undecided,
+            ..score
         }
     }
 }
 
-/// Turns a response into a score. Equal inputs must give equal scores.
-pub trait Reward: Send + Sync {
-    /// Scores one response to one problem.
-    fn score(&self, problem: &Problem, response: &str) -> Score;
-}
-
-/// Reward 1 where the [`Verifier`] finds the answer right, else 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct VerifierReward {
-    /// The verifier asked.
-    pub verifier: Verifier,
-}
-
-impl Reward for VerifierReward {
-    fn score(&self, problem: &Problem, response: &str) -> Score {
-        let verdict = self.verifier.verify(&problem.answer, response);
-        Score::binary(
-            verdict.correct,
-            verdict.pred_answer,
-            verdict.reason.as_str(),
-        )
-    }
-}
-
 /// Scores every pair, in parallel; the scores are in the pairs' order.
-pub fn score_all(reward: &dyn Reward, pairs: &[(&Problem, &str)]) -> Vec<Score> {
+pub fn score_all(reward: &dyn Reward, pairs: &[(&Problem, Response<'_>)]) -> Vec<Score> {
     pairs
         .par_iter()
         .map(|(problem, response)| reward.score(problem, response))
@@ -71,39 +60,41 @@ pub fn score_all(reward: &dyn Reward, pairs: &[(&Problem, &str)]) -> Vec<Score> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn problem(answer: &str) -> Problem {
-        Problem {
-            id: "1".into(),
-            prompt: "p".into(),
-            answer: answer.into(),
-            source: "test".into(),
-            numbers: None,
-            solution: None,
-        }
-    }
+    use crate::problem::test_problem as problem;
 
     #[test]
     fn scores_are_one_or_zero() {
         let reward = VerifierReward::default();
-        let right = reward.score(&problem("7"), r"\boxed{7.0}");
-        assert_eq!(
-            right,
-            Score::binary(true, Some("7.0".into()), "equal_number")
-        );
-        assert!((right.reward - 1.0).abs() < f64::EPSILON);
-        let wrong = reward.score(&problem("7"), "nothing here");
+        let right = reward.score(&problem("7"), &r"\boxed{7.0}".into());
+        let expected = Score::binary(true, Some("7.0".into()), "equal_number");
+        assert_eq!(right, expected);
+        assert_eq!(right.reward, Some(1.0));
+        let wrong = reward.score(&problem("7"), &"nothing here".into());
         assert_eq!(wrong, Score::binary(false, None, "no_answer"));
-        assert!(wrong.reward.abs() < f64::EPSILON);
+        assert_eq!(wrong.reward, Some(0.0));
+    }
+
+    #[test]
+    fn undecided_answers_are_wrong_or_missing() {
+        let too_large = format!(r"\boxed{{{}}}", "9".repeat(5_000));
+        let mut reward = VerifierReward::default();
+        let wrong = reward.score(&problem("7"), &too_large.as_str().into());
+        assert_eq!((wrong.reward, wrong.undecided), (Some(0.0), true));
+        reward.undecided_is_missing = true;
+        let missing = reward.score(&problem("7"), &too_large.as_str().into());
+        assert_eq!((missing.reward, missing.undecided), (None, true));
+        assert!(!missing.correct);
+        let decided = reward.score(&problem("7"), &"8".into());
+        assert_eq!((decided.reward, decided.undecided), (Some(0.0), false));
     }
 
     #[test]
     fn batches_keep_their_order() {
         let problems: Vec<Problem> = (0..500).map(|n| problem(&n.to_string())).collect();
         let responses: Vec<String> = (0..500).map(|n| format!("#### {}", n - n % 3)).collect();
-        let pairs: Vec<(&Problem, &str)> = problems
+        let pairs: Vec<(&Problem, Response<'_>)> = problems
             .iter()
-            .zip(responses.iter().map(String::as_str))
+            .zip(responses.iter().map(|text| text.as_str().into()))
             .collect();
         let scores = score_all(&VerifierReward::default(), &pairs);
         let correct: Vec<bool> = scores.iter().map(|score| score.correct).collect();

@@ -146,7 +146,7 @@ mod tests {
                     .collect();
                 let pairs: Vec<_> = problems
                     .iter()
-                    .zip(solutions.iter().map(String::as_str))
+                    .zip(solutions.iter().map(|text| text.as_str().into()))
                     .collect();
                 let scores = score_all(reward.as_ref(), &pairs);
                 scores.iter().filter(|score| score.correct).count() as f64 / 2_000.0

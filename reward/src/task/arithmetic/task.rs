@@ -93,6 +93,7 @@ impl Task for ArithmeticTask {
                 required_rule,
                 ..Verifier::default()
             },
+            ..VerifierReward::default()
         })
     }
 
@@ -142,10 +143,14 @@ mod tests {
             ..task.problem(Split::Train, 1, 0)
         };
         let reward = task.reward();
-        assert!(reward.score(&problem, "176+26=202\n#### 202").correct);
-        assert!(!reward.score(&problem, "176+26=202").correct);
-        assert!(!reward.score(&problem, "#### 202\n#### 203").correct);
-        assert_eq!(reward.score(&problem, "202").reason, "no_answer");
+        assert!(
+            reward
+                .score(&problem, &"176+26=202\n#### 202".into())
+                .correct
+        );
+        assert!(!reward.score(&problem, &"176+26=202".into()).correct);
+        assert!(!reward.score(&problem, &"#### 202\n#### 203".into()).correct);
+        assert_eq!(reward.score(&problem, &"202".into()).reason, "no_answer");
     }
 
     #[test]

@@ -1,23 +1,26 @@
 //! The reward of a countdown.
 
+use serde::{Deserialize, Serialize};
+
 use super::expression::{Expression, MAX_EXPRESSION_BYTES};
 use crate::extract::{after_thinking, last_line};
-use crate::{ExtractionRule, Problem, Reward, Score, extract_by_rule};
+use crate::{ExtractionRule, Problem, Response, Reward, Score, extract_by_rule};
 
 /// Reward 1 where the response's expression uses the given numbers alone, each at most once, and
 /// equals the target exactly.
 ///
 /// The expression stands after the last `####`, in the last box, or in the last line; what follows
 /// an equals sign is left out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CountdownReward {
     /// Whether every number must be used.
     pub use_all: bool,
 }
 
 impl Reward for CountdownReward {
-    fn score(&self, problem: &Problem, response: &str) -> Score {
-        let Some(text) = expression_text(response) else {
+    fn score(&self, problem: &Problem, response: &Response<'_>) -> Score {
+        let Some(text) = expression_text(response.text) else {
             return Score::binary(false, None, "no_answer");
         };
         let reason = self.judge(problem, &text);
@@ -106,7 +109,7 @@ mod tests {
 
     #[track_caller]
     fn check(response: &str, reason: &str) {
-        let score = CountdownReward::default().score(&problem(), response);
+        let score = CountdownReward::default().score(&problem(), &response.into());
         assert_eq!(score.reason, reason, "{response}");
         assert_eq!(score.correct, reason == "reaches_target");
     }
@@ -139,14 +142,14 @@ mod tests {
     fn all_numbers_can_be_required() {
         let reward = CountdownReward { use_all: true };
         assert_eq!(
-            reward.score(&problem(), "#### 7*25+3").reason,
+            reward.score(&problem(), &"#### 7*25+3".into()).reason,
             "number_unused"
         );
         let smaller = Problem {
             numbers: Some(vec![3, 7, 25]),
             ..problem()
         };
-        assert!(reward.score(&smaller, "#### 7*25+3").correct);
+        assert!(reward.score(&smaller, &"#### 7*25+3".into()).correct);
     }
 
     #[test]
@@ -157,23 +160,23 @@ mod tests {
             ..problem()
         };
         let reward = CountdownReward { use_all: true };
-        assert!(reward.score(&twenty_four, "#### 8/(3-8/3)").correct);
+        assert!(reward.score(&twenty_four, &"#### 8/(3-8/3)".into()).correct);
         assert_eq!(
-            reward.score(&twenty_four, "#### 8/(3-3)+8").reason,
+            reward.score(&twenty_four, &"#### 8/(3-3)+8".into()).reason,
             "undefined_or_too_large"
         );
         let incomplete = Problem {
             numbers: None,
             ..problem()
         };
-        let score = reward.score(&incomplete, "#### 1");
+        let score = reward.score(&incomplete, &"#### 1".into());
         assert_eq!(score.reason, "problem_without_numbers_or_target");
     }
 
     proptest! {
         #[test]
         fn never_panics(response in "\\PC{0,120}") {
-            let _ = CountdownReward::default().score(&problem(), &response);
+            let _ = CountdownReward::default().score(&problem(), &response.as_str().into());
         }
     }
 }
