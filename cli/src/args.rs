@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Compute log-probabilities, entropies and greedy continuations of given texts
     Score(ScoreArgs),
+    /// Judge answers against gold ones, and say why
+    Verify(VerifyArgs),
     /// Compute losses, advantages, KL estimates and value losses of given cases again
     Replay(ReplayArgs),
     /// Turn a GGUF file into a Hugging Face folder
@@ -101,9 +103,14 @@ pub(crate) struct EvalArgs {
     /// A Hugging Face folder or hub name [default: the bundled base]
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
-    /// JSON lines with `problem`, `question` or `prompt`, and `answer` [default: the built-in task's held-out problems]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
+    /// JSON lines with `problem`, `question` or `prompt`, and `answer`; or one of `math500`, `aime24`, `aime25`, `amc23`,
+    /// `minerva_math`, `olympiadbench` and `gsm8k_test` in --data-dir, answered as published; may be given more than once
+    /// [default: the built-in task's held-out problems]
+    #[arg(long, value_name = "FILE|NAME", value_delimiter = ',')]
+    pub(crate) data: Vec<String>,
+    /// Where the sets lie that are given by name, as NAME.jsonl
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
     /// A run's config.toml: its task, prompts, instruction, truncation and response length are used
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -113,17 +120,12 @@ pub(crate) struct EvalArgs {
     /// Give problems as they are, without the model's chat template
     #[arg(long)]
     pub(crate) plain: bool,
-    /// Responses to each problem
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) samples: usize,
-    /// Sampling temperature; 0 is greedy
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        value_name = "T",
-        allow_negative_numbers = true
-    )]
-    pub(crate) temperature: f64,
+    /// Responses to each problem [default: 1; of AIME and AMC by name, 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// Sampling temperature; 0 is greedy [default: 0; of AIME and AMC by name, 0.6]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f64>,
     /// The longest response, in tokens [default: 512, or what the model's context leaves]
     #[arg(long, value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,
@@ -213,6 +215,21 @@ pub(crate) struct ReplayArgs {
     /// Fail where a case differs from what it expects by more than 1e-4
     #[arg(long)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A line is a JSON object with `gold` (an answer, or a solution that holds one), `pred` (a model's output, or a bare answer)
+and, if wanted, `id`. Each prints a line, in order: id, correct, gold_answer, pred_answer and reason.")]
+pub(crate) struct VerifyArgs {
+    /// JSON lines; - is stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Say too which rule found the answer, and how both were read
+    #[arg(long)]
+    pub(crate) explain: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

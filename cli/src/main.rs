@@ -39,6 +39,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(&args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Devices(args) => commands::devices::run(&args),

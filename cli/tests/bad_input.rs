@@ -504,6 +504,103 @@ fn cases_that_cannot_be_replayed() {
 
 /// What a newcomer types first works, and says what it did about what could not.
 #[test]
+fn verdicts_are_lines_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("pairs.jsonl");
+    let lines = [
+        json!({"gold": "$\\frac12$", "pred": "so \\boxed{0.5}", "id": "first"}),
+        json!({"gold": "7", "pred": "no idea"}),
+        json!({"gold": "5", "pred": "\\boxed{10^{10^{10}}}"}),
+    ];
+    fs::write(&input, lines.map(|line| line.to_string()).join("\n\n")).unwrap();
+    let path = input.to_str().unwrap();
+    let output = anneal(&["verify", "--input", path]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let found: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let expected = [
+        json!({"id": "first", "correct": true, "gold_answer": "\\frac12", "pred_answer": "0.5", "reason": "equal_number"}),
+        json!({"id": 3, "correct": false, "gold_answer": "7", "pred_answer": null, "reason": "no_answer"}),
+        json!({
+            "id": 5, "correct": false, "gold_answer": "5", "pred_answer": "10^{10^{10}}",
+            "reason": "undecided_number_too_large",
+        }),
+    ];
+    assert_eq!(found, expected);
+    fs::write(
+        &input,
+        "{\"gold\": \"5\", \"pred\": \"5\"}\n{\"gold\": 5}\n",
+    )
+    .unwrap();
+    assert_refused(
+        &["verify", "--input", path],
+        &["pairs.jsonl", "line 2", "gold"],
+    );
+    assert_refused(&["verify", "--input", "no.jsonl"], &["no.jsonl"]);
+}
+
+#[test]
+fn sets_by_name_are_answered_as_published() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, problem, answer) in [
+        ("math500", "10+20+30+40=\n", "100"),
+        ("aime24", "11+12+13+14=\n", "50"),
+    ] {
+        let line = json!({"problem": problem, "answer": answer}).to_string();
+        fs::write(dir.path().join(format!("{name}.jsonl")), line).unwrap();
+    }
+    let folder = dir.path().to_str().unwrap();
+    let output = anneal(&[
+        "eval",
+        "--data",
+        "math500,aime24",
+        "--data-dir",
+        folder,
+        "--max-new-tokens",
+        "8",
+    ]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let protocol = |set: usize| {
+        let set = &report["sets"][set];
+        (set["samples"].as_u64(), set["temperature"].as_f64())
+    };
+    assert_eq!(protocol(0), (Some(1), Some(0.0)));
+    assert_eq!(protocol(1), (Some(32), Some(0.6)));
+    assert!(report["overall"]["mean"]["value"].is_number());
+    assert!(report["sets"][1]["majority_at"]["32"]["value"].is_number());
+    assert_refused(
+        &["eval", "--data", "aime25", "--data-dir", folder],
+        &["aime25", "--data-dir"],
+    );
+    assert_refused(&["eval", "--data", "math501"], &["math501", "math500"]);
+}
+
+#[test]
+fn a_gold_answer_that_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("problems.jsonl");
+    fs::write(
+        &data,
+        "{\"id\": \"p7\", \"problem\": \"1+1=\", \"answer\": \"\\\\frac{1\"}\n",
+    )
+    .unwrap();
+    let setting = format!("data.train={}", data.display());
+    let out = dir.path().join("run");
+    let args = ["train", "--out", out.to_str().unwrap(), &setting];
+    assert_refused(&args, &["p7", "frac{1"]);
+    assert!(!out.exists(), "a run folder was left behind");
+    assert_refused(
+        &["eval", "--data", data.to_str().unwrap()],
+        &["problems.jsonl", "p7"],
+    );
+}
+
+#[test]
 fn an_evaluation_needs_no_settings() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("problems.jsonl");

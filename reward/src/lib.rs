@@ -31,11 +31,13 @@ pub use reward::{Reward, VerifierReward, score_all};
 pub use rewards::{
     BoxCount, CombinedReward, ExactTextReward, ExternalConfig, ExternalReward, ExternalStats,
     FormatReward, Letters, MultipleChoiceReward, OverlongReward, RewardConfig, RewardKind,
-    RewardPart, ThinkTags, WeightedReward,
+    RewardPart, TaskReward, ThinkTags, WeightedReward,
 };
 pub use score::Score;
 pub use task::{
     ArithmeticConfig, ArithmeticTask, CountdownConfig, CountdownReward, CountdownStyles,
     CountdownTask, MistakeRate, Operation, Sign, Split, StyleWeights, Task, TaskConfig,
 };
-pub use verify::{DEFAULT_MAX_BITS, Verdict, VerdictReason, Verifier, is_readable, verify};
+pub use verify::{
+    DEFAULT_MAX_BITS, Verdict, VerdictReason, Verifier, are_equivalent, gold_is_readable, verify,
+};

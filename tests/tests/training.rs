@@ -257,7 +257,9 @@ fn a_file_validates_a_task_by_the_verifier_and_with_the_instruction() {
     let source = ProblemSource::new(&config(&[&setting])).unwrap();
     assert!(source.is_task() && !source.validates_task());
     let problem = &source.validation()[0];
-    let correct = |reward: &dyn reward::Reward, text| reward.score(problem, text).correct;
+    let correct = |reward: &dyn reward::Reward, text| {
+        reward.score(problem, &reward::Response::from(text)).correct
+    };
     assert!(correct(source.validation_reward(), "so it is \\boxed{2}"));
     assert!(!correct(source.validation_reward(), "so it is \\boxed{3}"));
     let own = ProblemSource::new(&config(&[])).unwrap();
@@ -369,14 +371,55 @@ fn a_reference_holds_the_policy_near() {
     );
 }
 
+/// A program that scores by length, another that never answers: the first trains, the second drops every group.
+#[cfg(unix)]
+#[test]
+fn rewards_are_combined_and_come_from_programs_too() {
+    let score = r#"while read -r line; do id=$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/'); echo "{\"id\": $id, \"reward\": ${#line}}"; done"#;
+    let parts = |script: &str, seconds: f64| {
+        format!(
+            "reward.parts=[{{type=\"task\"}}, {{type=\"external\", weight=0.01, command=[\"sh\", \"-c\", {script:?}], timeout_seconds={seconds}}}]"
+        )
+    };
+    let settings = [
+        &SMALL[..],
+        &[
+            "steps=1",
+            "validation.problems=0",
+            "rollout.prompts_per_step=2",
+            "rollout.group_size=2",
+        ],
+    ]
+    .concat();
+    let step = |parts: String| {
+        let config = config(&[&settings[..], &[&parts]].concat());
+        let mut trainer = Trainer::new(config, base()).unwrap();
+        trainer.step(&mut |_: Event<'_>| ()).unwrap()
+    };
+    let scored = step(parts(score, 20.0));
+    assert_eq!(scored.metrics.rewards_missing, 0);
+    assert!(
+        !scored.trained.is_empty() && scored.metrics.reward_mean > 1.0,
+        "{:?}",
+        scored.metrics
+    );
+    let silent = step(parts("cat > /dev/null", 0.2));
+    assert!(silent.trained.is_empty() && silent.metrics.groups_dropped > 0);
+    assert!(silent.metrics.rewards_missing >= silent.metrics.groups_dropped);
+}
+
 #[test]
 fn a_reward_that_is_not_finite_drops_its_group() {
     struct Broken;
     impl reward::Reward for Broken {
-        fn score(&self, problem: &reward::Problem, response: &str) -> reward::Score {
+        fn score(
+            &self,
+            problem: &reward::Problem,
+            response: &reward::Response<'_>,
+        ) -> reward::Score {
             let mut score = reward::VerifierReward::default().score(problem, response);
             if problem.id.ends_with('1') {
-                score.reward = f64::NAN;
+                score.reward = Some(f64::NAN);
             }
             score
         }
@@ -392,7 +435,7 @@ fn a_reward_that_is_not_finite_drops_its_group() {
         .run(&mut folder, &mut |event: Event<'_>| match event {
             Event::Step(metrics) => dropped = metrics.groups_dropped,
             Event::Warning(text) => {
-                assert!(text.contains("a reward is not finite"), "{text}");
+                assert!(text.contains("a reward is missing or not finite"), "{text}");
                 warned += 1;
             }
             _ => (),

@@ -2,7 +2,7 @@
 
 use burn::{module::Module, tensor::DType};
 use policy::Policy;
-use reward::{Problem, Reward, score_all};
+use reward::{Problem, Response, Reward, score_all};
 use rollout::{
     Engine, EngineOptions, Generator, Progress, Request, Rollout, SampleKey, SamplingParams,
 };
@@ -117,11 +117,16 @@ impl Answerer<'_> {
         let tokenizer = self.policy.require_tokenizer()?;
         let decode = |rollout: &Rollout| tokenizer.decode(&rollout.response_ids, true);
         let texts = rollouts.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-        let problem_of = |index: usize| &problems[index / samples];
-        let pairs: Vec<_> = texts
-            .iter()
-            .enumerate()
-            .map(|(i, text)| (problem_of(i), text.as_str()))
+        let answered = texts.iter().zip(&rollouts).enumerate();
+        let pairs: Vec<_> = answered
+            .map(|(index, (text, rollout))| {
+                let response = Response {
+                    text,
+                    tokens: rollout.response_ids.len(),
+                    truncated: rollout.finish.is_truncated(),
+                };
+                (&problems[index / samples], response)
+            })
             .collect();
         let scores = score_all(self.reward, &pairs);
         let scored = rollouts.into_iter().zip(texts).zip(scores);

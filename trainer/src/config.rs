@@ -8,7 +8,7 @@ use losses::{
     EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip, ReferenceKl,
     RolloutCorrection, ShapedAdvantage, TopEntropy,
 };
-use reward::TaskConfig;
+use reward::{RewardConfig, TaskConfig};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -32,6 +32,8 @@ pub struct TrainConfig {
     pub task: TaskConfig,
     /// Sampling.
     pub rollout: RolloutSection,
+    /// What responses are scored by.
+    pub reward: RewardConfig,
     /// Rewards to advantages.
     pub advantage: AdvantageConfig,
     /// The objective.
@@ -59,6 +61,7 @@ impl Default for TrainConfig {
             data: DataSection::default(),
             task: TaskConfig::default(),
             rollout: RolloutSection::default(),
+            reward: RewardConfig::default(),
             advantage: AdvantageConfig::default(),
             loss: ObjectiveConfig::default(),
             entropy: EntropyControl::default(),
@@ -370,6 +373,7 @@ impl TrainConfig {
         self.entropy.validate(self.loss.loss.policy_loss())?;
         self.critic.validate()?;
         self.task.validate()?;
+        self.reward.validate()?;
         Ok(())
     }
 

@@ -44,6 +44,16 @@ pub enum TrainerError {
         /// The model's context.
         context_tokens: usize,
     },
+    /// A gold answer that no response could be compared with.
+    #[error(
+        "problem '{id}': the answer {answer:?} is no mathematics that the verifier reads; correct it, or score by another reward (reward.parts)"
+    )]
+    UnreadableGold {
+        /// The problem.
+        id: String,
+        /// Its answer.
+        answer: String,
+    },
     /// A problem that the tokenizer or the chat template cannot take.
     #[error("problem '{id}': {source}")]
     Prompt {

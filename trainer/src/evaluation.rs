@@ -1,9 +1,8 @@
 //! What sampled answers say of a model: mean accuracy, pass@k, majority, with bootstrap intervals.
 
-use std::collections::HashMap;
-
 use rand::RngExt;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use reward::are_equivalent;
 use serde::{Deserialize, Serialize};
 
 use crate::Group;
@@ -75,7 +74,8 @@ fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
         .product::<f64>()
 }
 
-/// Whether the most frequent answer of each problem is right; among equally frequent ones, the first given counts.
+/// Whether the most frequent answer of each problem is right; answers that say the same in other words count together,
+/// and among equally frequent ones the first given counts.
 pub fn majority(groups: &[Group]) -> Vec<f64> {
     groups
         .iter()
@@ -84,21 +84,32 @@ pub fn majority(groups: &[Group]) -> Vec<f64> {
 }
 
 fn majority_is_right(group: &Group) -> bool {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    let answers = || {
-        let answered = |sample: &'_ crate::Scored| sample.score.extracted.is_some();
-        group.samples.iter().filter(move |sample| answered(sample))
-    };
-    for sample in answers() {
-        *counts
-            .entry(sample.score.extracted.as_deref().unwrap_or_default())
-            .or_default() += 1;
+    /// An answer, how often it was given, and whether it is right.
+    struct Candidate<'a> {
+        answer: &'a str,
+        count: usize,
+        correct: bool,
     }
-    let most = counts.values().max().copied().unwrap_or(0);
-    let mut winners = answers().filter(|sample| {
-        counts.get(sample.score.extracted.as_deref().unwrap_or_default()) == Some(&most)
-    });
-    winners.next().is_some_and(|sample| sample.score.correct)
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+    for score in group.samples.iter().map(|sample| &sample.score) {
+        let Some(answer) = score.extracted.as_deref() else {
+            continue;
+        };
+        let same = |candidate: &&mut Candidate<'_>| are_equivalent(candidate.answer, answer);
+        match candidates.iter_mut().find(same) {
+            Some(candidate) => candidate.count += 1,
+            None => candidates.push(Candidate {
+                answer,
+                count: 1,
+                correct: score.correct,
+            }),
+        }
+    }
+    let most = candidates.iter().map(|candidate| candidate.count).max();
+    let mut winners = candidates
+        .iter()
+        .filter(|candidate| Some(candidate.count) == most);
+    winners.next().is_some_and(|winner| winner.correct)
 }
 
 fn right(group: &Group) -> usize {

@@ -43,24 +43,44 @@ impl Trainer {
 
     pub(crate) fn tell_of_dropped(&self, id: &str, what: &str, observer: &mut dyn Observer) {
         let step = self.state.step;
-        let text = format!("step {step}: problem '{id}' is left out: {what} is not finite");
+        let text =
+            format!("step {step}: problem '{id}' is left out: {what} is missing or not finite");
         observer.on_event(Event::Warning(&text));
     }
 
-    /// The reward of a greedy response to each group's problem, where the estimator asks for it.
+    /// The reward of a greedy response to each group's problem, where the estimator asks for it. Groups without one
+    /// are taken out, and given back.
+    #[allow(clippy::type_complexity, reason = "rewards, and groups")]
     pub(crate) fn greedy_rewards(
         &self,
-        groups: &[Group],
+        groups: &mut Vec<Group>,
+        measured: &mut Vec<Measured>,
         observer: &mut dyn Observer,
-    ) -> Result<Option<Vec<f64>>, TrainerError> {
+    ) -> Result<(Option<Vec<f64>>, Vec<Group>), TrainerError> {
         if !self.config.advantage.needs_greedy_baseline() {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
         let problems = groups.iter().map(|group| group.problem.clone()).collect();
         let answers = self.answer_greedily(problems, observer)?;
-        Ok(Some(
-            answers.iter().map(|group| group.rewards()[0]).collect(),
-        ))
+        let mut rewards = Vec::with_capacity(groups.len());
+        let mut rows = std::mem::take(measured).into_iter();
+        let mut answers = answers.into_iter();
+        let is_missing = |group: &mut Group| {
+            let figures = rows.by_ref().take(group.samples.len());
+            let reward = answers
+                .next()
+                .and_then(|answer| answer.rewards()?.first().copied());
+            if let Some(reward) = reward {
+                measured.extend(figures);
+                rewards.push(reward);
+                return false;
+            }
+            figures.for_each(drop);
+            self.tell_of_dropped(&group.problem.id, "the greedy answer's reward", observer);
+            true
+        };
+        let missing = groups.extract_if(.., is_missing).collect();
+        Ok((Some(rewards), missing))
     }
 
     /// Rewards to advantages, joined with what was measured.
@@ -108,7 +128,8 @@ impl Trainer {
                 }
             }
             if let Some(last) = rewards.last_mut() {
-                *last += sample.score.reward;
+                // A group without one of its rewards has been left out.
+                *last += sample.score.reward.unwrap_or_default();
             }
             rewards
         };

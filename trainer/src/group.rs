@@ -25,19 +25,18 @@ pub struct Group {
 }
 
 impl Group {
-    /// The rewards, in sample order.
-    pub fn rewards(&self) -> Vec<f64> {
-        self.samples
-            .iter()
-            .map(|sample| sample.score.reward)
+    /// The rewards, in sample order; `None` where one could not be had or is not finite.
+    pub fn rewards(&self) -> Option<Vec<f64>> {
+        let rewards = self.samples.iter().map(|sample| sample.score.reward);
+        rewards
+            .map(|reward| reward.filter(|reward| reward.is_finite()))
             .collect()
     }
 
     /// Whether the rewards differ; where they do not, no advantage does and nothing can be learnt.
     pub fn is_informative(&self) -> bool {
         let first = self.samples.first().map(|sample| sample.score.reward);
-        self.samples
-            .iter()
-            .any(|sample| Some(sample.score.reward) != first)
+        let mut rewards = self.samples.iter().map(|sample| sample.score.reward);
+        rewards.any(|reward| Some(reward) != first)
     }
 }

@@ -44,5 +44,5 @@ pub use observer::{Event, Observer};
 pub use prompt::PromptFormat;
 pub use run::{RunState, Trainer};
 pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};
-pub use source::ProblemSource;
+pub use source::{ProblemSource, check_gold};
 pub use step::StepOutcome;

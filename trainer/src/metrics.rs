@@ -52,6 +52,8 @@ pub struct StepMetrics {
     #[serde(deserialize_with = "nullable")]
     pub sampler_log_prob_gap: f64,
     pub groups_dropped: u64,
+    pub rewards_missing: u64,
+    pub verdicts_undecided: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selected_from_minimum: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +114,8 @@ impl Default for StepMetrics {
             skipped_updates: 0,
             sampler_log_prob_gap: f64::NAN,
             groups_dropped: 0,
+            rewards_missing: 0,
+            verdicts_undecided: 0,
             selected_from_minimum: None,
             correction_weight_mean: None,
             entropy_bonus: None,

@@ -11,7 +11,7 @@ use crate::{DataSection, PromptStyle, TrainerError};
 const PROMPT_CLOCK: i64 = 1_721_995_200;
 
 /// Turns problems into token ids in the way that the model was made for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PromptFormat<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,

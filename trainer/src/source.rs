@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rand::seq::SliceRandom;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use reward::{Problem, Reward, Split, Task, VerifierReward, load_problems};
+use reward::{Problem, Reward, Split, Task, VerifierReward, gold_is_readable, load_problems};
 
 use crate::{TrainConfig, TrainerError};
 
@@ -60,8 +60,15 @@ impl ProblemSource {
             .as_deref()
             .map(from_file)
             .transpose()?;
+        let verifier = || Box::new(VerifierReward::default()) as Box<dyn Reward>;
+        if config.reward.parts.is_empty() {
+            check_gold(validation.iter().flatten())?;
+        }
         if let Some(path) = &config.data.train {
             let problems = load_problems(path)?;
+            if config.reward.parts.is_empty() {
+                check_gold(&problems)?;
+            }
             return Ok(Self {
                 training: Training::File {
                     problems,
@@ -69,7 +76,7 @@ impl ProblemSource {
                 },
                 validation: validation.unwrap_or_default(),
                 validates_task: false,
-                reward: Box::new(VerifierReward::default()),
+                reward: config.reward.build(verifier())?,
                 validation_reward: None,
                 seed: config.seed,
             });
@@ -78,14 +85,15 @@ impl ProblemSource {
         let held_out = |index| task.problem(Split::HeldOut, VALIDATION_SEED, index);
         let validates_task = validation.is_none();
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
-        let verifier = || Box::new(VerifierReward::default()) as Box<dyn Reward>;
-        let reward = task.reward();
+        let reward = config.reward.build(task.reward())?;
+        // A file's problems are not the task's, and a reward of the configuration's own is for both.
+        let has_own = !validates_task && config.reward.parts.is_empty();
         Ok(Self {
             training: Training::Task(task),
             validation,
             validates_task,
             reward,
-            validation_reward: (!validates_task).then(verifier),
+            validation_reward: has_own.then(verifier),
             seed: config.seed,
         })
     }
@@ -149,6 +157,21 @@ impl ProblemSource {
     /// Whether a procedural task makes the problems.
     pub fn is_task(&self) -> bool {
         matches!(self.training, Training::Task(_))
+    }
+}
+
+/// Refuses problems whose gold answer the verifier cannot read: every answer to them would be wrong.
+///
+/// # Errors
+/// The first such problem.
+pub fn check_gold<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Result<(), TrainerError> {
+    let mut problems = problems.into_iter();
+    match problems.find(|problem| !gold_is_readable(&problem.answer)) {
+        Some(problem) => Err(TrainerError::UnreadableGold {
+            id: problem.id.clone(),
+            answer: problem.answer.clone(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -30,6 +30,8 @@ struct Sampling {
     groups_dropped: usize,
     responses: usize,
     rewards: Vec<f64>,
+    rewards_missing: usize,
+    undecided: usize,
     correct: usize,
     tokens: u64,
     truncated: usize,
@@ -49,7 +51,10 @@ impl Trainer {
         let broken = self.drop_broken(&mut sampling.groups, &mut measured, observer);
         sampling.groups_dropped += broken.len();
         sampling.left_out.extend(broken);
-        let greedy_rewards = self.greedy_rewards(&sampling.groups, observer)?;
+        let (greedy_rewards, missing) =
+            self.greedy_rewards(&mut sampling.groups, &mut measured, observer)?;
+        sampling.groups_dropped += missing.len();
+        sampling.left_out.extend(missing);
         let experiences =
             self.experiences(&sampling.groups, measured, greedy_rewards.as_deref())?;
         let mut metrics = self.describe(&sampling, &experiences);
@@ -80,6 +85,8 @@ impl Trainer {
             groups_dropped: 0,
             responses: 0,
             rewards: Vec::new(),
+            rewards_missing: 0,
+            undecided: 0,
             correct: 0,
             tokens: 0,
             truncated: 0,
@@ -187,6 +194,8 @@ impl Trainer {
             groups_kept: sampling.groups.len() as u64,
             groups_sampled: sampling.groups_sampled as u64,
             groups_dropped: sampling.groups_dropped as u64,
+            rewards_missing: sampling.rewards_missing as u64,
+            verdicts_undecided: sampling.undecided as u64,
             tokens_generated: sampling.tokens,
             learning_rate: self.config.optimizer.rate(self.state.step),
             ..StepMetrics::default()
@@ -202,13 +211,15 @@ impl Sampling {
         for group in groups {
             for sample in &group.samples {
                 self.responses += 1;
-                self.rewards
-                    .extend(Some(sample.score.reward).filter(|reward| reward.is_finite()));
+                let reward = sample.score.reward.filter(|reward| reward.is_finite());
+                self.rewards_missing += usize::from(reward.is_none());
+                self.rewards.extend(reward);
+                self.undecided += usize::from(sample.score.undecided);
                 self.correct += usize::from(sample.score.correct);
                 self.tokens += sample.rollout.response_ids.len() as u64;
                 self.truncated += usize::from(sample.rollout.finish.is_truncated());
             }
-            if group.rewards().iter().any(|reward| !reward.is_finite()) {
+            if group.rewards().is_none() {
                 broken.push(group.problem.id.clone());
                 self.left_out.push(group);
             } else if !filter || group.is_informative() {

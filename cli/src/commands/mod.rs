@@ -8,6 +8,7 @@ pub(crate) mod replay;
 pub(crate) mod score;
 pub(crate) mod sft;
 pub(crate) mod train;
+pub(crate) mod verify;
 
 use std::io::{self, Write};
 

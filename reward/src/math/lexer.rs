@@ -319,6 +319,11 @@ impl Lexer<'_> {
         self.at += letters.len();
         let lower = letters.to_lowercase();
         match lower.as_str() {
+            // Answers copied out of a program: `np.arcsin(x)`.
+            "np" | "math" if self.rest().starts_with('.') => {
+                self.at += 1;
+                return;
+            }
             "and" | "or" => return self.push(Token::Mark(',')),
             "pct" | "percent" | "percentage" => return self.push(Token::Mark('%')),
             "infinity" | "inf" | "infty" => return self.command_token("infty"),
@@ -364,6 +369,12 @@ impl Lexer<'_> {
             places = fraction.len();
             digits.push_str(&fraction);
         }
+        // `1./3`: a point that no digit follows is still the number's.
+        let ends_in_point = |rest: &str| {
+            let mut rest = rest.chars();
+            rest.next() == Some('.') && rest.next().is_some_and(|next| "/*+-)}".contains(next))
+        };
+        self.at += usize::from(!is_decimal && ends_in_point(self.rest()));
         if digits.len() > max_digits {
             return Err(Undecided::NumberTooLarge);
         }

@@ -403,7 +403,7 @@ impl Parser<'_> {
         match self.peek() {
             Some(Token::Number(..) | Token::Letter(_) | Token::Begin(_)) => true,
             Some(Token::Mark(mark)) => match mark {
-                '(' | '{' => true,
+                '(' | '{' | '[' => true,
                 '|' => self.open_bars == 0,
                 _ => false,
             },
@@ -447,9 +447,35 @@ impl Parser<'_> {
         })
     }
 
-    /// What stands below, as text.
+    /// What stands below, as text: an expression, or whatever its braces hold.
     fn index(&mut self) -> Parsed<String> {
-        Ok(self.argument()?.to_string())
+        let (start, depth, bars) = (self.at, self.depth, self.open_bars);
+        match self.argument() {
+            Ok(index) => Ok(index.to_string()),
+            Err(Failure::Syntax) => {
+                (self.depth, self.open_bars) = (depth, bars);
+                self.raw_group(start)
+            }
+            Err(undecided) => Err(undecided),
+        }
+    }
+
+    /// The tokens of a group in braces, side by side: `m_{\\max}`.
+    fn raw_group(&mut self, start: usize) -> Parsed<String> {
+        self.at = start;
+        self.expect_mark('{')?;
+        let mut text = String::new();
+        while !self.take_mark('}') {
+            match self.next()? {
+                Token::Letter(letter) => text.push(letter),
+                Token::Command(name) | Token::Text(name) => text.push_str(&name),
+                Token::Number(value, _) => text.push_str(&value.to_string()),
+                Token::Mark('{') => return Err(Failure::Syntax),
+                Token::Mark(mark) => text.push(mark),
+                _ => return Err(Failure::Syntax),
+            }
+        }
+        Ok(text)
     }
 
     fn raised(&mut self, base: Expr) -> Parsed {

@@ -80,6 +80,7 @@ fn numbers_in_every_form() {
     differ("12", "1,2");
     differ("7", r"\frac{7}{2}");
     same("1e-3", "0.001");
+    same("-1./3", r"-\frac13");
 }
 
 #[test]
@@ -135,6 +136,8 @@ fn expressions_are_expanded_and_collected() {
     differ("x+2n+1", "x+1");
     same("3R^2", "3r^2");
     same("|x-2|", "|2-x|");
+    same(r"\arcsin(10/13)", "np.arcsin(10/13)");
+    same(r"m_{\max }=n^{2}-n-1", "n^2-n-1");
 }
 
 #[test]

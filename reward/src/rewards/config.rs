@@ -43,6 +43,8 @@ pub struct RewardPart {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RewardKind {
+    /// What there is without parts: the task's own reward, or the verifier's for files.
+    Task(TaskReward),
     /// Whether the verifier finds the answer right.
     Verifier(VerifierReward),
     /// Whether the answer is one text.
@@ -59,6 +61,11 @@ pub enum RewardKind {
     External(ExternalConfig),
 }
 
+/// The reward of the problems' own task; it has no settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskReward {}
+
 fn one() -> f64 {
     1.0
 }
@@ -69,7 +76,11 @@ impl RewardConfig {
     /// # Errors
     /// If one is out of range.
     pub fn validate(&self) -> Result<(), RewardError> {
-        self.parts.iter().try_for_each(RewardPart::validate)
+        self.parts.iter().try_for_each(RewardPart::validate)?;
+        let is_task = |part: &&RewardPart| matches!(part.reward, RewardKind::Task(_));
+        let tasks = self.parts.iter().filter(is_task).count();
+        let settings = Settings { reward: "task" };
+        settings.require(tasks <= 1, "parts", tasks, "must hold it once at most")
     }
 
     /// The sum of the parts, or `default` where there are none. It starts the external programs.
@@ -81,7 +92,8 @@ impl RewardConfig {
         if self.parts.is_empty() {
             return Ok(default);
         }
-        let parts = self.parts.iter().map(RewardPart::build);
+        let mut task = Some(default);
+        let parts = self.parts.iter().map(|part| part.build(&mut task));
         let parts = parts.collect::<Result<_, _>>()?;
         Ok(Box::new(CombinedReward::new(parts)))
     }
@@ -97,10 +109,10 @@ impl RewardPart {
         self.reward.validate()
     }
 
-    fn build(&self) -> Result<WeightedReward, RewardError> {
+    fn build(&self, task: &mut Option<Box<dyn Reward>>) -> Result<WeightedReward, RewardError> {
         Ok(WeightedReward {
             weight: self.weight,
-            reward: self.reward.build()?,
+            reward: self.reward.build(task)?,
         })
     }
 }
@@ -109,6 +121,7 @@ impl RewardKind {
     /// Its type, as configurations have it.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Task(_) => "task",
             Self::Verifier(_) => "verifier",
             Self::ExactText(_) => "exact_text",
             Self::MultipleChoice(_) => "multiple_choice",
@@ -121,7 +134,7 @@ impl RewardKind {
 
     fn validate(&self) -> Result<(), RewardError> {
         match self {
-            Self::Verifier(_) | Self::ExactText(_) | Self::Countdown(_) => Ok(()),
+            Self::Task(_) | Self::Verifier(_) | Self::ExactText(_) | Self::Countdown(_) => Ok(()),
             Self::MultipleChoice(reward) => reward.validate(),
             Self::Format(reward) => reward.validate(),
             Self::Overlong(reward) => reward.validate(),
@@ -129,8 +142,12 @@ impl RewardKind {
         }
     }
 
-    fn build(&self) -> Result<Box<dyn Reward>, RewardError> {
+    fn build(&self, task: &mut Option<Box<dyn Reward>>) -> Result<Box<dyn Reward>, RewardError> {
         Ok(match self {
+            // There is one at most, as was checked.
+            Self::Task(_) => task
+                .take()
+                .unwrap_or_else(|| Box::new(VerifierReward::default())),
             Self::Verifier(reward) => Box::new(*reward),
             Self::ExactText(reward) => Box::new(*reward),
             Self::MultipleChoice(reward) => Box::new(reward.clone()),

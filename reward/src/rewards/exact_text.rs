@@ -23,16 +23,17 @@ impl Reward for ExactTextReward {
         let Some(answer) = self.answer(response.text) else {
             return Score::binary(false, None, "no_answer");
         };
-        let same = self.is_same(problem.answer.trim(), answer);
+        let same = self.is_same(problem.answer.trim(), &answer);
         let reason = if same { "same_text" } else { "different_text" };
-        Score::binary(same, Some(answer.to_owned()), reason)
+        Score::binary(same, Some(answer), reason)
     }
 }
 
 impl ExactTextReward {
-    fn answer(self, response: &str) -> Option<&str> {
+    fn answer(self, response: &str) -> Option<String> {
         if self.whole_response {
-            return Some(response.trim()).filter(|text| !text.is_empty());
+            let whole = response.trim();
+            return (!whole.is_empty()).then(|| whole.to_owned());
         }
         stated_answer(response)
     }

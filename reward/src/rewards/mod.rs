@@ -13,7 +13,7 @@ mod setting;
 mod stated;
 
 pub use combined::{CombinedReward, WeightedReward};
-pub use config::{RewardConfig, RewardKind, RewardPart};
+pub use config::{RewardConfig, RewardKind, RewardPart, TaskReward};
 pub use exact_text::ExactTextReward;
 pub use external::{ExternalConfig, ExternalReward, ExternalStats};
 pub use format::{BoxCount, FormatReward, ThinkTags};

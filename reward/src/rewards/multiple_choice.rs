@@ -38,7 +38,7 @@ impl MultipleChoiceReward {
     fn choice(&self, response: &str) -> Option<char> {
         let by_rule = |rule| {
             let found = extract_by_rule(rule, response)?;
-            self.letters.announced(without_text_command(found.text))
+            self.letters.announced(without_text_command(&found.text))
         };
         let visible = after_thinking(response);
         by_rule(ExtractionRule::Boxed)

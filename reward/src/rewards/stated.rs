@@ -16,14 +16,18 @@ const TEXT_COMMANDS: [&str; 5] = [
 /// without the marks of a heading.
 ///
 /// Unlike [`extract_answer`](crate::extract_answer) it does not look for numbers in prose.
-pub(super) fn stated_answer(response: &str) -> Option<&str> {
+pub(super) fn stated_answer(response: &str) -> Option<String> {
     let marked = [ExtractionRule::Boxed, ExtractionRule::AnswerPhrase]
         .into_iter()
         .find_map(|rule| extract_by_rule(rule, response));
-    let text = marked
-        .map(|found| found.text)
-        .or_else(|| last_line(after_thinking(response)).map(|line| line.trim_start_matches('#')))?;
-    Some(without_text_command(text.trim())).filter(|text| !text.is_empty())
+    let text = match marked {
+        Some(found) => found.text,
+        None => last_line(after_thinking(response))?
+            .trim_start_matches('#')
+            .into(),
+    };
+    let text = without_text_command(text.trim()).to_owned();
+    (!text.is_empty()).then_some(text)
 }
 
 /// The contents of a `\text{…}` that holds the whole answer.
@@ -52,7 +56,7 @@ mod tests {
             ("", None),
             ("####", None),
         ] {
-            assert_eq!(stated_answer(response), expected, "{response}");
+            assert_eq!(stated_answer(response).as_deref(), expected, "{response}");
         }
     }
 }

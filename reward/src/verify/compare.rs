@@ -83,10 +83,19 @@ fn is_same_text(gold: &str, pred: &str) -> bool {
     !gold.is_empty() && gold == pred
 }
 
-/// Whether an answer can be compared by more than its letters: it is mathematics that is understood, or words.
-pub fn is_readable(text: &str) -> bool {
-    let budget = Budget::new(super::DEFAULT_MAX_BITS);
-    matches!(parse(text, &budget), Ok(Some(_)))
+/// Whether an answer is mathematics that is understood, or words.
+pub(super) fn is_readable(text: &str, max_bits: u64) -> bool {
+    matches!(parse(text, &Budget::new(max_bits)), Ok(Some(_)))
+}
+
+/// Whether two answers are the same, whichever is taken for the gold one.
+pub fn are_equivalent(left: &str, right: &str) -> bool {
+    let same = |gold, pred| {
+        compare(gold, pred, super::DEFAULT_MAX_BITS)
+            .reason
+            .is_correct()
+    };
+    same(left, right) || same(right, left)
 }
 
 impl From<Equality> for VerdictReason {

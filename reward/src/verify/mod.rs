@@ -4,6 +4,6 @@ mod compare;
 mod verdict;
 mod verifier;
 
-pub use compare::is_readable;
+pub use compare::are_equivalent;
 pub use verdict::{Verdict, VerdictReason};
-pub use verifier::{DEFAULT_MAX_BITS, Verifier, verify};
+pub use verifier::{DEFAULT_MAX_BITS, Verifier, gold_is_readable, verify};

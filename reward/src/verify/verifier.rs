@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::compare::compare;
+use super::compare::{compare, is_readable};
 use super::{Verdict, VerdictReason};
 use crate::extract::gold_formulas;
 use crate::{Extraction, ExtractionRule, extract_answer, extract_by_rule};
@@ -66,6 +66,11 @@ impl Verifier {
 /// [`Verifier::verify`] with the default settings.
 pub fn verify(gold: &str, response: &str) -> Verdict {
     Verifier::default().verify(gold, response)
+}
+
+/// Whether a gold answer can be compared by more than its letters; one that cannot makes every other spelling wrong.
+pub fn gold_is_readable(gold: &str) -> bool {
+    is_readable(&gold_answer(gold), DEFAULT_MAX_BITS)
 }
 
 /// Gold answers may be whole solutions, whose last box or hashes hold the answer, or prose with formulas.
