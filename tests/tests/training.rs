@@ -375,7 +375,7 @@ fn a_reference_holds_the_policy_near() {
 #[cfg(unix)]
 #[test]
 fn rewards_are_combined_and_come_from_programs_too() {
-    let score = r#"while read -r line; do id=$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/'); echo "{\"id\": $id, \"reward\": ${#line}}"; done"#;
+    let score = r#"while read -r line; do id=$(printf %s "$line" | sed 's/^{"id":\([0-9]*\).*/\1/'); echo "{\"id\": $id, \"reward\": ${#line}}"; done"#;
     let parts = |script: &str, seconds: f64| {
         format!(
             "reward.parts=[{{type=\"task\"}}, {{type=\"external\", weight=0.01, command=[\"sh\", \"-c\", {script:?}], timeout_seconds={seconds}}}]"
