@@ -19,8 +19,8 @@ pub(crate) enum Undecided {
 pub(crate) const MAX_ANSWER_BYTES: usize = 16 << 10;
 /// How deep expressions may nest.
 pub(super) const MAX_DEPTH: usize = 160;
-/// Steps of one comparison: a token read, a term multiplied, a value computed.
-const MAX_STEPS: u64 = 60_000;
+/// Steps of one comparison. A step is about a microsecond's work: a node read, a term added, a value computed.
+const MAX_STEPS: u64 = 30_000;
 
 /// What is left for one comparison.
 #[derive(Debug)]
@@ -37,6 +37,12 @@ impl Budget {
             steps: Cell::new(MAX_STEPS),
             max_bits,
         }
+    }
+
+    /// Takes the steps of an operation on rational numbers of so many bits, whose reduction is quadratic in them.
+    pub(super) fn spend_on_bits(&self, bits: u64) -> Result<(), Undecided> {
+        let words = bits / 64;
+        self.spend(1 + words * words / 10)
     }
 
     /// Takes steps from what is left.

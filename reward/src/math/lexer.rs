@@ -105,8 +105,8 @@ pub(super) fn tokens(text: &str, budget: &Budget) -> Result<Vec<Token>, Undecide
         has_rows: text.contains("begin{"),
         budget,
     };
+    budget.spend(text.len() as u64 / 8)?;
     while lexer.at < text.len() {
-        budget.spend(1)?;
         lexer.read()?;
     }
     Ok(lexer.tokens)

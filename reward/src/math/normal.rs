@@ -65,7 +65,7 @@ pub(super) fn normal(expr: &Expr, budget: &Budget) -> Result {
         Expr::Sum(terms) => terms
             .iter()
             .try_fold(Normal::constant(Rational::zero()), |sum, term| {
-                sum.plus(&normal(term, budget)?, budget)
+                sum.plus(normal(term, budget)?, budget)
             }),
         Expr::Product(factors) => factors
             .iter()
@@ -121,25 +121,22 @@ impl Normal {
         }
     }
 
-    fn plus(&self, other: &Self, budget: &Budget) -> Result {
+    fn plus(self, other: Self, budget: &Budget) -> Result {
         if self.below == other.below {
-            let above = self.above.add(&other.above, budget)?;
-            return Ok(Self {
-                above,
-                below: self.below.clone(),
-            });
+            let above = self.above.add(other.above, budget)?;
+            return Ok(Self { above, ..self });
         }
         let left = self.above.multiply(&other.below, budget)?;
         let right = other.above.multiply(&self.below, budget)?;
         Ok(Self {
-            above: left.add(&right, budget)?,
+            above: left.add(right, budget)?,
             below: self.below.multiply(&other.below, budget)?,
         })
     }
 
     /// The difference, whose numerator is zero where the two are equal.
     pub(super) fn minus(&self, other: &Self, budget: &Budget) -> Result {
-        self.plus(&other.scaled(&-Rational::one()), budget)
+        self.clone().plus(other.scaled(&-Rational::one()), budget)
     }
 
     fn times(&self, other: &Self, budget: &Budget) -> Result {
@@ -195,6 +192,10 @@ fn power(base: &Expr, exponent: &Expr, budget: &Budget) -> Result {
         }
         let magnitude = magnitude.ok_or(too_large)?;
         let bits = number.numer().bits().max(number.denom().bits());
+        budget.spend_on_bits(
+            bits.saturating_mul(u64::from(magnitude))
+                .min(budget.max_bits),
+        )?;
         if bits > 1 && bits.saturating_mul(u64::from(magnitude)) > budget.max_bits {
             return Err(too_large);
         }
@@ -264,6 +265,7 @@ fn constant_root(form: &Normal, degree: &BigInt, budget: &Budget) -> Result {
         return square_root(&value, budget);
     }
     // a/b = a·b^(n-1) / b^n: one root of a whole number.
+    budget.spend_on_bits(value.denom().bits() * u64::from(degree_small) + value.numer().bits())?;
     let scale = value.denom().pow(degree_small - 1);
     let radicand = value.numer() * scale;
     let found = if radicand.is_negative() && degree_small % 2 == 1 {
@@ -301,6 +303,8 @@ fn square_root(value: &Rational, budget: &Budget) -> Result {
     if rest.is_zero() {
         return Ok(Normal::constant(Rational::zero()));
     }
+    // About as much as the divisions below.
+    budget.spend(20 + rest.bits() / 16)?;
     for divisor in 2..MAX_TRIAL_DIVISOR {
         if rest.is_one() {
             break;
@@ -343,6 +347,7 @@ fn function(name: &str, arguments: &[Expr], budget: &Budget) -> Result {
         return Ok(Normal::constant(value?));
     }
     let texts: Vec<String> = forms.iter().map(Normal::text).collect();
+    budget.spend(2 + texts.iter().map(String::len).sum::<usize>() as u64 / 16)?;
     Ok(Normal::named(format!("{name}({})", texts.join(","))))
 }
 
@@ -356,7 +361,8 @@ fn exact(name: &str, values: &[Rational], budget: &Budget) -> Result<Option<Rati
         ("ceil", [x]) => Some(x.ceil()),
         ("factorial", [x]) => match small(x).filter(|n| *n <= MAX_FACTORIAL) {
             Some(n) => {
-                budget.spend(u64::from(n))?;
+                // n! has about n·log2(n) bits.
+                budget.spend(u64::from(n) / 4)?;
                 let product = (1..=n).fold(BigInt::one(), |product, k| product * k);
                 Some(Rational::from_integer(product))
             }

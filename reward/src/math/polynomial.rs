@@ -68,13 +68,17 @@ impl Polynomial {
         })
     }
 
-    pub(super) fn add(&self, other: &Self, budget: &Budget) -> Result<Self, Undecided> {
-        let mut terms = self.0.clone();
-        for (monomial, coefficient) in &other.0 {
-            budget.spend(1)?;
-            add_term(&mut terms, monomial.clone(), coefficient.clone());
+    pub(super) fn add(mut self, other: Self, budget: &Budget) -> Result<Self, Undecided> {
+        for (monomial, coefficient) in other.0 {
+            let sum = self.0.get(&monomial).map_or(0, bits);
+            budget.spend(monomial.len() as u64)?;
+            budget.spend_on_bits(sum.max(bits(&coefficient)))?;
+            if sum.max(bits(&coefficient)) > budget.max_bits {
+                return Err(Undecided::NumberTooLarge);
+            }
+            add_term(&mut self.0, monomial, coefficient);
         }
-        Ok(Self(terms))
+        Ok(self)
     }
 
     pub(super) fn scaled(&self, factor: &Rational) -> Self {
@@ -91,12 +95,12 @@ impl Polynomial {
         let mut terms = BTreeMap::new();
         for (left, left_coefficient) in &self.0 {
             for (right, right_coefficient) in &other.0 {
-                let bits = left_coefficient.numer().bits() + right_coefficient.numer().bits();
-                let below = left_coefficient.denom().bits() + right_coefficient.denom().bits();
-                if bits.max(below) > budget.max_bits {
+                let bits = bits(left_coefficient) + bits(right_coefficient);
+                if bits > 2 * budget.max_bits {
                     return Err(Undecided::NumberTooLarge);
                 }
-                budget.spend(1 + (bits + below) / 256)?;
+                budget.spend(3 + (left.len() + right.len()) as u64)?;
+                budget.spend_on_bits(bits)?;
                 let (monomial, factor) = joined(left, right);
                 let coefficient =
                     left_coefficient * right_coefficient * Rational::from_integer(factor);
@@ -148,6 +152,11 @@ impl Polynomial {
         let (_, leading) = self.0.iter().next_back()?;
         Some((self.scaled(&leading.recip()), leading.clone()))
     }
+}
+
+/// Bits of a number's larger part.
+fn bits(value: &Rational) -> u64 {
+    value.numer().bits().max(value.denom().bits())
 }
 
 fn add_term(terms: &mut BTreeMap<Monomial, Rational>, monomial: Monomial, coefficient: Rational) {
