@@ -179,6 +179,9 @@ mod tests {
         finds("Evelyn", "Evelyn", Bare);
         finds("x = 15", "x = 15", Bare);
         finds(r"So $x = \sqrt{3}$", r"$x = \sqrt{3}$", MathSpan);
+        finds("so $r(x) = ax + b = 3x$.", "$r(x) = ax + b = 3x$", MathSpan);
+        finds("hence $BH = 7.$", "$BH = 7.$", MathSpan);
+        finds("thus $x = 3,$ and $y = 4.$", "x = 3, y = 4", MathSpan);
         finds("She has $18 left and 3 eggs", "3", LastNumber);
         finds("Prices went from $5 to $6 for 7 kilograms", "7", LastNumber);
         finds("It went from 12 to -1,234.50.", "-1,234.50", LastNumber);

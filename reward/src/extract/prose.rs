@@ -136,8 +136,11 @@ fn percent_bytes(after: &str) -> usize {
 }
 
 fn joined(spans: &[Span<'_>]) -> String {
-    let inner: Vec<&str> = spans.iter().map(|span| span.inner).collect();
-    inner.join(", ")
+    // A sentence's commas and full stops often stand inside of its formulas.
+    let inner = spans
+        .iter()
+        .map(|span| span.inner.trim_end_matches(['.', ',', ';', ' ']));
+    inner.collect::<Vec<_>>().join(", ")
 }
 
 /// The whole text, where it is one line that is an expression or a single word.
@@ -171,7 +174,7 @@ pub(super) fn last_figure(text: &str) -> Option<(Cow<'_, str>, bool)> {
 fn last_formulas(text: &str) -> Option<(Cow<'_, str>, usize)> {
     let mut formulas = spans(text);
     let is_word = |text: &str| text.chars().all(char::is_alphabetic);
-    let is_formula = |text: &str| is_expression(text) || is_word(text);
+    let is_formula = |text: &str| is_word(text) || has_no_prose(text, is_word_in_formula);
     while formulas.last().is_some_and(|span| !is_formula(span.inner)) {
         formulas.pop();
     }
@@ -213,6 +216,10 @@ fn is_signed(before: &str) -> bool {
 /// Whether a text holds no words of prose: commands, what is set as text in a formula, single letters and
 /// [`MATH_WORDS`] are none.
 fn is_expression(text: &str) -> bool {
+    has_no_prose(text, is_prose)
+}
+
+fn has_no_prose(text: &str, is_prose: fn(&str) -> bool) -> bool {
     let unworded = WORDED.replace_all(text, "1");
     let text = unworded.as_ref();
     let mut word = String::new();
@@ -232,6 +239,12 @@ fn is_expression(text: &str) -> bool {
         meaningful |= character.is_ascii_digit();
     }
     meaningful
+}
+
+/// Between delimiters, two letters are a product, and capitals are points: `ax`, `ABCD`.
+fn is_word_in_formula(word: &str) -> bool {
+    let is_points = word.len() <= 5 && word.chars().all(|letter| letter.is_ascii_uppercase());
+    is_prose(word) && word.chars().count() > 2 && !is_points
 }
 
 fn is_prose(word: &str) -> bool {

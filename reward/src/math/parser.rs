@@ -16,7 +16,7 @@ pub(crate) fn parse(text: &str, budget: &Budget) -> Result<Option<Expr>, Undecid
     if text.len() > MAX_ANSWER_BYTES {
         return Err(Undecided::TooLong);
     }
-    let tokens = tokens(without_units(text), budget)?;
+    let tokens = tokens(without_units(without_end_marks(text)), budget)?;
     let mut parser = Parser {
         tokens: &tokens,
         at: 0,
@@ -28,6 +28,20 @@ pub(crate) fn parse(text: &str, budget: &Budget) -> Result<Option<Expr>, Undecid
         Ok(expr) if parser.at == tokens.len() => Ok(Some(expr)),
         Ok(_) | Err(Failure::Syntax) => Ok(None),
         Err(Failure::Undecided(reason)) => Err(reason),
+    }
+}
+
+/// The text without the punctuation and the delimiters that a sentence leaves at its end.
+fn without_end_marks(text: &str) -> &str {
+    let mut text = text.trim_end();
+    loop {
+        let trimmed = ["$", "\\]", "\\)", ".", ",", ";"]
+            .iter()
+            .find_map(|mark| text.strip_suffix(mark));
+        match trimmed {
+            Some(trimmed) => text = trimmed.trim_end(),
+            None => return text,
+        }
     }
 }
 
