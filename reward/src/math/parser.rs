@@ -16,6 +16,19 @@ pub(crate) fn parse(text: &str, budget: &Budget) -> Result<Option<Expr>, Undecid
     if text.len() > MAX_ANSWER_BYTES {
         return Err(Undecided::TooLong);
     }
+    if let Some(expr) = parse_whole(text, budget)? {
+        return Ok(Some(expr));
+    }
+    // Of a chain with a link that is not understood, what it ends in.
+    match text.rsplit_once('=') {
+        Some((before, last)) if before.contains('=') && !text.contains([',', ';']) => {
+            parse_whole(last, budget)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn parse_whole(text: &str, budget: &Budget) -> Result<Option<Expr>, Undecided> {
     let tokens = tokens(without_units(without_end_marks(text)), budget)?;
     let mut parser = Parser {
         tokens: &tokens,
@@ -229,6 +242,7 @@ impl Parser<'_> {
     /// Sides joined by relation signs. Of `x ∈ S` the set is meant, after an arrow what follows, and what follows an
     /// approximation says less than what precedes it.
     fn relation(&mut self) -> Parsed {
+        self.take_command("Rightarrow");
         let first = self.union()?;
         let mut rest: Vec<(Sign, Expr)> = Vec::new();
         loop {

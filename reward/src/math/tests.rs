@@ -137,6 +137,8 @@ fn expressions_are_expanded_and_collected() {
     same("3R^2", "3r^2");
     same("|x-2|", "|2-x|");
     same(r"\arcsin(10/13)", "np.arcsin(10/13)");
+    same("49", r"7@2 = (7)(7) = 49");
+    same("-125", r"\Rightarrow \frac{1000}{-8}=-125");
     same("22", r"\[(5+\sqrt3)(5-\sqrt3) = 25 - 3 = 22.\]");
     same("54", r"54\text{ cm}^2.");
     same(r"m_{\max }=n^{2}-n-1", "n^2-n-1");
