@@ -39,4 +39,16 @@ pub enum EntropyError {
         /// The fraction given.
         fraction: f64,
     },
+    /// A model has a positive number of parameters.
+    #[error("{parameters} is no number of parameters: it must be finite and above 0")]
+    SizeOutOfRange {
+        /// The number given.
+        parameters: f64,
+    },
+    /// Runs of one size say nothing about size.
+    #[error("all {runs} runs are of models of one size: give runs of at least two sizes")]
+    ConstantSize {
+        /// Runs given.
+        runs: usize,
+    },
 }

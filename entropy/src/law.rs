@@ -24,7 +24,7 @@ pub struct LawPoint {
 }
 
 /// The fitted law `R = -a·e^H + b`, with 95 % Student-t intervals.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LawFit {
     /// How much reward is gained per unit of e^H given up.
     pub a: f64,
@@ -42,17 +42,105 @@ pub struct LawFit {
     pub ceiling: f64,
     /// 95 % interval of the ceiling.
     pub ceiling_ci95: [f64; 2],
+    /// What the intervals of predictions follow from.
+    #[serde(skip)]
+    scatter: Scatter,
 }
+
+/// The points' scatter about a fitted line in x = e^H.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Scatter {
+    points: f64,
+    x_mean: f64,
+    sxx: f64,
+    /// Σ residual² / (n - 2).
+    variance: f64,
+    /// Student's t at 97.5 %, of n - 2 degrees of freedom.
+    quantile: f64,
+}
+
+/// Why a fitted law should not be believed.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LawDoubt {
+    /// The interval of `a` has no sign.
+    #[error("reward does not fall with e^H for sure: a lies in {low:.3}..{high:.3}")]
+    NoSlope {
+        /// Lower end of the interval of `a`.
+        low: f64,
+        /// Its upper end.
+        high: f64,
+    },
+    /// Reward rises with entropy.
+    #[error(
+        "reward rises with entropy here: a = {a:.3} is below 0, so there is no ceiling at zero entropy"
+    )]
+    WrongSign {
+        /// The coefficient.
+        a: f64,
+    },
+    /// Most of the reward's variance is left over.
+    #[error("entropy explains only {:.0} % of the reward's variance", 100.0 * r_squared)]
+    LittleExplained {
+        /// The share explained.
+        r_squared: f64,
+    },
+}
+
+/// Least share of the reward's variance that a law worth the name explains.
+const LEAST_R_SQUARED: f64 = 0.5;
 
 impl LawFit {
     /// The reward that the law expects at an entropy, `-a·e^H + b`.
     pub fn predict(&self, entropy_nats: f64) -> f64 {
         self.b - self.a * entropy_nats.exp()
     }
+
+    /// The 95 % interval of the law's line at an entropy.
+    pub fn line_ci95(&self, entropy_nats: f64) -> [f64; 2] {
+        self.interval(entropy_nats, 0.0)
+    }
+
+    /// The 95 % interval of one more measurement at an entropy: wider than the line's by the points' own scatter.
+    pub fn prediction_ci95(&self, entropy_nats: f64) -> [f64; 2] {
+        self.interval(entropy_nats, 1.0)
+    }
+
+    fn interval(&self, entropy_nats: f64, own_scatter: f64) -> [f64; 2] {
+        let (
+            Scatter {
+                points,
+                x_mean,
+                sxx,
+                variance,
+                quantile,
+            },
+            center,
+        ) = (self.scatter, self.predict(entropy_nats));
+        let away = (entropy_nats.exp() - x_mean).powi(2) / sxx;
+        let half = quantile * (variance * (own_scatter + points.recip() + away)).sqrt();
+        [center - half, center + half]
+    }
+
+    /// Why the law should not be believed of these points, if so. The paper does not claim that it is universal.
+    pub fn doubt(&self) -> Option<LawDoubt> {
+        let [low, high] = self.a_ci95;
+        if high < 0.0 {
+            Some(LawDoubt::WrongSign { a: self.a })
+        } else if low <= 0.0 {
+            Some(LawDoubt::NoSlope { low, high })
+        } else if self.r_squared < LEAST_R_SQUARED {
+            Some(LawDoubt::LittleExplained {
+                r_squared: self.r_squared,
+            })
+        } else {
+            None
+        }
+    }
 }
 
 /// The law fitted to a whole run and to its first part, and how well the part predicted the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Forecast {
     /// The fit to all points.
     pub all: LawFit,
@@ -62,6 +150,12 @@ pub struct Forecast {
     pub early_prediction_rmse: f64,
     /// `|R - predicted R|` of the early fit at the last point.
     pub final_error: f64,
+    /// Points of the first part.
+    pub early_points: usize,
+    /// Share of the points not seen that lie within the early fit's 95 % interval of a prediction.
+    pub early_coverage: f64,
+    /// That interval at the last point's entropy.
+    pub final_prediction_ci95: [f64; 2],
 }
 
 /// Fits `R = -a·e^H + b` by least squares, which is linear in e^H.
@@ -89,6 +183,13 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         .sum();
     let variance = squared_error / (n - 2.0);
     let quantile = student_quantile_975(n - 2.0);
+    let scatter = Scatter {
+        points: n,
+        x_mean,
+        sxx,
+        variance,
+        quantile,
+    };
     // The line's standard error at abscissa x; the intercept lies at 0, the ceiling at e^0 = 1.
     let half_width =
         |x: f64| quantile * (variance * (n.recip() + (x - x_mean).powi(2) / sxx)).sqrt();
@@ -106,6 +207,7 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         b_ci95: interval(b, half_width(0.0)),
         ceiling: b - a,
         ceiling_ci95: interval(b - a, half_width(1.0)),
+        scatter,
     })
 }
 
@@ -125,11 +227,20 @@ pub fn forecast(points: &[LawPoint], first_fraction: f64) -> Result<Forecast, En
     let early = fit_law(seen)?;
     let error = |p: &LawPoint| (p.reward - early.predict(p.entropy)).abs();
     let mean_square = unseen.iter().map(|p| error(p).powi(2)).sum::<f64>() / unseen.len() as f64;
+    let is_within = |p: &&LawPoint| {
+        let [low, high] = early.prediction_ci95(p.entropy);
+        (low..=high).contains(&p.reward)
+    };
+    // The part is a proper one: a point is left.
+    let last = unseen[unseen.len() - 1];
     Ok(Forecast {
         all,
         early,
         early_prediction_rmse: mean_square.sqrt(),
-        final_error: unseen.last().map_or(0.0, error),
+        final_error: error(&last),
+        early_points: seen.len(),
+        early_coverage: unseen.iter().filter(is_within).count() as f64 / unseen.len() as f64,
+        final_prediction_ci95: early.prediction_ci95(last.entropy),
     })
 }
 
@@ -300,6 +411,39 @@ mod tests {
                 needed: 3
             }
         );
+    }
+
+    #[test]
+    fn the_ceilings_interval_is_the_lines_at_zero_entropy_and_predictions_scatter_more() {
+        let mut run = on_the_law(0.2, 0.7, &[1.2, 1.0, 0.8, 0.6, 0.4, 0.2]);
+        run[1].reward += 0.02;
+        let fit = fit_law(&run).unwrap();
+        for (found, expected) in fit.line_ci95(0.0).iter().zip(fit.ceiling_ci95) {
+            assert!((found - expected).abs() < 1e-12);
+        }
+        // At the mean abscissa: t·s·√(1 + 1/n) against t·s·√(1/n).
+        let center = fit.scatter.x_mean.ln();
+        let width = |[low, high]: [f64; 2]| high - low;
+        let ratio = width(fit.prediction_ci95(center)) / width(fit.line_ci95(center));
+        assert!((ratio - 7.0_f64.sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_law_that_does_not_hold_is_doubted() {
+        let doubt = |rewards: [f64; 5]| {
+            let pairs: Vec<(f64, f64)> =
+                [0.1, 0.3, 0.5, 0.7, 0.9].into_iter().zip(rewards).collect();
+            fit_law(&points(&pairs)).unwrap().doubt()
+        };
+        assert_eq!(doubt([0.8, 0.7, 0.58, 0.44, 0.25]), None);
+        assert!(matches!(
+            doubt([0.1, 0.2, 0.31, 0.4, 0.5]),
+            Some(LawDoubt::WrongSign { .. })
+        ));
+        assert!(matches!(
+            doubt([0.3, 0.5, 0.2, 0.5, 0.3]),
+            Some(LawDoubt::NoSlope { .. })
+        ));
     }
 
     #[test]
