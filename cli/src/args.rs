@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Judge answers against gold ones, and say why
     Verify(VerifyArgs),
+    /// Fit the law R = -a·e^H + b to a run's figures, ours or another framework's
+    Fit(FitArgs),
     /// Compute losses, advantages, KL estimates and value losses of given cases again
     Replay(ReplayArgs),
     /// Turn a GGUF file into a Hugging Face folder
@@ -230,6 +232,38 @@ pub(crate) struct VerifyArgs {
     /// Say too which rule found the answer, and how both were read
     #[arg(long)]
     pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Reads metrics.jsonl, JSON lines, {\"points\": [{\"entropy\", \"reward\"}, ...]}, and CSV as wandb and TensorBoard export it. Where no
+key is named, entropy and reward are found by the names that Anneal, verl, TRL, OpenRLHF, SkyRL and NeMo-RL give them.
+
+  anneal fit --input runs/kl/metrics.jsonl --first 0.15
+  anneal fit --input wandb.csv --entropy-key actor/entropy --reward-key val-core/math/acc
+  anneal fit --input entropy.csv --reward-input reward.csv            (TensorBoard: a file each)
+  anneal fit --input a.jsonl --input b.jsonl --parameters 5e8 --parameters 7e9")]
+pub(crate) struct FitArgs {
+    /// A run's figures; may be given more than once
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) input: Vec<PathBuf>,
+    /// Fit the first part of the run too, and score its forecast of the rest: 0.15 in the paper
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    pub(crate) first: Option<f64>,
+    /// The key or column of entropy, in nats
+    #[arg(long, value_name = "KEY")]
+    pub(crate) entropy_key: Option<String>,
+    /// The key or column of performance
+    #[arg(long, value_name = "KEY")]
+    pub(crate) reward_key: Option<String>,
+    /// A file of rewards, joined to --input by step
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reward_input: Vec<PathBuf>,
+    /// Parameters of each run's model: fits the coefficients over sizes too
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) parameters: Vec<f64>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

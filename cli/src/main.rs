@@ -6,6 +6,7 @@ mod commands;
 mod device;
 mod failure;
 mod progress;
+mod records;
 mod summary;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode};
@@ -40,6 +41,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Fit(args) => commands::fit::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Devices(args) => commands::devices::run(&args),

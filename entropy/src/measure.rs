@@ -69,6 +69,15 @@ impl EntropyTally {
     }
 }
 
+impl std::ops::AddAssign for EntropyTally {
+    fn add_assign(&mut self, other: Self) {
+        self.token_sum_nats += other.token_sum_nats;
+        self.tokens += other.tokens;
+        self.response_sum_nats += other.response_sum_nats;
+        self.responses += other.responses;
+    }
+}
+
 /// `-⟨log π⟩` over the trained tokens, in nats: the one-sample estimate of the entropy of the
 /// distribution that the tokens were drawn from; `None` where no token is trained.
 ///

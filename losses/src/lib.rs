@@ -39,9 +39,9 @@ pub use advantages::{
 pub use aggregation::{Aggregation, Denominator, aggregate};
 pub use config::{LossConfig, ObjectiveConfig};
 pub use controller::{
-    AdaptiveEntropy, ClipCovControl, CovPenalty, EntropyBonus, EntropyControl, EntropyRatioClip,
-    KlCovControl, Selection, SelectionKey, SelectionScope, SelectionStats, SelectionView,
-    ShapedAdvantage, TopEntropy,
+    AdaptiveEntropy, BudgetLever, ClipCovControl, CovPenalty, EntropyBonus, EntropyBudget,
+    EntropyControl, EntropyRatioClip, KlCovControl, Selection, SelectionKey, SelectionScope,
+    SelectionStats, SelectionView, ShapedAdvantage, TopEntropy,
 };
 pub use error::LossError;
 pub use inputs::{LossInputs, LossOutput, OptionalInputs};

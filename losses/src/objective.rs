@@ -5,9 +5,10 @@ use std::ops::Range;
 use burn::tensor::{Device, Tensor};
 
 use crate::{
-    ClipCovControl, Denominator, EntropyControl, KlCovControl, KlPlace, LossError, LossInputs,
-    LossOutput, LossStats, ObjectiveConfig, PerToken, PolicyTerms, ReferenceKl, Selection,
-    SelectionKey, SelectionView, aggregate, controller::whole_batch, kl_estimate, stats::StatMaps,
+    BudgetLever, ClipCovControl, Denominator, EntropyControl, KlCovControl, KlPlace, LossError,
+    LossInputs, LossOutput, LossStats, ObjectiveConfig, PerToken, PolicyTerms, ReferenceKl,
+    Selection, SelectionKey, SelectionView, aggregate, controller::whole_batch, kl_estimate,
+    stats::StatMaps,
 };
 
 /// A validated objective: a loss, its aggregation, and the entropy controllers over it.
@@ -19,6 +20,8 @@ use crate::{
 pub struct PolicyObjective {
     config: ObjectiveConfig,
     entropy: EntropyControl,
+    /// How strong what a budget steers is now; 1 as configured.
+    strength: f64,
 }
 
 /// What a mini-batch's controllers selected.
@@ -70,7 +73,21 @@ impl PolicyObjective {
     pub fn new(config: ObjectiveConfig, entropy: EntropyControl) -> Result<Self, LossError> {
         config.validate()?;
         entropy.validate(config.loss.policy_loss())?;
-        Ok(Self { config, entropy })
+        Ok(Self {
+            config,
+            entropy,
+            strength: 1.0,
+        })
+    }
+
+    /// Sets how strong what an [`EntropyBudget`](crate::EntropyBudget) steers is from now on; 1 is as configured.
+    pub fn set_strength(&mut self, strength: f64) {
+        self.strength = strength;
+    }
+
+    fn strength_of(&self, lever: BudgetLever) -> f64 {
+        let budget = self.entropy.budget.filter(|budget| budget.lever == lever);
+        budget.map_or(1.0, |_| self.strength)
     }
 
     /// The configuration.
@@ -108,13 +125,20 @@ impl PolicyObjective {
     /// The Clip-Cov selection, the loss's own or a controller's.
     pub fn clip_cov(&self) -> Option<ClipCovControl> {
         let own = self.config.loss.policy_loss().clip_cov();
-        own.or(self.entropy.clip_cov)
+        let mut control = own.or(self.entropy.clip_cov)?;
+        let strength = self.strength_of(BudgetLever::Fraction);
+        control.fraction = (control.fraction * strength).min(1.0);
+        Some(control)
     }
 
     /// The KL-Cov penalty, the loss's own or a controller's.
     pub fn kl_cov(&self) -> Option<KlCovControl> {
         let own = self.config.loss.policy_loss().kl_cov();
-        own.or(self.entropy.kl_cov)
+        let mut control = own.or(self.entropy.kl_cov)?;
+        let strength = self.strength_of(BudgetLever::Fraction);
+        control.top_fraction = (control.top_fraction * strength).min(1.0);
+        control.kl_coef *= self.strength_of(BudgetLever::KlCoef);
+        Some(control)
     }
 
     /// The adaptive coefficient after a step's measurement, from that of the step before; 0
@@ -128,7 +152,10 @@ impl PolicyObjective {
     pub fn entropy_bonus(&self, adaptive_coef: f64, entropy_nats: f64) -> f64 {
         let constant = self.entropy.bonus.map_or(0.0, |bonus| bonus.coef);
         let adaptive = self.entropy.adaptive;
-        constant + adaptive.map_or(0.0, |c| c.active_coef(adaptive_coef, entropy_nats))
+        let adaptive = adaptive.map_or(0.0, |c| c.active_coef(adaptive_coef, entropy_nats));
+        let budget = self.entropy.budget;
+        let budget = budget.filter(|budget| budget.lever == BudgetLever::Bonus);
+        constant + adaptive + budget.map_or(0.0, |budget| budget.bonus_coef * self.strength)
     }
 
     /// What the whole mini-batch divides by, from its mask.

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use losses::{
-    AdaptiveEntropy, Aggregation, ClipCov, ClipCovControl, CovPenalty, EntropyBonus,
+    AdaptiveEntropy, Aggregation, ClipCov, ClipCovControl, CovPenalty, EntropyBonus, EntropyBudget,
     EntropyControl, EntropyRatioClip, Granularity, KlCov, KlCovControl, LossConfig, LossInputs,
     LossSums, ObjectiveConfig, OptionalInputs, PolicyObjective, PpoClip, ReferenceKl,
     SelectedTokens, SelectionKey, SelectionScope, SelectionView, Selections, ShapedAdvantage,
@@ -124,6 +124,7 @@ fn controls() -> Vec<EntropyControl> {
     });
     let bonus = Some(EntropyBonus { coef: 0.1 });
     let adaptive = Some(AdaptiveEntropy::default());
+    let budget = Some(EntropyBudget::default());
     let top_entropy = Some(TopEntropy {
         top_fraction: 0.5,
         ..TopEntropy::default()
@@ -136,6 +137,7 @@ fn controls() -> Vec<EntropyControl> {
         EntropyControl { kl_cov, ..none() },
         EntropyControl { bonus, ..none() },
         EntropyControl { adaptive, ..none() },
+        EntropyControl { budget, ..none() },
         EntropyControl {
             top_entropy,
             ..none()

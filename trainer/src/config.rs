@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, File, FileFormat, ValueKind};
 use losses::{
-    AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyControl,
-    EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip, ReferenceKl,
-    RolloutCorrection, ShapedAdvantage, TopEntropy,
+    AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyBudget,
+    EntropyControl, EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip,
+    ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
 };
 use reward::{RewardConfig, TaskConfig};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{CriticSection, SftConfig, TrainerError, base::base_settings};
+use crate::{CriticSection, MonitorSection, SftConfig, TrainerError, base::base_settings};
 
 /// A training run. Its `Default` suits a pretrained model of some hundred million parameters or more; where
 /// `model.path` is empty, [`TrainConfig::load`] puts the settings vetted for the bundled base above it.
@@ -50,6 +50,10 @@ pub struct TrainConfig {
     pub validation: ValidationSection,
     /// What is kept of the run.
     pub checkpoint: CheckpointSection,
+    /// What is measured beside what training needs.
+    pub measurement: MeasurementSection,
+    /// When a run is warned of, or ended early.
+    pub monitor: MonitorSection,
 }
 
 impl Default for TrainConfig {
@@ -70,6 +74,8 @@ impl Default for TrainConfig {
             optimizer: OptimizerSection::default(),
             validation: ValidationSection::default(),
             checkpoint: CheckpointSection::default(),
+            measurement: MeasurementSection::default(),
+            monitor: MonitorSection::default(),
         }
     }
 }
@@ -304,6 +310,25 @@ impl Default for CheckpointSection {
     }
 }
 
+/// What is measured beside what training needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MeasurementSection {
+    /// Whether the updates' passes measure how entropy moves within a step.
+    pub change: bool,
+    /// Whether `rollouts/` keeps each trained token's entropy, covariance and advantage.
+    pub tokens: bool,
+}
+
+impl Default for MeasurementSection {
+    fn default() -> Self {
+        Self {
+            change: true,
+            tokens: true,
+        }
+    }
+}
+
 impl TrainConfig {
     /// Reads a file, if one is given, and applies `key=value` overrides.
     ///
@@ -374,7 +399,7 @@ impl TrainConfig {
         self.critic.validate()?;
         self.task.validate()?;
         self.reward.validate()?;
-        Ok(())
+        self.monitor.validate()
     }
 
     /// Groups must be large enough for rewards to differ in, and for the estimator to compare.
@@ -760,6 +785,10 @@ fn with_every_option() -> TrainConfig {
             kl_cov: Some(KlCovControl::default()),
             bonus: Some(EntropyBonus::default()),
             adaptive: Some(AdaptiveEntropy::default()),
+            budget: Some(EntropyBudget {
+                final_target_nats: Some(1.0),
+                ..EntropyBudget::default()
+            }),
             top_entropy: Some(TopEntropy::default()),
             ratio_clip: Some(EntropyRatioClip::default()),
             shaped_advantage: Some(ShapedAdvantage::default()),

@@ -1,6 +1,7 @@
 //! A run's folder: what it holds and how it is written.
 
 use std::{
+    borrow::Cow,
     fs::{self, File, OpenOptions},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Group, StepMetrics, TrainConfig, TrainerError};
+use crate::{Group, ResponseFigures, StepMetrics, TrainConfig, TrainerError};
 use policy::OutputFolder;
 
 /// `config.toml`, `metrics.jsonl`, `rollouts/` and `checkpoints/` of one run.
@@ -112,7 +113,8 @@ impl RunFolder {
         written.map_err(|source| TrainerError::Io { path: file, source })
     }
 
-    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says what became of it.
+    /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says what became of it; `figures`
+    /// are of the first groups' responses, in order.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -120,7 +122,9 @@ impl RunFolder {
         &self,
         step: u64,
         groups: &[(GroupState, &[Group])],
+        figures: Vec<ResponseFigures>,
     ) -> Result<(), TrainerError> {
+        let mut figures = figures.into_iter();
         let path = self
             .path
             .join("rollouts")
@@ -132,7 +136,13 @@ impl RunFolder {
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
         for &(state, groups) in groups {
             for group in groups {
-                let line = to_line(&RolloutLine { state, group }, &path)?;
+                let own = figures.by_ref().take(group.samples.len());
+                let line = RolloutLine {
+                    state,
+                    group: Cow::Borrowed(group),
+                    figures: own.collect(),
+                };
+                let line = to_line(&line, &path)?;
                 file.write_all(&line).map_err(io)?;
             }
         }
@@ -170,11 +180,16 @@ pub enum GroupState {
 }
 
 /// A group as `rollouts/` keeps it.
-#[derive(Serialize)]
-struct RolloutLine<'a> {
-    state: GroupState,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RolloutLine<'a> {
+    /// What became of it.
+    pub state: GroupState,
+    /// The problem and its scored responses.
     #[serde(flatten)]
-    group: &'a Group,
+    pub group: Cow<'a, Group>,
+    /// Figures of each response's tokens; none where they were not kept, or the group was not trained on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<ResponseFigures>,
 }
 
 /// Writes a file beside and renames it, so that one of the two is there whole whatever happens.

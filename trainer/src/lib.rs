@@ -9,13 +9,16 @@ mod batch;
 mod checkpoint;
 mod config;
 mod critic;
+mod describe;
 mod error;
 mod evaluation;
 mod experience;
+mod figures;
 mod folder;
 mod group;
 mod measure;
 mod metrics;
+mod monitor;
 mod observer;
 mod optimizer;
 mod parallel;
@@ -31,15 +34,17 @@ pub use base::{bundled_base, load_policy};
 pub use batch::{Collated, Sequence, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{
-    CheckpointSection, DataSection, Dtype, ModelSection, OptimizerSection, PromptStyle,
-    RolloutSection, TrainConfig, UpdateSection, ValidationSection,
+    CheckpointSection, DataSection, Dtype, MeasurementSection, ModelSection, OptimizerSection,
+    PromptStyle, RolloutSection, TrainConfig, UpdateSection, ValidationSection,
 };
 pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;
 pub use evaluation::{Figure, accuracies, majority, pass_at};
-pub use folder::{GroupState, RunFolder};
+pub use figures::ResponseFigures;
+pub use folder::{GroupState, RolloutLine, RunFolder};
 pub use group::{Group, Scored};
-pub use metrics::StepMetrics;
+pub use metrics::{Difficulty, PartMetrics, StepMetrics};
+pub use monitor::MonitorSection;
 pub use observer::{Event, Observer};
 pub use prompt::PromptFormat;
 pub use run::{RunState, Trainer};

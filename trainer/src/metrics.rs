@@ -1,5 +1,7 @@
 //! What a step measured: a line of `metrics.jsonl`. METRICS.md defines each key.
 
+use std::collections::BTreeMap;
+
 use entropy::RankMeans;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,19 @@ pub struct StepMetrics {
     #[serde(deserialize_with = "nullable")]
     pub covariance_mean: f64,
     pub covariance_quantiles: Option<RankMeans>,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_prompt_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_change: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_change_lemma: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_change_theorem_1: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_change_theorem_2: f64,
+    pub by_difficulty: BTreeMap<Difficulty, PartMetrics>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_source: BTreeMap<String, PartMetrics>,
     pub selected_tokens: u64,
     #[serde(deserialize_with = "nullable")]
     pub selected_fraction: f64,
@@ -61,6 +76,10 @@ pub struct StepMetrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entropy_bonus: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy_target: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entropy_strength: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub held_fraction: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference_kl: Option<f64>,
@@ -87,6 +106,45 @@ pub struct StepMetrics {
     pub validation_accuracy: Option<f64>,
 }
 
+/// How hard a problem is for the policy as it is, by the share of its group's responses that are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Difficulty {
+    /// Fewer than a third.
+    Hard,
+    /// A third to two thirds.
+    Medium,
+    /// More than two thirds.
+    Easy,
+}
+
+impl Difficulty {
+    /// Of a group with so many right among its responses.
+    pub fn of(correct: usize, responses: usize) -> Self {
+        if 3 * correct < responses {
+            Self::Hard
+        } else if 3 * correct <= 2 * responses {
+            Self::Medium
+        } else {
+            Self::Easy
+        }
+    }
+}
+
+/// Figures of some of the kept groups.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[allow(
+    missing_docs,
+    reason = "METRICS.md defines every key by formula, unit and estimator"
+)]
+pub struct PartMetrics {
+    pub groups: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub entropy_token_mean: f64,
+    #[serde(deserialize_with = "nullable")]
+    pub covariance_mean: f64,
+}
+
 impl Default for StepMetrics {
     fn default() -> Self {
         Self {
@@ -99,6 +157,13 @@ impl Default for StepMetrics {
             entropy_sampled: f64::NAN,
             covariance_mean: f64::NAN,
             covariance_quantiles: None,
+            entropy_prompt_mean: f64::NAN,
+            entropy_change: f64::NAN,
+            entropy_change_lemma: f64::NAN,
+            entropy_change_theorem_1: f64::NAN,
+            entropy_change_theorem_2: f64::NAN,
+            by_difficulty: BTreeMap::new(),
+            by_source: BTreeMap::new(),
             selected_tokens: 0,
             selected_fraction: f64::NAN,
             policy_loss: f64::NAN,
@@ -119,6 +184,8 @@ impl Default for StepMetrics {
             selected_from_minimum: None,
             correction_weight_mean: None,
             entropy_bonus: None,
+            entropy_target: None,
+            entropy_strength: None,
             held_fraction: None,
             reference_kl: None,
             value_loss: None,
@@ -138,4 +205,21 @@ impl Default for StepMetrics {
 
 fn nullable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirds_part_difficulties() {
+        use Difficulty::{Easy, Hard, Medium};
+        let found: Vec<Difficulty> = (0..=8).map(|correct| Difficulty::of(correct, 8)).collect();
+        assert_eq!(
+            found,
+            [Hard, Hard, Hard, Medium, Medium, Medium, Easy, Easy, Easy]
+        );
+        assert_eq!(Difficulty::of(1, 3), Medium);
+        assert_eq!(Difficulty::of(2, 3), Medium);
+    }
 }

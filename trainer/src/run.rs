@@ -1,6 +1,7 @@
 //! The loop: steps, validations and checkpoints, until the run is done.
 
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
+use entropy::LawPoint;
 use losses::{LintContext, PolicyObjective};
 use policy::{CausalLm, Policy};
 use reward::{Problem, Reward};
@@ -30,6 +31,12 @@ pub struct RunState {
     /// The coefficient of an adaptive entropy bonus.
     #[serde(default)]
     pub entropy_coef: f64,
+    /// The logarithm of the lasting part of an entropy budget's strength.
+    #[serde(default)]
+    pub entropy_log_strength: f64,
+    /// Entropy and performance of the steps so far.
+    #[serde(default)]
+    pub law: Vec<LawPoint>,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
 }
@@ -48,6 +55,8 @@ pub struct Trainer {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
+    /// Whether the run ends before its last step.
+    is_stopped: bool,
     pub(crate) workers: usize,
     pub(crate) graphs_held: usize,
 }
@@ -100,6 +109,7 @@ impl Trainer {
             source,
             sampling,
             state: RunState::default(),
+            is_stopped: false,
             config,
         };
         trainer.check_prompts()?;
@@ -156,13 +166,15 @@ impl Trainer {
             folder.append(&metrics)?;
             observer.on_event(Event::Step(&metrics));
         }
-        while self.state.step < self.config.steps {
+        while self.state.step < self.config.steps && !self.is_stopped {
             let StepOutcome {
                 mut metrics,
                 trained,
+                figures,
                 left_out,
                 carried,
             } = self.step(observer)?;
+            self.watch_entropy(&metrics, observer);
             if self.is_due(self.config.validation.every) {
                 metrics.validation_accuracy = self.validate(observer)?;
             }
@@ -173,7 +185,7 @@ impl Trainer {
                     (GroupState::Carried, &carried),
                     (GroupState::LeftOut, &left_out),
                 ];
-                folder.write_rollouts(self.state.step, &groups)?;
+                folder.write_rollouts(self.state.step, &groups, figures)?;
             }
             observer.on_event(Event::Step(&metrics));
             if self.is_due(self.config.checkpoint.every) {
@@ -198,10 +210,31 @@ impl Trainer {
         }
     }
 
+    /// Warns where entropy goes wrong, and ends the run where the configuration asks for it.
+    fn watch_entropy(&mut self, metrics: &StepMetrics, observer: &mut dyn Observer) {
+        let Some(point) = metrics.law_point() else {
+            return;
+        };
+        self.state.law.push(point);
+        if let Some(verdict) = self.config.monitor.judge(&self.state.law) {
+            let step = self.state.step;
+            let end = if verdict.ends_run {
+                "; the run ends here"
+            } else {
+                ""
+            };
+            observer.on_event(Event::Warning(&format!(
+                "step {step}: {}{end}",
+                verdict.text
+            )));
+            self.is_stopped = verdict.ends_run;
+        }
+    }
+
     /// Whether something done every `every` steps is due now; always after the last one.
     fn is_due(&self, every: u64) -> bool {
         let step = self.state.step;
-        step >= self.config.steps || (every > 0 && step.is_multiple_of(every))
+        self.is_stopped || step >= self.config.steps || (every > 0 && step.is_multiple_of(every))
     }
 
     /// Share of the validation problems answered right; `None` where there are none.

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use entropy::{EntropyTally, sampled_entropy, summarize_covariances, token_covariances};
-
 use crate::{
-    AnswerKey, Event, Group, Observer, StepMetrics, Trainer, TrainerError, experience::Experience,
+    AnswerKey, Event, Group, Observer, ResponseFigures, StepMetrics, Trainer, TrainerError,
+    describe::Described,
 };
 
 /// What a step did.
@@ -15,6 +14,8 @@ pub struct StepOutcome {
     pub metrics: StepMetrics,
     /// The groups that it trained on.
     pub trained: Vec<Group>,
+    /// Figures of each of their tokens, where `measurement.tokens` asks for them.
+    pub figures: Vec<ResponseFigures>,
     /// The groups that it sampled and left out: their rewards were all equal, a figure of theirs was not finite, or
     /// they were more than this step and the next can use.
     pub left_out: Vec<Group>,
@@ -23,18 +24,18 @@ pub struct StepOutcome {
 }
 
 /// What sampling gave: groups to train on, and figures of all that was sampled.
-struct Sampling {
-    groups: Vec<Group>,
+pub(crate) struct Sampling {
+    pub(crate) groups: Vec<Group>,
     left_out: Vec<Group>,
-    groups_sampled: usize,
-    groups_dropped: usize,
-    responses: usize,
-    rewards: Vec<f64>,
-    rewards_missing: usize,
-    undecided: usize,
-    correct: usize,
-    tokens: u64,
-    truncated: usize,
+    pub(crate) groups_sampled: usize,
+    pub(crate) groups_dropped: usize,
+    pub(crate) responses: usize,
+    pub(crate) rewards: Vec<f64>,
+    pub(crate) rewards_missing: usize,
+    pub(crate) undecided: usize,
+    pub(crate) correct: usize,
+    pub(crate) tokens: u64,
+    pub(crate) truncated: usize,
 }
 
 impl Trainer {
@@ -57,19 +58,25 @@ impl Trainer {
         sampling.left_out.extend(missing);
         let experiences =
             self.experiences(&sampling.groups, measured, greedy_rewards.as_deref())?;
-        let mut metrics = self.describe(&sampling, &experiences);
-        let entropy_bonus = self.entropy_bonus(metrics.entropy_token_mean);
+        let Described {
+            mut metrics,
+            covariances,
+        } = self.describe(&sampling, &experiences);
+        let entropy_bonus = self.control_entropy(&mut metrics);
         let updates = self.update(&experiences, entropy_bonus, observer)?;
-        self.describe_updates(&updates, &mut metrics);
-        if self.objective.entropy_control().needs_entropy_gradient() {
-            metrics.entropy_bonus = Some(entropy_bonus);
-        }
+        self.describe_updates(&experiences, &updates, &mut metrics);
+        let figures = if self.config.measurement.tokens {
+            ResponseFigures::of(&experiences, &covariances, &updates.selected)
+        } else {
+            Vec::new()
+        };
         metrics.generate_seconds = generated.as_secs_f64();
         metrics.step_seconds = started.elapsed().as_secs_f64();
         metrics.update_seconds = metrics.step_seconds - metrics.generate_seconds;
         Ok(StepOutcome {
             metrics,
             trained: sampling.groups,
+            figures,
             left_out: sampling.left_out,
             carried: self.state.surplus.clone(),
         })
@@ -144,62 +151,32 @@ impl Trainer {
         Ok(groups)
     }
 
-    /// Moves the adaptive coefficient by the step's entropy, and gives the factor of the step's entropy bonus.
-    fn entropy_bonus(&mut self, entropy_nats: f64) -> f64 {
+    /// Moves what holds entropy by the step's entropy, and gives the factor of the step's entropy bonus.
+    fn control_entropy(&mut self, metrics: &mut StepMetrics) -> f64 {
+        let entropy_nats = metrics.entropy_token_mean;
         // A step that kept no group measured nothing to move it by.
         if entropy_nats.is_nan() {
             return 0.0;
         }
-        let coef = self.state.entropy_coef;
-        self.state.entropy_coef = self.objective.next_entropy_coef(coef, entropy_nats);
-        self.objective
-            .entropy_bonus(self.state.entropy_coef, entropy_nats)
-    }
-
-    fn describe(&self, sampling: &Sampling, experiences: &[Experience]) -> StepMetrics {
-        let mut plain = EntropyTally::default();
-        let mut warm = EntropyTally::default();
-        for old in experiences.iter().map(|row| &row.old) {
-            let ones = vec![1.0; old.entropies.len()];
-            if !ones.is_empty() {
-                plain.add(&old.entropies, &ones, ones.len());
-                warm.add(&old.entropies_at_temperature, &ones, ones.len());
-            }
+        let state = &mut self.state;
+        if let Some(budget) = self.objective.entropy_control().budget {
+            let (log_strength, strength) =
+                budget.steer(state.entropy_log_strength, entropy_nats, state.step);
+            state.entropy_log_strength = log_strength;
+            self.objective.set_strength(strength);
+            metrics.entropy_target = Some(budget.target(state.step));
+            metrics.entropy_strength = Some(strength);
         }
-        let flat = |row: fn(&Experience) -> &Vec<f32>| {
-            let figures = experiences.iter().flat_map(row);
-            figures.copied().collect::<Vec<f32>>()
-        };
-        let (log_probs, advantages) = (flat(|row| &row.old.log_probs), flat(|row| &row.advantages));
-        let ones = vec![1.0; log_probs.len()];
-        let covariances = token_covariances(&advantages, &log_probs, &ones);
-        let summary = summarize_covariances(&covariances, &ones);
-        let weights = experiences.iter().map(|row| row.weights.as_ref());
-        let weights = weights.collect::<Option<Vec<_>>>();
-        let responses = sampling.responses as f64;
-        StepMetrics {
-            step: self.state.step,
-            reward_mean: sampling.rewards.iter().sum::<f64>() / sampling.rewards.len() as f64,
-            accuracy_mean: sampling.correct as f64 / responses,
-            entropy_token_mean: plain.token_mean_nats().unwrap_or(f64::NAN),
-            entropy_response_mean: plain.response_mean_nats().unwrap_or(f64::NAN),
-            entropy_rollout_temperature: warm.token_mean_nats().unwrap_or(f64::NAN),
-            entropy_sampled: sampled_entropy(&log_probs, &ones).unwrap_or(f64::NAN),
-            covariance_mean: summary.as_ref().map_or(f64::NAN, |summary| summary.mean),
-            covariance_quantiles: summary.map(|summary| summary.ranks),
-            sampler_log_prob_gap: sampler_gap(&sampling.groups, &log_probs),
-            correction_weight_mean: weights.map(|rows| mean(rows.into_iter().flatten())),
-            response_length_mean: sampling.tokens as f64 / responses,
-            truncated_fraction: sampling.truncated as f64 / responses,
-            groups_kept: sampling.groups.len() as u64,
-            groups_sampled: sampling.groups_sampled as u64,
-            groups_dropped: sampling.groups_dropped as u64,
-            rewards_missing: sampling.rewards_missing as u64,
-            verdicts_undecided: sampling.undecided as u64,
-            tokens_generated: sampling.tokens,
-            learning_rate: self.config.optimizer.rate(self.state.step),
-            ..StepMetrics::default()
+        state.entropy_coef = self
+            .objective
+            .next_entropy_coef(state.entropy_coef, entropy_nats);
+        let bonus = self
+            .objective
+            .entropy_bonus(state.entropy_coef, entropy_nats);
+        if self.objective.entropy_control().needs_entropy_gradient() {
+            metrics.entropy_bonus = Some(bonus);
         }
+        bonus
     }
 }
 
@@ -231,21 +208,4 @@ impl Sampling {
         self.groups_dropped += broken.len();
         broken
     }
-}
-
-/// Mean `|log π_sampler - log π_trainer|`: what numerics alone put between the two, in nats.
-fn sampler_gap(groups: &[Group], log_probs: &[f32]) -> f64 {
-    let samples = groups.iter().flat_map(|group| &group.samples);
-    let sampler = samples.flat_map(|sample| &sample.rollout.sampler_log_probs);
-    let gaps: Vec<f32> = sampler.zip(log_probs).map(|(s, t)| (s - t).abs()).collect();
-    mean(&gaps)
-}
-
-fn mean<'a>(figures: impl IntoIterator<Item = &'a f32>) -> f64 {
-    let (sum, count) = figures
-        .into_iter()
-        .fold((0.0, 0.0), |(sum, count), &figure| {
-            (sum + f64::from(figure), count + 1.0)
-        });
-    sum / count
 }

@@ -7,6 +7,7 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Tensor, TensorData},
 };
+use entropy::{EntropyChange, TokenChange};
 use losses::{
     Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
     SelectionView, Selections, aggregate,
@@ -37,6 +38,9 @@ pub(crate) struct Updates {
     grad_norms: f64,
     done: u64,
     skipped: u64,
+    change: EntropyChange,
+    /// For each experience, which tokens a controller selected in any update; empty where none selects.
+    pub(crate) selected: Vec<Vec<bool>>,
 }
 
 impl Trainer {
@@ -51,6 +55,12 @@ impl Trainer {
         let mini_batches: Vec<&[Experience]> = experiences.chunks(size).collect();
         let total = mini_batches.len() * self.config.update.epochs;
         let mut updates = Updates::default();
+        if self.objective.needs_current_log_probs() {
+            let rows = experiences.iter();
+            updates.selected = rows
+                .map(|row| vec![false; row.old.log_probs.len()])
+                .collect();
+        }
         for index in 0..total {
             observer.on_event(Event::Updating {
                 step: self.state.step,
@@ -62,8 +72,13 @@ impl Trainer {
                 step: self.state.step,
                 mini_batch: index as u64,
             };
-            let experiences = mini_batches[index % mini_batches.len()];
-            let batch = MiniBatch::new(experiences, self.config.update.max_tokens, entropy_bonus);
+            let place = index % mini_batches.len();
+            let batch = MiniBatch {
+                entropy_bonus,
+                updates_before: updates.done,
+                first_row: place * size,
+                ..MiniBatch::new(mini_batches[place], self.config.update.max_tokens)
+            };
             self.update_once(&batch, &key, &mut updates)?;
         }
         Ok(updates)
@@ -80,13 +95,13 @@ impl Trainer {
         let selects_now = self.objective.needs_current_log_probs();
         if selects_now && batch.ranges.len() <= self.graphs_held {
             let (results, selections) = self.one_pass(batch, key)?;
-            updates.selection += stats(&selections);
+            updates.note(batch, &selections);
             for result in results {
                 self.add(&mut total, result);
             }
         } else {
             let selections = self.selections_first(batch, key)?;
-            updates.selection += stats(&selections);
+            updates.note(batch, &selections);
             for ranges in batch.ranges.chunks(self.workers) {
                 let results = map_ordered(ranges, self.workers, |range| {
                     self.backward(batch, self.forward(batch, range), &selections)
@@ -101,6 +116,7 @@ impl Trainer {
 
     fn add(&self, total: &mut Total, result: Backward) {
         total.sums += result.sums;
+        total.change += result.change;
         total.loss += result.loss;
         total
             .gradients
@@ -186,7 +202,7 @@ impl Trainer {
         let control = self.objective.entropy_control();
         let entropy = if control.needs_entropy_gradient() {
             EntropyPass::Gradient
-        } else if control.needs_entropies() {
+        } else if control.needs_entropies() || self.measures_change(batch) {
             EntropyPass::Values
         } else {
             EntropyPass::Skip
@@ -202,6 +218,39 @@ impl Trainer {
         Forward::new(batch, range, model, critic, self.dtype, options)
     }
 
+    /// Whether this mini-batch's pass shows what the updates before it did to entropy.
+    fn measures_change(&self, batch: &MiniBatch<'_>) -> bool {
+        self.config.measurement.change && batch.updates_before > 0
+    }
+
+    /// What the step's updates so far did to the entropies of a micro-batch's tokens.
+    fn entropy_change(
+        &self,
+        batch: &MiniBatch<'_>,
+        forward: &Forward,
+    ) -> Result<EntropyChange, TrainerError> {
+        let mut change = EntropyChange::default();
+        let Some(entropies) = &forward.entropies_at_temperature else {
+            return Ok(change);
+        };
+        if !self.measures_change(batch) {
+            return Ok(change);
+        }
+        let entropies = read_matrix(entropies)?;
+        let log_probs = read_matrix(&forward.log_probs)?;
+        let first = forward.range.start * batch.response_len;
+        let columns = &batch.columns;
+        let tokens = (0..log_probs.len()).filter(|cell| columns.mask[first + cell] > 0.0);
+        let token = |cell: usize| TokenChange {
+            log_prob_before: columns.old_log_probs[first + cell],
+            entropy_before: columns.old_entropies_at_temperature[first + cell],
+            log_prob_after: log_probs[cell],
+            entropy_after: entropies[cell],
+        };
+        change.add(tokens.map(token), batch.updates_before);
+        Ok(change)
+    }
+
     /// Loss and gradient of one micro-batch.
     fn backward(
         &self,
@@ -209,6 +258,7 @@ impl Trainer {
         forward: Forward,
         selections: &Selections,
     ) -> Result<Backward, TrainerError> {
+        let change = self.entropy_change(batch, &forward)?;
         let range = &forward.range;
         let device = forward.log_probs.device();
         let column = |values: &[f32]| batch.tensor(values, range, &device);
@@ -251,6 +301,7 @@ impl Trainer {
             gradients: policy_gradients,
             loss: f64::from(loss),
             sums: output.stats.read(),
+            change,
             value,
         })
     }
@@ -292,6 +343,7 @@ impl Trainer {
     /// The optimizers' update; a gradient that is not finite is counted and leaves everything as it was.
     fn apply(&mut self, mut total: Total, updates: &mut Updates) -> Result<(), TrainerError> {
         updates.sums += total.sums;
+        updates.change += total.change;
         let gradients = total.gradients.grads();
         let norm = gradient_norm(&self.policy.model, &gradients);
         let is_finite = norm.is_finite() && (total.loss + total.value_loss).is_finite();
@@ -339,10 +391,24 @@ impl Trainer {
     }
 
     /// Figures of a step's updates; those of parts that the run does not have stay unmeasured.
-    pub(crate) fn describe_updates(&self, updates: &Updates, metrics: &mut StepMetrics) {
+    pub(crate) fn describe_updates(
+        &self,
+        experiences: &[Experience],
+        updates: &Updates,
+        metrics: &mut StepMetrics,
+    ) {
         let count = updates.done as f64;
         metrics.updates = updates.done;
         metrics.skipped_updates = updates.skipped;
+        metrics.entropy_change = updates
+            .change
+            .measured_nats(updates.done)
+            .unwrap_or(f64::NAN);
+        metrics.entropy_change_lemma = updates.change.lemma_nats(updates.done).unwrap_or(f64::NAN);
+        if let Some(terms) = self.describe_theorems(experiences, updates.done) {
+            metrics.entropy_change_theorem_1 = terms.policy_gradient;
+            metrics.entropy_change_theorem_2 = terms.natural_gradient;
+        }
         metrics.policy_loss = updates.losses / count;
         metrics.grad_norm = updates.grad_norms / count;
         metrics.clip_fraction = updates.sums.clip_fraction();
@@ -370,10 +436,20 @@ impl Trainer {
     }
 }
 
-/// What the covariance controller selected; nothing where there is none.
-fn stats(selections: &Selections) -> SelectionStats {
-    let selection = selections.covariance.as_ref();
-    selection.map_or_else(SelectionStats::default, |selection| selection.stats)
+impl Updates {
+    /// Takes down what the covariance controller selected, if there is one.
+    fn note(&mut self, batch: &MiniBatch<'_>, selections: &Selections) {
+        let Some(selection) = &selections.covariance else {
+            return;
+        };
+        self.selection += selection.stats;
+        let rows = selection.mask.chunks(batch.response_len);
+        for (marks, row) in self.selected[batch.first_row..].iter_mut().zip(rows) {
+            for (mark, &cell) in marks.iter_mut().zip(row) {
+                *mark |= cell > 0.0;
+            }
+        }
+    }
 }
 
 /// A mini-batch's micro-batches added up.
@@ -382,6 +458,7 @@ struct Total {
     gradients: GradientsAccumulator<CausalLm>,
     critic_gradients: GradientsAccumulator<CriticModel>,
     sums: LossSums,
+    change: EntropyChange,
     loss: f64,
     value_loss: f64,
     value_clipped: f64,
@@ -392,6 +469,7 @@ struct Backward {
     gradients: GradientsParams,
     loss: f64,
     sums: LossSums,
+    change: EntropyChange,
     value: Option<ValueBackward>,
 }
 
@@ -418,6 +496,10 @@ struct MiniBatch<'a> {
     columns: Columns,
     row_keys: Vec<u64>,
     entropy_bonus: f64,
+    /// Updates of the step made before it.
+    updates_before: u64,
+    /// The place of its first row among the step's experiences.
+    first_row: usize,
 }
 
 /// Experiences as matrices, row-major `[rows, response_len]`, 0 at padding.
@@ -425,6 +507,7 @@ struct Columns {
     mask: Vec<f32>,
     old_log_probs: Vec<f32>,
     old_entropies: Vec<f32>,
+    old_entropies_at_temperature: Vec<f32>,
     advantages: Vec<f32>,
     ref_log_probs: Option<Vec<f32>>,
     weights: Option<Vec<f32>>,
@@ -433,7 +516,7 @@ struct Columns {
 }
 
 impl<'a> MiniBatch<'a> {
-    fn new(experiences: &'a [Experience], max_tokens: usize, entropy_bonus: f64) -> Self {
+    fn new(experiences: &'a [Experience], max_tokens: usize) -> Self {
         let sequences: Vec<Sequence> = experiences
             .iter()
             .map(|experience| experience.sequence.clone())
@@ -445,7 +528,9 @@ impl<'a> MiniBatch<'a> {
             response_len,
             columns: Columns::new(experiences, response_len),
             row_keys: experiences.iter().map(|row| row.row_key).collect(),
-            entropy_bonus,
+            entropy_bonus: 0.0,
+            updates_before: 0,
+            first_row: 0,
         }
     }
 
@@ -480,6 +565,7 @@ impl Columns {
             mask: column(&|row| Some(vec![1.0; row.old.log_probs.len()])).unwrap_or_default(),
             old_log_probs: always(|row| &row.old.log_probs),
             old_entropies: always(|row| &row.old.entropies),
+            old_entropies_at_temperature: always(|row| &row.old.entropies_at_temperature),
             advantages: always(|row| &row.advantages),
             ref_log_probs: column(&|row| row.old.ref_log_probs.clone()),
             weights: column(&|row| row.weights.clone()),
@@ -496,6 +582,8 @@ struct Forward {
     /// `[rows, response_len]`.
     log_probs: Tensor<2>,
     entropies: Option<Tensor<2>>,
+    /// Without a gradient.
+    entropies_at_temperature: Option<Tensor<2>>,
     values: Option<Tensor<2>>,
     range: Range<usize>,
 }
@@ -529,6 +617,9 @@ impl Forward {
         Self {
             log_probs: collated.spread(scores.log_probs),
             entropies: scores.entropies.map(|entropies| collated.spread(entropies)),
+            entropies_at_temperature: scores
+                .entropies_at_temperature
+                .map(|entropies| collated.spread(entropies)),
             values,
             model,
             critic,
@@ -537,12 +628,17 @@ impl Forward {
     }
 
     fn host_log_probs(&self) -> Result<Vec<f32>, TrainerError> {
-        let [rows, response_len] = self.log_probs.dims();
-        read(
-            self.log_probs
-                .clone()
-                .without_autodiff()
-                .reshape([rows * response_len]),
-        )
+        read_matrix(&self.log_probs)
     }
+}
+
+/// A matrix's cells on the host, row-major.
+fn read_matrix(matrix: &Tensor<2>) -> Result<Vec<f32>, TrainerError> {
+    let [rows, response_len] = matrix.dims();
+    read(
+        matrix
+            .clone()
+            .without_autodiff()
+            .reshape([rows * response_len]),
+    )
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod eval;
+pub(crate) mod fit;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod replay;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdaptiveEntropy, ClipCovControl, EntropyBonus, EntropyRatioClip, KlCovControl, ShapedAdvantage,
-    TopEntropy,
+    AdaptiveEntropy, BudgetLever, ClipCovControl, EntropyBonus, EntropyBudget, EntropyRatioClip,
+    KlCovControl, ShapedAdvantage, TopEntropy,
 };
 use crate::{Granularity, LossError, PolicyLoss};
 
@@ -24,6 +24,9 @@ pub struct EntropyControl {
     /// An entropy bonus that follows a target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveEntropy>,
+    /// A target that another controller's strength is steered to hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<EntropyBudget>,
     /// Only the tokens of highest entropy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_entropy: Option<TopEntropy>,
@@ -45,6 +48,7 @@ impl EntropyControl {
         check(self.kl_cov.as_ref(), |c| c.validate("entropy.kl_cov"))?;
         check(self.bonus.as_ref(), EntropyBonus::validate)?;
         check(self.adaptive.as_ref(), AdaptiveEntropy::validate)?;
+        check(self.budget.as_ref(), EntropyBudget::validate)?;
         check(self.top_entropy.as_ref(), TopEntropy::validate)?;
         check(self.ratio_clip.as_ref(), EntropyRatioClip::validate)?;
         check(self.shaped_advantage.as_ref(), ShapedAdvantage::validate)?;
@@ -90,7 +94,42 @@ impl EntropyControl {
                 "both set the factor of the same bonus",
             );
         }
+        self.check_budget(
+            clip_cov || self.clip_cov.is_some(),
+            kl_cov || self.kl_cov.is_some(),
+        )?;
         self.check_sequences(loss)
+    }
+
+    /// A budget needs what it steers, and to be alone at it.
+    fn check_budget(&self, has_clip_cov: bool, has_kl_cov: bool) -> Result<(), LossError> {
+        let Some(budget) = self.budget else {
+            return Ok(());
+        };
+        let refuse = |second, reason| {
+            Err(LossError::Combination {
+                first: "entropy.budget",
+                second,
+                reason,
+            })
+        };
+        if self.adaptive.is_some() {
+            return refuse("entropy.adaptive", "both steer entropy to a target");
+        }
+        match budget.lever {
+            BudgetLever::Bonus if self.bonus.is_some() => {
+                refuse("entropy.bonus", "both set the factor of the same bonus")
+            }
+            BudgetLever::KlCoef if !has_kl_cov => refuse(
+                "entropy.budget.lever = kl_coef",
+                "that steers KL-Cov, which is not there: set loss.type = kl_cov",
+            ),
+            BudgetLever::Fraction if !has_clip_cov && !has_kl_cov => refuse(
+                "entropy.budget.lever = fraction",
+                "that steers Clip-Cov or KL-Cov, and neither is there: set loss.type = clip_cov or kl_cov",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// A loss of whole sequences has no tokens that could be held back one by one.
@@ -122,7 +161,8 @@ impl EntropyControl {
 
     /// Whether their gradient is needed too.
     pub fn needs_entropy_gradient(&self) -> bool {
-        self.bonus.is_some() || self.adaptive.is_some()
+        let has_budget = |budget: EntropyBudget| budget.lever == BudgetLever::Bonus;
+        self.bonus.is_some() || self.adaptive.is_some() || self.budget.is_some_and(has_budget)
     }
 }
 

@@ -5,6 +5,7 @@
 //! repeats a loss's clip.
 
 mod adaptive_entropy;
+mod budget;
 mod clip_cov;
 mod config;
 mod entropy_bonus;
@@ -17,6 +18,7 @@ mod top_entropy;
 pub(crate) use self::selection::whole_batch;
 pub use self::{
     adaptive_entropy::AdaptiveEntropy,
+    budget::{BudgetLever, EntropyBudget},
     clip_cov::ClipCovControl,
     config::EntropyControl,
     entropy_bonus::EntropyBonus,

@@ -1,0 +1,89 @@
+//! Which column holds what: each framework has names of its own.
+
+use anyhow::{Result, bail};
+
+use super::Records;
+
+/// Names of the policy's entropy: ours, a bare point's, and those that verl, TRL, `OpenRLHF`, SkyRL and NeMo-RL log.
+pub(crate) const ENTROPY_KEYS: [&str; 11] = [
+    "entropy_token_mean",
+    "entropy",
+    "actor/entropy",
+    "actor/entropy_loss",
+    "train/entropy",
+    "policy/entropy",
+    "policy/policy_entropy",
+    "policy/entropy_avg",
+    "objective/entropy",
+    "train/policy_entropy",
+    "train/approx_entropy",
+];
+
+/// Names of performance: ours, a bare point's, and those of the same frameworks.
+pub(crate) const REWARD_KEYS: [&str; 11] = [
+    "reward_mean",
+    "reward",
+    "critic/score/mean",
+    "critic/rewards/mean",
+    "train/reward",
+    "reward/avg_raw_reward",
+    "objective/scores",
+    "objective/rlhf_reward",
+    "train/accuracy",
+    "accuracy",
+    "accuracy_mean",
+];
+
+impl Records {
+    /// The column that a key means: the key itself, or `RUN - KEY` as wandb names it in exports.
+    pub(crate) fn find(&self, key: &str) -> Result<String> {
+        match &self.matching(key)[..] {
+            [] => bail!("no column '{key}'; there are: {}", self.listed()),
+            [one] => Ok((*one).to_owned()),
+            several => bail!(
+                "'{key}' may mean any of {}; give one of them whole",
+                several.join(", ")
+            ),
+        }
+    }
+
+    /// The first of some keys that is there, or a TensorBoard export's only figure.
+    pub(crate) fn find_any(&self, keys: &[&str], what: &str, option: &str) -> Result<String> {
+        for key in keys {
+            if !self.matching(key).is_empty() {
+                return self.find(key);
+            }
+        }
+        let value = "Value";
+        if self.keys() == ["Step", value, "Wall time"] {
+            return Ok(value.to_owned());
+        }
+        bail!(
+            "no column of {what} known by name; name it with {option}: there are {}",
+            self.listed()
+        )
+    }
+
+    fn matching(&self, key: &str) -> Vec<&str> {
+        let keys = self.keys();
+        if let Some(whole) = keys.iter().find(|name| **name == key) {
+            return vec![whole];
+        }
+        let is_of_run = |name: &&str| {
+            let own = name.rsplit_once(" - ").map(|(_, own)| own);
+            own == Some(key)
+        };
+        keys.into_iter().filter(is_of_run).collect()
+    }
+
+    fn listed(&self) -> String {
+        const MOST: usize = 60;
+        let keys = self.keys();
+        let more = keys.len().saturating_sub(MOST);
+        let mut text = keys[..keys.len() - more].join(", ");
+        if more > 0 {
+            text.push_str(&format!(" and {more} more"));
+        }
+        text
+    }
+}

@@ -1,0 +1,185 @@
+//! Recorded figures of a run, a row a step: our own `metrics.jsonl`, JSON lines and points, and CSV exports of wandb and
+//! TensorBoard.
+//!
+//! Logs are read after crashes and out of other tools, so what is wrong with a line costs that line alone and is said;
+//! a file of which nothing can be used is an error.
+
+mod columns;
+mod read;
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+pub(crate) use columns::{ENTROPY_KEYS, REWARD_KEYS};
+
+/// Names under which the step's number is kept, ours first.
+const STEP_KEYS: [&str; 8] = [
+    "step",
+    "Step",
+    "_step",
+    "global_step",
+    "training/global_step",
+    "train/global_step",
+    "trainer/global_step",
+    "iteration",
+];
+
+/// One row: figures by dotted key.
+pub(crate) type Row = BTreeMap<String, f64>;
+
+/// Rows in the order of their steps, and what was wrong with the file.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) rows: Vec<Row>,
+    /// For people: what was left out, and why.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Records {
+    /// Reads a file by its contents: an object or array of points, JSON lines, or comma-separated values.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let place = || path.display().to_string();
+        let bytes = std::fs::read(path).with_context(place)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_start_matches('\u{feff}');
+        let (rows, mut notes) = read::rows(text).with_context(place)?;
+        let rows = in_order(rows, &mut notes);
+        if rows.is_empty() {
+            let why = notes
+                .first()
+                .map_or(String::new(), |note| format!(" ({note})"));
+            bail!("{}: no line of figures{why}", path.display());
+        }
+        Ok(Self { rows, notes })
+    }
+
+    /// Every key that some row has.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        let keys = self.rows.iter().flat_map(BTreeMap::keys);
+        let mut keys: Vec<&str> = keys.map(String::as_str).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// A key's figure in each row.
+    pub(crate) fn column(&self, key: &str) -> Vec<Option<f64>> {
+        let rows = self.rows.iter();
+        rows.map(|row| row.get(key).copied()).collect()
+    }
+}
+
+/// A row's step, where it has one.
+pub(crate) fn step_of(row: &Row) -> Option<f64> {
+    STEP_KEYS.iter().find_map(|key| row.get(*key).copied())
+}
+
+/// Drops what a later row takes back: a run that went on from a checkpoint writes its steps again.
+fn in_order(rows: Vec<Row>, notes: &mut Vec<String>) -> Vec<Row> {
+    let mut kept: Vec<Row> = Vec::new();
+    let mut dropped = 0;
+    for row in rows {
+        if let Some(step) = step_of(&row) {
+            let before = kept.len();
+            while kept
+                .last()
+                .and_then(step_of)
+                .is_some_and(|last| last >= step)
+            {
+                kept.pop();
+            }
+            dropped += before - kept.len();
+        }
+        kept.push(row);
+    }
+    if dropped > 0 {
+        notes.push(format!(
+            "steps come again or go back, as in a run that was resumed: {dropped} earlier lines are replaced by later ones"
+        ));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(text: &str) -> Records {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Records::load(file.path()).unwrap()
+    }
+
+    fn steps(records: &Records) -> Vec<f64> {
+        records.rows.iter().filter_map(step_of).collect()
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_what_it_wrote_last() {
+        let lines = [
+            (1, 0.1),
+            (2, 0.2),
+            (3, 0.3),
+            (2, 0.25),
+            (2, 0.26),
+            (3, 0.35),
+        ];
+        let text: String = lines
+            .iter()
+            .map(|(step, reward)| format!("{{\"step\":{step},\"reward\":{reward}}}\n"))
+            .collect();
+        let found = records(&text);
+        assert_eq!(steps(&found), [1.0, 2.0, 3.0]);
+        assert_eq!(found.column("reward"), [Some(0.1), Some(0.26), Some(0.35)]);
+        assert!(
+            found.notes[0].contains("3 earlier lines"),
+            "{:?}",
+            found.notes
+        );
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_costs_itself_alone() {
+        let found = records(
+            "{\"step\":1,\"x\":1}\nnonsense\n{\"step\":2,\"x\":NaN}\n{\"step\":3,\"x\":2}\n{\"step\":4,",
+        );
+        assert_eq!(steps(&found), [1.0, 2.0, 3.0]);
+        assert_eq!(found.column("x"), [Some(1.0), None, Some(2.0)]);
+        assert_eq!(found.notes.len(), 2, "{:?}", found.notes);
+        assert!(found.notes[0].contains("line 2") && found.notes[1].contains("line 5"));
+    }
+
+    #[test]
+    fn points_nested_figures_and_tables_are_read() {
+        let points = records(
+            "{\"points\": [{\"entropy\": 1.5, \"reward\": 0.1}, {\"entropy\": 1, \"reward\": null}]}",
+        );
+        assert_eq!(points.column("entropy"), [Some(1.5), Some(1.0)]);
+        assert_eq!(points.column("reward"), [Some(0.1), None]);
+        let nested =
+            records("{\"step\": 1, \"q\": {\"top\": 2.5}, \"flag\": true, \"text\": \"x\"}");
+        assert_eq!(nested.column("q.top"), [Some(2.5)]);
+        let table = records("\u{feff}\"Step\",\"a - actor/entropy\",\"b\"\n1,0.5,\n2,nan,3\n");
+        assert_eq!(steps(&table), [1.0, 2.0]);
+        assert_eq!(table.column("a - actor/entropy"), [Some(0.5), None]);
+        assert_eq!(table.column("b"), [None, Some(3.0)]);
+    }
+
+    #[test]
+    fn a_file_of_nothing_is_an_error() {
+        for text in [
+            "",
+            "\n\n",
+            "not json at all",
+            "{\"points\": []}",
+            "a,b\n",
+            "[1, 2]",
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let error = Records::load(file.path()).unwrap_err().to_string();
+            assert!(error.contains("no line of figures"), "{text:?}: {error}");
+        }
+    }
+}

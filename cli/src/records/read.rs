@@ -1,0 +1,168 @@
+//! Rows out of text, whatever the format.
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::Row;
+
+/// A level more than any log has; deeper figures are nobody's.
+const MAX_DEPTH: usize = 8;
+/// So many bad lines are named one by one.
+const NAMED_LINES: usize = 3;
+
+/// The rows, and what was wrong.
+pub(super) fn rows(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
+    let start = text.trim_start();
+    if let Ok(value) = serde_json::from_str::<Value>(start)
+        && let Some(points) = points(&value)
+    {
+        return Ok((points.iter().filter_map(flat).collect(), Vec::new()));
+    }
+    if start.starts_with(['{', '[']) {
+        Ok(lines(text))
+    } else {
+        table(text)
+    }
+}
+
+/// An array of objects, or an object's `points`.
+fn points(value: &Value) -> Option<&Vec<Value>> {
+    value.as_array().or_else(|| value.get("points")?.as_array())
+}
+
+/// JSON lines. A bad line is told of by its number.
+fn lines(text: &str) -> (Vec<Row>, Vec<String>) {
+    let mut rows = Vec::new();
+    let mut bad = Vec::new();
+    let last = text.lines().count();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim().is_empty() {
+            continue;
+        }
+        match object(line) {
+            Some(row) => rows.push(row),
+            None if number == last && !text.ends_with('\n') => {
+                bad.push(format!("line {number}, the last, is cut off and left out"));
+            }
+            None => bad.push(format!(
+                "line {number} is not a JSON object and is left out"
+            )),
+        }
+    }
+    (rows, shortened(bad))
+}
+
+/// A line's figures; Python writes NaN and Infinity, which JSON has no words for.
+fn object(line: &str) -> Option<Row> {
+    let value = serde_json::from_str(line);
+    let value = value.or_else(|_| serde_json::from_str(&without_non_finite(line)));
+    flat(&value.ok()?)
+}
+
+/// The line with bare NaN and Infinity as null; those within strings are left.
+fn without_non_finite(line: &str) -> String {
+    let mut found = String::with_capacity(line.len());
+    let mut in_string = false;
+    let mut rest = line;
+    while let Some(next) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter();
+        let word = word
+            .filter(|_| !in_string)
+            .find(|word| rest.starts_with(*word));
+        if let Some(word) = word {
+            found.push_str("null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        found.push(next);
+        rest = &rest[next.len_utf8()..];
+        match next {
+            '"' => in_string = !in_string,
+            '\\' if in_string => {
+                let escaped = rest.chars().next();
+                found.extend(escaped);
+                rest = &rest[escaped.map_or(0, char::len_utf8)..];
+            }
+            _ => (),
+        }
+    }
+    found
+}
+
+/// An object's finite numbers by dotted key.
+fn flat(value: &Value) -> Option<Row> {
+    let mut row = Row::new();
+    value.as_object()?;
+    add_figures(value, "", MAX_DEPTH, &mut row);
+    Some(row)
+}
+
+fn add_figures(value: &Value, key: &str, depth: usize, row: &mut Row) {
+    if let Some(fields) = value.as_object().filter(|_| depth > 0) {
+        for (name, value) in fields {
+            let key = if key.is_empty() {
+                name.clone()
+            } else {
+                format!("{key}.{name}")
+            };
+            add_figures(value, &key, depth - 1, row);
+        }
+    } else if let Some(number) = value.as_f64().filter(|number| number.is_finite()) {
+        row.insert(key.to_owned(), number);
+    }
+}
+
+/// Comma-separated values under a header.
+fn table(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let names = reader.headers()?.clone();
+    let mut rows = Vec::new();
+    let mut bad = Vec::new();
+    for record in reader.records() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                bad.push(format!("{error}: left out"));
+                continue;
+            }
+        };
+        let cells = names.iter().zip(&record);
+        let figures = cells.filter_map(|(name, cell)| Some((name, cell.parse::<f64>().ok()?)));
+        let row: Row = figures
+            .filter(|(_, figure)| figure.is_finite())
+            .map(|(name, figure)| (name.to_owned(), figure))
+            .collect();
+        if row.is_empty() {
+            let line = record.position().map_or(0, csv::Position::line);
+            bad.push(format!("line {line} has no figures and is left out"));
+        } else {
+            rows.push(row);
+        }
+    }
+    Ok((rows, shortened(bad)))
+}
+
+/// The first notes, and how many more there are.
+fn shortened(mut notes: Vec<String>) -> Vec<String> {
+    let more = notes.len().saturating_sub(NAMED_LINES);
+    notes.truncate(NAMED_LINES);
+    if more > 0 {
+        notes.push(format!("{more} more lines cannot be read and are left out"));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_within_strings_stay() {
+        let line = r#"{"a": NaN, "b": "NaN \" Infinity", "c": -Infinity, "d": [Infinity]}"#;
+        let expected = r#"{"a": null, "b": "NaN \" Infinity", "c": null, "d": [null]}"#;
+        assert_eq!(without_non_finite(line), expected);
+    }
+}

@@ -1,0 +1,184 @@
+//! An entropy budget: a controller that is steered to hold a target.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LossError, error::check_range};
+
+/// What a budget steers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetLever {
+    /// An entropy bonus of its own, `bonus_coef` times the strength.
+    #[default]
+    Bonus,
+    /// KL-Cov's coefficient, times the strength.
+    KlCoef,
+    /// The share of tokens that Clip-Cov or KL-Cov selects, times the strength; 1 at most.
+    Fraction,
+}
+
+/// Holds the step's entropy at a target by the strength s of a controller.
+///
+/// ```text
+/// e = (H* - H) / H*, in -1..1        how much entropy is missing
+/// log I ← log I + integral_gain·e    in ±log max_strength
+/// log s = log I + proportional_gain·e
+/// ```
+///
+/// H is the step's `entropy_token_mean`, before its updates; H* the target of the step, which may move linearly from
+/// `target_nats` to `final_target_nats` over `over_steps`.
+///
+/// Steering in the logarithm keeps the strength positive, and one pair of gains fits coefficients of any size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EntropyBudget {
+    /// H* of the first step, in nats.
+    pub target_nats: f64,
+    /// H* from step `over_steps` on; unset, the target stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_target_nats: Option<f64>,
+    /// Steps over which the target moves.
+    pub over_steps: u64,
+    /// What is steered.
+    pub lever: BudgetLever,
+    /// The bonus's factor at strength 1.
+    pub bonus_coef: f64,
+    /// How fast the strength follows a lasting error.
+    pub integral_gain: f64,
+    /// How much it answers to the error of the moment.
+    pub proportional_gain: f64,
+    /// The most that the lasting part of the strength may grow, and the least that it may fall to, as a factor.
+    pub max_strength: f64,
+}
+
+impl Default for EntropyBudget {
+    fn default() -> Self {
+        Self {
+            target_nats: 0.2,
+            final_target_nats: None,
+            over_steps: 0,
+            lever: BudgetLever::Bonus,
+            bonus_coef: 0.01,
+            integral_gain: 0.5,
+            proportional_gain: 3.0,
+            max_strength: 32.0,
+        }
+    }
+}
+
+impl EntropyBudget {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// A setting out of its range.
+    pub fn validate(&self) -> Result<(), LossError> {
+        let positive = |v: f64| v.is_finite() && v > 0.0;
+        let at_least_0 = |v: f64| v.is_finite() && v >= 0.0;
+        let above = "it must be finite and above 0";
+        let key = |name| format!("entropy.budget.{name}");
+        check_range(key("target_nats"), self.target_nats, above, positive)?;
+        let last = self.final_target_nats.unwrap_or(self.target_nats);
+        check_range(key("final_target_nats"), last, above, positive)?;
+        check_range(key("bonus_coef"), self.bonus_coef, above, positive)?;
+        let gain = "it must be finite and at least 0";
+        check_range(key("integral_gain"), self.integral_gain, gain, at_least_0)?;
+        check_range(
+            key("proportional_gain"),
+            self.proportional_gain,
+            gain,
+            at_least_0,
+        )?;
+        check_range(
+            key("max_strength"),
+            self.max_strength,
+            "it must lie in 1..=1e6",
+            |v| (1.0..=1e6).contains(&v),
+        )
+    }
+
+    /// H* of a step, counted from 1.
+    pub fn target(&self, step: u64) -> f64 {
+        let last = self.final_target_nats.unwrap_or(self.target_nats);
+        // Without steps to move over, the target is the last one from the start.
+        let moved = step.saturating_sub(1) as f64 / self.over_steps as f64;
+        let share = if self.over_steps == 0 {
+            1.0
+        } else {
+            moved.min(1.0)
+        };
+        self.target_nats + share * (last - self.target_nats)
+    }
+
+    /// log I after a step's measurement, from that of the step before (0 at first), and the step's strength s.
+    pub fn steer(&self, log_integral: f64, entropy_nats: f64, step: u64) -> (f64, f64) {
+        let target = self.target(step);
+        let missing = ((target - entropy_nats) / target).clamp(-1.0, 1.0);
+        let limit = self.max_strength.ln();
+        let log_integral = (log_integral + self.integral_gain * missing).clamp(-limit, limit);
+        let strength = (log_integral + self.proportional_gain * missing).exp();
+        (log_integral, strength)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget() -> EntropyBudget {
+        EntropyBudget {
+            target_nats: 0.5,
+            ..EntropyBudget::default()
+        }
+    }
+
+    #[test]
+    fn the_target_moves_linearly_and_then_stays() {
+        let moving = EntropyBudget {
+            final_target_nats: Some(0.1),
+            over_steps: 4,
+            ..budget()
+        };
+        for (step, target) in [(1, 0.5), (3, 0.3), (5, 0.1), (50, 0.1)] {
+            assert!((moving.target(step) - target).abs() < 1e-12, "{step}");
+        }
+        assert!((budget().target(7) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn strength_worked_by_hand() {
+        // Half the entropy is missing: log I = 0.5·0.5, log s = 0.25 + 3·0.5.
+        let (log_integral, strength) = budget().steer(0.0, 0.25, 1);
+        assert!((log_integral - 0.25).abs() < 1e-12);
+        assert!((strength - 1.75_f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_lasting_part_stays_within_its_limit() {
+        let mut log_integral = 0.0;
+        for _ in 0..1000 {
+            (log_integral, _) = budget().steer(log_integral, 1e-6, 1);
+        }
+        assert!((log_integral - 32.0_f64.ln()).abs() < 1e-9);
+        for _ in 0..1000 {
+            (log_integral, _) = budget().steer(log_integral, 90.0, 1);
+        }
+        assert!((log_integral + 32.0_f64.ln()).abs() < 1e-9);
+    }
+
+    /// A made-up policy: entropy falls by a tenth a step and rises with the strength.
+    #[test]
+    fn a_falling_entropy_is_brought_to_the_target_and_held() {
+        let mut entropy = 1.5;
+        let mut log_integral = 0.0;
+        let mut last = Vec::new();
+        for step in 1..=200 {
+            let (next, strength) = budget().steer(log_integral, entropy, step);
+            log_integral = next;
+            entropy += -0.1 * entropy + 0.02 * strength;
+            if step > 150 {
+                last.push(entropy);
+            }
+        }
+        assert!(last.iter().all(|h| (h - 0.5).abs() < 0.01), "{last:?}");
+    }
+}
