@@ -37,6 +37,10 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Fit the law R = -a·e^H + b to a run's figures, ours or another framework's
     Fit(FitArgs),
+    /// Run several settings over several seeds, and compare them in one table
+    Compare(CompareArgs),
+    /// Draw runs: a page for a browser, or pictures
+    Report(ReportArgs),
     /// Compute losses, advantages, KL estimates and value losses of given cases again
     Replay(ReplayArgs),
     /// Turn a GGUF file into a Hugging Face folder
@@ -266,6 +270,58 @@ pub(crate) struct FitArgs {
     pub(crate) parameters: Vec<f64>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The page holds all that it shows and needs no network. A run is a run folder, or a file of figures as `anneal fit` reads it.
+
+  anneal report runs/kl                         writes runs/kl/report.html
+  anneal report runs/grpo runs/kl --out both.html
+  anneal report runs/kl --charts pictures       an SVG of each chart")]
+pub(crate) struct ReportArgs {
+    /// Run folders or files of figures; several are overlaid
+    #[arg(value_name = "RUN", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Where the page goes [default: report.html in the run's folder; of several runs, here]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write each chart as SVG to this folder; the page too where --out is given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) charts: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The file has seeds = [1, 2, 3], settings = [\"steps=60\"] for all, and [[variants]] with a name and settings = [\"loss.type=kl_cov\"]; `config`
+names a TOML file that all start from, `jobs` how many run at once. Each run is a folder OUT/VARIANT/seed-N. Runs that are there are not run again,
+and those that were cut off go on, so a comparison can be stopped, extended by seeds, and taken up again with the same command.
+
+  anneal compare --config recipes/compare.toml --out runs/compare
+  anneal compare --config recipes/compare.toml --out runs/compare --seeds 1,2,3,4,5")]
+pub(crate) struct CompareArgs {
+    /// What to compare
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Where the runs and the report go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Seeds in place of the file's
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
+    /// Runs at once, sharing the threads, in place of the file's
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Settings of all runs, above the file's
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

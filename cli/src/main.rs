@@ -7,6 +7,7 @@ mod device;
 mod failure;
 mod progress;
 mod records;
+mod report;
 mod summary;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode};
@@ -42,6 +43,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => commands::score::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Fit(args) => commands::fit::run(&args),
+        Command::Compare(args) => commands::compare::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Devices(args) => commands::devices::run(&args),

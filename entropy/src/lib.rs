@@ -8,6 +8,7 @@
 
 mod covariance;
 mod error;
+mod interval;
 mod law;
 mod measure;
 mod mechanism;
@@ -17,6 +18,7 @@ pub use covariance::{
     CovarianceSummary, RANK_FRACTIONS, RankMeans, summarize_covariances, token_covariances,
 };
 pub use error::EntropyError;
+pub use interval::MeanInterval;
 pub use law::{Forecast, LawDoubt, LawFit, LawPoint, fit_law, forecast};
 pub use measure::{EntropyTally, sampled_entropy};
 pub use mechanism::{Agreement, EntropyChange, TheoremTerms, TokenChange, within_state_covariance};

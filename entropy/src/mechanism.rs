@@ -145,6 +145,21 @@ pub struct Agreement {
 }
 
 impl Agreement {
+    /// Compares the means of so many steps each: the noise of single steps, which both figures have, averages out. The
+    /// steps left over at the end are not compared.
+    pub fn of_windows(pairs: &[(f64, f64)], steps: usize) -> Option<Self> {
+        let finite = pairs.iter().filter(|(p, m)| p.is_finite() && m.is_finite());
+        let finite: Vec<(f64, f64)> = finite.copied().collect();
+        let mean = |window: &[(f64, f64)]| {
+            let (x, y) = window
+                .iter()
+                .fold((0.0, 0.0), |(x, y), pair| (x + pair.0, y + pair.1));
+            (x / steps as f64, y / steps as f64)
+        };
+        let windows: Vec<(f64, f64)> = finite.chunks_exact(steps.max(1)).map(mean).collect();
+        Self::of(&windows)
+    }
+
     /// Compares pairs of (predicted, measured), leaving out those that are not finite; `None` with fewer than three or
     /// where either never changes.
     pub fn of(pairs: &[(f64, f64)]) -> Option<Self> {
@@ -208,5 +223,22 @@ mod tests {
         assert!((agreement.slope - 2.0).abs() < 1e-12);
         assert_eq!(Agreement::of(&[(1.0, 2.0), (1.0, 3.0), (1.0, 4.0)]), None);
         assert_eq!(Agreement::of(&[(1.0, 2.0), (2.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn windows_average_noise_out() {
+        // The measured is twice the predicted, and 5 more and less in turn.
+        let pairs: Vec<(f64, f64)> = (0..9)
+            .map(|i| {
+                (
+                    f64::from(i),
+                    2.0 * f64::from(i) + if i % 2 == 0 { 5.0 } else { -5.0 },
+                )
+            })
+            .collect();
+        let windows = Agreement::of_windows(&pairs, 2).unwrap();
+        assert_eq!(windows.points, 4);
+        assert!((windows.correlation - 1.0).abs() < 1e-12 && (windows.slope - 2.0).abs() < 1e-12);
+        assert!(Agreement::of(&pairs).unwrap().correlation < 0.8);
     }
 }

@@ -1,11 +1,13 @@
 //! One file a command.
 
+pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod eval;
 pub(crate) mod fit;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod score;
 pub(crate) mod sft;
 pub(crate) mod train;

@@ -9,7 +9,7 @@ use policy::Policy;
 use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints, load_policy};
 
 use super::say;
-use crate::{args::TrainArgs, device, progress, summary::Summary};
+use crate::{args::TrainArgs, device, progress, report::Report, summary::Summary};
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?.autodiff();
@@ -20,7 +20,18 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let mut watch = Watch::new(&trainer, &folder)?;
     trainer.run(&mut folder, &mut |event: Event<'_>| watch.on_event(event))?;
     watch.finish(folder.path());
+    write_report(folder.path());
     Ok(())
+}
+
+/// Leaves a page in the run's folder. The run is done and saved by now: a page that cannot be written is no failure of it.
+fn write_report(folder: &Path) {
+    let page = folder.join("report.html");
+    let written = Report::of(&[folder.to_owned()]).and_then(|report| report.write(&page));
+    match written {
+        Ok(()) => say(&format!("report             {}", page.display())),
+        Err(error) => say(&format!("warning: no report: {error:#}")),
+    }
 }
 
 /// The command line's settings, named options included.

@@ -1,0 +1,171 @@
+//! Which runs a comparison consists of, and which of them are there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use trainer::{TrainConfig, list_checkpoints};
+
+use super::{check_name, folder};
+use crate::args::CompareArgs;
+
+/// A comparison as its file has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    /// Seeds that every variant runs with, by which differences are paired.
+    seeds: Vec<u64>,
+    /// Runs at once; threads are shared between them.
+    #[serde(default = "one")]
+    pub(super) jobs: usize,
+    /// A configuration that all start from, beside this file.
+    config: Option<PathBuf>,
+    /// `key=value` settings of all.
+    #[serde(default)]
+    settings: Vec<String>,
+    /// What is compared; differences are to the first.
+    variants: Vec<Variant>,
+}
+
+/// Settings under a name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    name: String,
+    #[serde(default)]
+    settings: Vec<String>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) variant: usize,
+    pub(super) name: String,
+    pub(super) seed: u64,
+    pub(super) folder: PathBuf,
+    pub(super) config: Option<PathBuf>,
+    pub(super) settings: Vec<String>,
+    pub(super) steps: u64,
+    /// Whether it has ended.
+    pub(super) is_done: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Plan {
+    /// Reads the file, and puts the command line's settings above it.
+    pub(super) fn load(args: &CompareArgs) -> Result<Self> {
+        let place = || args.config.display().to_string();
+        let text = fs::read_to_string(&args.config).with_context(place)?;
+        let mut plan: Self = toml::from_str(&text).with_context(place)?;
+        if !args.seeds.is_empty() {
+            plan.seeds.clone_from(&args.seeds);
+        }
+        plan.jobs = args.jobs.unwrap_or(plan.jobs);
+        plan.settings.extend(args.overrides.iter().cloned());
+        if let Some(config) = &plan.config {
+            let beside = args.config.parent().unwrap_or(Path::new(""));
+            plan.config = Some(beside.join(config));
+        }
+        plan.check().with_context(place)?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.seeds.is_empty() || self.variants.is_empty() {
+            bail!("a comparison needs at least one of seeds and one of variants");
+        }
+        if !(1..=1024).contains(&self.jobs) {
+            bail!("jobs must lie in 1..=1024, not {}", self.jobs);
+        }
+        let mut seeds = self.seeds.clone();
+        seeds.sort_unstable();
+        if seeds.windows(2).any(|pair| pair[0] == pair[1]) {
+            bail!("a seed is given twice");
+        }
+        let mut names = self.variants();
+        names.iter().try_for_each(|name| check_name(name))?;
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => bail!("two variants are called '{}'", pair[0]),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn variants(&self) -> Vec<String> {
+        let names = self.variants.iter().map(|variant| variant.name.clone());
+        names.collect()
+    }
+
+    /// Every run, a seed's variants together, each with its settings checked before any of them starts.
+    pub(super) fn runs(&self, out: &Path) -> Result<Vec<Planned>> {
+        let mut runs = Vec::new();
+        for &seed in &self.seeds {
+            for (index, variant) in self.variants.iter().enumerate() {
+                let settings = [&self.settings[..], &variant.settings].concat();
+                let place = || format!("variant '{}'", variant.name);
+                runs.push(
+                    self.planned(index, settings, seed, out)
+                        .with_context(place)?,
+                );
+            }
+        }
+        Ok(runs)
+    }
+
+    fn planned(
+        &self,
+        variant: usize,
+        settings: Vec<String>,
+        seed: u64,
+        out: &Path,
+    ) -> Result<Planned> {
+        let name = &self.variants[variant].name;
+        if let Some(item) = settings.iter().find(|item| item.starts_with("seed=")) {
+            bail!("'{item}': seeds are given by seeds = [...], for all variants alike");
+        }
+        let with_seed: Vec<String> = settings
+            .iter()
+            .cloned()
+            .chain([format!("seed={seed}")])
+            .collect();
+        let config = TrainConfig::load(self.config.as_deref(), &with_seed)?;
+        let folder = folder(out, name, seed);
+        let is_done = is_done(&folder, &config)?;
+        Ok(Planned {
+            variant,
+            name: name.clone(),
+            seed,
+            folder,
+            config: self.config.clone(),
+            settings: with_seed,
+            steps: config.steps,
+            is_done,
+        })
+    }
+}
+
+/// Whether a run folder's run has ended; one of other settings is an error.
+fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
+    let file = folder.join("config.toml");
+    if !file.exists() {
+        return Ok(false);
+    }
+    let saved = TrainConfig::load(Some(&file), &[])?;
+    if saved != *config {
+        bail!(
+            "{}: was run with other settings; choose another --out, or remove it",
+            folder.display()
+        );
+    }
+    let checkpoints = list_checkpoints(folder)?;
+    let is_whole = checkpoints
+        .last()
+        .is_some_and(|(step, _)| *step >= config.steps);
+    Ok(is_whole || folder.join("report.html").exists())
+}

@@ -1,0 +1,148 @@
+//! Runs that are not there yet, some at once, each in a process of its own: one thread a run computes more than all
+//! threads on one run after the other.
+
+use std::{
+    collections::VecDeque,
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use trainer::list_checkpoints;
+
+use super::plan::Planned;
+use crate::progress;
+
+/// Between two looks at the runs.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// A run that goes on.
+struct Running<'a> {
+    run: &'a Planned,
+    child: Child,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // One run's failure ends the comparison, and the others with it; they go on from their checkpoints.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs them all, `jobs` at once.
+pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str) -> Result<()> {
+    let total: u64 = runs.iter().map(|run| run.steps).sum();
+    let bar = progress::bar(total, "steps of all runs");
+    let threads = (rayon::current_num_threads() / jobs).max(1);
+    let mut waiting: VecDeque<&Planned> = runs.iter().copied().collect();
+    let mut running: Vec<Running<'_>> = Vec::new();
+    let mut ended = 0;
+    while !(waiting.is_empty() && running.is_empty()) {
+        while running.len() < jobs
+            && let Some(run) = waiting.pop_front()
+        {
+            let child = start(run, threads, device)?;
+            running.push(Running { run, child });
+        }
+        thread::sleep(PAUSE);
+        let mut going = Vec::new();
+        for mut one in running {
+            match one.child.try_wait()? {
+                None => going.push(one),
+                Some(status) if status.success() => ended += one.run.steps,
+                Some(_) => bail!("{}", failure(one.run)),
+            }
+        }
+        running = going;
+        show(&bar, ended, &running);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn show(bar: &ProgressBar, ended: u64, running: &[Running<'_>]) {
+    let steps = running.iter().map(|one| steps_done(&one.run.folder));
+    let steps: Vec<u64> = steps.collect();
+    bar.set_position(ended + steps.iter().sum::<u64>());
+    let each = running.iter().zip(steps);
+    let each = each.map(|(one, step)| {
+        format!(
+            "{} seed {}: {step}/{}",
+            one.run.name, one.run.seed, one.run.steps
+        )
+    });
+    bar.set_message(each.collect::<Vec<_>>().join(", "));
+}
+
+/// Lines of the metrics after that of step 0.
+fn steps_done(folder: &Path) -> u64 {
+    let text = fs::read(folder.join("metrics.jsonl")).unwrap_or_default();
+    let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+    lines.saturating_sub(1)
+}
+
+/// Starts a run, or goes on with it from its newest checkpoint.
+fn start(run: &Planned, threads: usize, device: &str) -> Result<Child> {
+    let parent = run.folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    let log = log_file(run);
+    let file = File::create(&log).with_context(|| log.display().to_string())?;
+    let mut command = Command::new(env::current_exe().context("the program's own file")?);
+    command.args(["train", "--device", device]);
+    if is_resumable(&run.folder)? {
+        command.arg("--resume").arg(&run.folder);
+    } else {
+        clear(&run.folder)?;
+        command.arg("--out").arg(&run.folder);
+        if let Some(config) = &run.config {
+            command.arg("--config").arg(config);
+        }
+        command.args(&run.settings);
+    }
+    command
+        .env("RAYON_NUM_THREADS", threads.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(file)
+        .spawn()
+        .context("cannot start a run")
+}
+
+fn log_file(run: &Planned) -> PathBuf {
+    run.folder.with_extension("log")
+}
+
+fn is_resumable(folder: &Path) -> Result<bool> {
+    Ok(folder.join("checkpoints").is_dir() && !list_checkpoints(folder)?.is_empty())
+}
+
+/// Takes away what a run left that ended before its first checkpoint; anything else is not ours to remove.
+fn clear(folder: &Path) -> Result<()> {
+    if folder.join("config.toml").exists() {
+        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// What a failed run said last.
+fn failure(run: &Planned) -> String {
+    let log = log_file(run);
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    let said = text.lines().rev().find(|line| line.starts_with("error:"));
+    let said = said
+        .or_else(|| text.lines().last())
+        .unwrap_or("it said nothing");
+    format!(
+        "variant '{}', seed {}: {}; see {}",
+        run.name,
+        run.seed,
+        said.trim_start_matches("error: "),
+        log.display()
+    )
+}

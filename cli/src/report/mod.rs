@@ -1,0 +1,105 @@
+//! The report: what a run's files say, as charts, tables and responses, in one page or as pictures.
+//!
+//! [`Report::of`] reads run folders and composes [`Chart`]s and [`Table`]s, plain data that knows no format; `page` and
+//! `svg` draw the same charts.
+
+mod chart;
+mod charts;
+mod page;
+mod rollouts;
+mod run;
+mod svg;
+mod tables;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+pub(crate) use chart::{Axis, Chart, Column, Kind, Series, Table};
+use rollouts::Rollouts;
+pub(crate) use run::Run;
+
+/// Everything that a report shows.
+#[derive(Debug)]
+pub(crate) struct Report {
+    title: String,
+    /// What the reader should know before comparing.
+    notes: Vec<String>,
+    runs: Vec<Run>,
+    charts: Vec<Chart>,
+    tables: Vec<Table>,
+    rollouts: Vec<Rollouts>,
+}
+
+impl Report {
+    /// Reads runs: folders, or bare files of figures.
+    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self> {
+        let runs: Vec<Run> = paths
+            .iter()
+            .map(|path| Run::load(path))
+            .collect::<Result<_>>()?;
+        let rollouts: Vec<Rollouts> = runs
+            .iter()
+            .enumerate()
+            .map(|(index, run)| Rollouts::load(index, run, runs.len()))
+            .filter_map(Result::transpose)
+            .collect::<Result<_>>()?;
+        let title = match &runs[..] {
+            [one] => one.name.clone(),
+            several => format!("{} runs", several.len()),
+        };
+        Ok(Self {
+            rollouts,
+            ..Self::composed(title, runs)
+        })
+    }
+
+    /// Of a comparison's variants, each a run: with its table and chart before all others.
+    pub(crate) fn compare(variants: Vec<Run>, table: Table, chart: Chart) -> Self {
+        let title = format!("{} variants", variants.len());
+        let mut report = Self::composed(title, variants);
+        report.tables.insert(0, table);
+        report.charts.insert(0, chart);
+        report
+    }
+
+    fn composed(title: String, runs: Vec<Run>) -> Self {
+        Self {
+            title,
+            notes: notes(&runs),
+            charts: charts::charts(&runs),
+            tables: tables::tables(&runs),
+            rollouts: Vec::new(),
+            runs,
+        }
+    }
+
+    /// Writes the page, whole or not at all.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        page::write(self, path)
+    }
+
+    /// Writes each chart that shows something as a picture, and gives the files' paths.
+    pub(crate) fn write_charts(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        svg::write(&self.charts, folder)
+    }
+}
+
+/// Warnings about the files, and about runs that are not alike.
+fn notes(runs: &[Run]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for run in runs {
+        let own = run.records.notes.iter();
+        notes.extend(own.map(|note| format!("{}: {note}", run.name)));
+    }
+    let mut tasks: Vec<&str> = runs.iter().filter_map(|run| run.task.as_deref()).collect();
+    tasks.sort_unstable();
+    tasks.dedup();
+    if tasks.len() > 1 {
+        notes.push(format!(
+            "These runs are of different tasks ({}): their rewards, accuracies and laws do not compare.",
+            tasks.join(", ")
+        ));
+    }
+    notes
+}

@@ -1,0 +1,210 @@
+//! A run as its files tell it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use entropy::{Forecast, LawFit, LawPoint, fit_law, forecast};
+use policy::Tokenizer;
+use toml::{Table, Value};
+use trainer::list_checkpoints;
+
+use crate::records::{ENTROPY_KEYS, REWARD_KEYS, Records, Row, step_of};
+
+/// The share of a run that its early forecast is made from, as in the paper.
+pub(crate) const EARLY_FRACTION: f64 = 0.15;
+
+/// A run's figures and settings.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) name: String,
+    /// The folder, where it is one and not a bare file.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) records: Records,
+    /// What it trained on; unknown of a bare file.
+    pub(crate) task: Option<String>,
+    /// Every setting by its dotted key.
+    pub(crate) settings: Vec<(String, String)>,
+    /// The points of the law with their steps.
+    pub(crate) points: Vec<(f64, LawPoint)>,
+    pub(crate) law: Option<LawFit>,
+    pub(crate) forecast: Option<Forecast>,
+}
+
+impl Run {
+    /// Reads a run folder, or a bare file of figures.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let folder = path.is_dir().then(|| path.to_owned());
+        let file = match &folder {
+            Some(folder) => folder.join("metrics.jsonl"),
+            None => path.to_owned(),
+        };
+        if folder.is_some() && !file.exists() {
+            bail!("{}: no run folder: it has no metrics.jsonl", path.display());
+        }
+        let records = Records::load(&file)?;
+        let settings = match &folder {
+            Some(folder) => settings(&folder.join("config.toml"))?,
+            None => Table::new(),
+        };
+        let name = path.display().to_string();
+        Ok(Self {
+            folder,
+            task: task(&settings),
+            settings: flat(&settings),
+            ..Self::of_records(name.trim_end_matches('/'), records)
+        })
+    }
+
+    fn of_records(name: &str, records: Records) -> Self {
+        let points = law_points(&records);
+        let bare: Vec<LawPoint> = points.iter().map(|(_, point)| *point).collect();
+        Self {
+            name: name.to_owned(),
+            folder: None,
+            task: None,
+            settings: Vec::new(),
+            law: fit_law(&bare).ok(),
+            forecast: forecast(&bare, EARLY_FRACTION).ok(),
+            points,
+            records,
+        }
+    }
+
+    /// Runs of different seeds as one: the means of their figures, step by step, where all of them have the figure.
+    pub(crate) fn mean_of(name: &str, runs: Vec<Self>) -> Self {
+        let mut steps: BTreeMap<u64, Vec<&Row>> = BTreeMap::new();
+        for row in runs.iter().flat_map(|run| &run.records.rows) {
+            if let Some(step) = step_of(row) {
+                steps.entry(step as u64).or_default().push(row);
+            }
+        }
+        let whole = steps.into_values().filter(|rows| rows.len() == runs.len());
+        let records = Records {
+            rows: whole.map(|rows| mean_row(&rows)).collect(),
+            notes: Vec::new(),
+        };
+        let run = Self::of_records(name, records);
+        let first = runs.into_iter().next();
+        Self {
+            task: first.as_ref().and_then(|first| first.task.clone()),
+            settings: first.map_or_else(Vec::new, |first| first.settings),
+            ..run
+        }
+    }
+
+    /// A figure's values with their steps; rows without a step count on.
+    pub(crate) fn series(&self, key: &str) -> Vec<(f64, Option<f64>)> {
+        let values = self.records.column(key);
+        let steps = self.steps();
+        steps.into_iter().zip(values).collect()
+    }
+
+    /// A figure's values where it was measured.
+    pub(crate) fn measured(&self, key: &str) -> Vec<f64> {
+        self.records.column(key).into_iter().flatten().collect()
+    }
+
+    /// Whether any row has a figure under this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.records.rows.iter().any(|row| row.contains_key(key))
+    }
+
+    fn steps(&self) -> Vec<f64> {
+        let rows = self.records.rows.iter().enumerate();
+        rows.map(|(index, row)| step_of(row).unwrap_or(index as f64))
+            .collect()
+    }
+
+    /// The newest checkpoint's tokenizer, or the bundled base's where the run started from it.
+    pub(crate) fn tokenizer(&self) -> Option<Tokenizer> {
+        let folder = self.folder.as_ref()?;
+        let checkpoints = list_checkpoints(folder).unwrap_or_default();
+        let places = checkpoints.iter().rev();
+        let own = places.flat_map(|(_, path)| [path.join("model"), path.clone()]);
+        own.filter(|path| path.join("tokenizer.json").exists())
+            .find_map(|path| Tokenizer::load(&path).ok())
+    }
+}
+
+fn mean_row(rows: &[&Row]) -> Row {
+    let Some((first, others)) = rows.split_first() else {
+        return Row::new();
+    };
+    let mean = |(key, figure): (&String, &f64)| {
+        let figures: Option<Vec<f64>> = others.iter().map(|row| row.get(key).copied()).collect();
+        let sum: f64 = figure + figures?.iter().sum::<f64>();
+        Some((key.clone(), sum / rows.len() as f64))
+    };
+    first.iter().filter_map(mean).collect()
+}
+
+/// The run's points on the law.
+fn law_points(records: &Records) -> Vec<(f64, LawPoint)> {
+    let column = |keys: &[&str]| {
+        let found = keys.iter().find_map(|key| records.find(key).ok());
+        found.map(|key| records.column(&key))
+    };
+    let (Some(entropies), Some(rewards)) = (column(&ENTROPY_KEYS), column(&REWARD_KEYS)) else {
+        return Vec::new();
+    };
+    let rows = records.rows.iter().enumerate();
+    rows.zip(entropies.into_iter().zip(rewards))
+        .filter_map(|((index, row), (entropy, reward))| {
+            let step = step_of(row).unwrap_or(index as f64);
+            Some((
+                step,
+                LawPoint {
+                    entropy: entropy?,
+                    reward: reward?,
+                },
+            ))
+        })
+        .collect()
+}
+
+fn settings(path: &Path) -> Result<Table> {
+    if !path.exists() {
+        return Ok(Table::new());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    text.parse().with_context(|| path.display().to_string())
+}
+
+/// What a run trains on: the file of problems, or the task and its settings.
+fn task(settings: &Table) -> Option<String> {
+    let data = settings.get("data").and_then(|data| data.get("train"));
+    if let Some(Value::String(path)) = data {
+        return Some(path.clone());
+    }
+    settings.get("task").map(|task| match task {
+        Value::Table(fields) => {
+            let fields = fields.iter().map(|(key, value)| match value {
+                Value::String(text) if key == "name" => text.clone(),
+                value => format!("{key} {value}"),
+            });
+            let mut fields: Vec<String> = fields.collect();
+            fields.sort();
+            fields.join(", ")
+        }
+        other => other.to_string(),
+    })
+}
+
+/// Settings by dotted key.
+fn flat(table: &Table) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                let inner = flat(inner).into_iter();
+                found.extend(inner.map(|(name, value)| (format!("{key}.{name}"), value)));
+            }
+            Value::String(text) => found.push((key.clone(), text.clone())),
+            value => found.push((key.clone(), value.to_string())),
+        }
+    }
+    found
+}
