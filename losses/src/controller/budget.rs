@@ -21,12 +21,18 @@ pub enum BudgetLever {
 ///
 /// ```text
 /// e = (H* - H) / H*, in -1..1        how much entropy is missing
-/// log I ← log I + integral_gain·e    in ±log max_strength
+/// log I ← log I + integral_gain·e    in ±log max_strength; unchanged while e < -1/4
 /// log s = log I + proportional_gain·e
 /// ```
 ///
+/// A run starts far above its target and falls to it: what that adds up to says nothing about the strength that holds
+/// the target, so the lasting part rests until the target is near.
+///
 /// H is the step's `entropy_token_mean`, before its updates; H* the target of the step, which may move linearly from
 /// `target_nats` to `final_target_nats` over `over_steps`.
+///
+/// KL-Cov and Clip-Cov slow the fall of entropy; a bonus raises it too. A target above what those two hold is reached
+/// with the bonus alone.
 ///
 /// Steering in the logarithm keeps the strength positive, and one pair of gains fits coefficients of any size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -51,6 +57,9 @@ pub struct EntropyBudget {
     pub max_strength: f64,
 }
 
+/// Entropy that exceeds its target by this share of it is near.
+const NEAR: f64 = 0.25;
+
 impl Default for EntropyBudget {
     fn default() -> Self {
         Self {
@@ -61,7 +70,7 @@ impl Default for EntropyBudget {
             bonus_coef: 0.01,
             integral_gain: 0.5,
             proportional_gain: 3.0,
-            max_strength: 32.0,
+            max_strength: 8.0,
         }
     }
 }
@@ -114,7 +123,8 @@ impl EntropyBudget {
         let target = self.target(step);
         let missing = ((target - entropy_nats) / target).clamp(-1.0, 1.0);
         let limit = self.max_strength.ln();
-        let log_integral = (log_integral + self.integral_gain * missing).clamp(-limit, limit);
+        let lasting = if missing < -NEAR { 0.0 } else { missing };
+        let log_integral = (log_integral + self.integral_gain * lasting).clamp(-limit, limit);
         let strength = (log_integral + self.proportional_gain * missing).exp();
         (log_integral, strength)
     }
@@ -158,11 +168,19 @@ mod tests {
         for _ in 0..1000 {
             (log_integral, _) = budget().steer(log_integral, 1e-6, 1);
         }
-        assert!((log_integral - 32.0_f64.ln()).abs() < 1e-9);
+        assert!((log_integral - 8.0_f64.ln()).abs() < 1e-9);
         for _ in 0..1000 {
-            (log_integral, _) = budget().steer(log_integral, 90.0, 1);
+            (log_integral, _) = budget().steer(log_integral, 0.6, 1);
         }
-        assert!((log_integral + 32.0_f64.ln()).abs() < 1e-9);
+        assert!((log_integral + 8.0_f64.ln()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_fall_from_far_above_leaves_no_trace_in_the_lasting_part() {
+        let (log_integral, strength) = budget().steer(0.0, 0.9, 1);
+        assert!(log_integral.abs() < f64::EPSILON && strength < 0.1);
+        let (log_integral, _) = budget().steer(0.0, 0.6, 1);
+        assert!(log_integral < -0.05);
     }
 
     /// A made-up policy: entropy falls by a tenth a step and rises with the strength.

@@ -169,3 +169,76 @@ fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
         .is_some_and(|(step, _)| *step >= config.steps);
     Ok(is_whole || folder.join("report.html").exists())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn args(config: &Path, more: &[&str]) -> CompareArgs {
+        let config = config.display().to_string();
+        let words = ["anneal", "compare", "--out", "out", "--config", &config];
+        let words = words.iter().chain(more);
+        match Args::parse_from(words).command {
+            Command::Compare(args) => args,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn load(text: &str) -> Result<Vec<Planned>> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("compare.toml");
+        fs::write(&file, text).unwrap();
+        Plan::load(&args(&file, &[]))?.runs(dir.path())
+    }
+
+    #[test]
+    fn the_recipe_is_fifteen_runs_of_valid_settings() {
+        let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/compare.toml");
+        let plan = Plan::load(&args(&recipe, &["steps=7"])).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let runs = plan.runs(out.path()).unwrap();
+        assert_eq!(runs.len(), 15);
+        assert!(runs.iter().all(|run| !run.is_done && run.steps == 7));
+        let names: Vec<&str> = runs[..5].iter().map(|run| run.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["grpo", "clip_higher", "entropy_bonus", "clip_cov", "kl_cov"]
+        );
+        let seeds = Plan::load(&args(&recipe, &["--seeds", "4,5"])).unwrap();
+        assert_eq!(seeds.runs(out.path()).unwrap().len(), 10);
+    }
+
+    #[test]
+    fn plans_that_make_no_sense_are_refused() {
+        let cases = [
+            ("seeds = []\nvariants = [{name = 'a'}]", "at least one"),
+            ("seeds = [1]\nvariants = []", "at least one"),
+            ("seeds = [1, 1]\nvariants = [{name = 'a'}]", "given twice"),
+            (
+                "seeds = [1]\nvariants = [{name = 'a'}, {name = 'a'}]",
+                "two variants",
+            ),
+            (
+                "seeds = [1]\nvariants = [{name = '../a'}]",
+                "names a folder",
+            ),
+            ("seeds = [1]\njobs = 0\nvariants = [{name = 'a'}]", "jobs"),
+            (
+                "seeds = [1]\nvariants = [{name = 'a', settings = ['seed=2']}]",
+                "seeds are given by",
+            ),
+            (
+                "seeds = [1]\nvariants = [{name = 'a', settings = ['loss.tpye=x']}]",
+                "variant 'a'",
+            ),
+            ("seeds = [1]\nvariants = [{nam = 'a'}]", "nam"),
+        ];
+        for (text, words) in cases {
+            let error = format!("{:#}", load(text).unwrap_err());
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -228,7 +228,16 @@ function scaleSettings(definition, traces) {
   const x = { time: false, distr: definition.x.log ? 3 : 1 };
   const range = rangeOfX(definition, scatter);
   if (range) x.range = range;
-  return { x, y: { distr: definition.y.log ? 3 : 1 } };
+  const y = definition.y.log ? { distr: 3 } : { range: (plot, low, high) => rangeOfY(low, high, definition.y.percent) };
+  return { x, y };
+}
+
+/** Shares stay between nothing and all; a series of zeros lies on the floor of a small range. */
+function rangeOfY(low, high, percent) {
+  if (low === null) return [0, 1];
+  if (low === 0 && high === 0) return [0, percent ? 0.01 : 1];
+  const [bottom, top] = uPlot.rangeNum(low, high, 0.1, true);
+  return percent && low >= 0 && high <= 1 ? [Math.max(0, bottom), Math.min(1, top)] : [bottom, top];
 }
 
 // ---- One chart ----
@@ -422,7 +431,7 @@ function makeSwatch(trace) {
   const sizes = { rect: { width: 24, height: 10, y: 1, opacity: 0.3 }, circle: { cx: 12, cy: 6, r: 4 }, line: { x1: 0, x2: 24, y1: 6, y2: 6 } }[shapeName];
   for (const [name, value] of Object.entries(sizes)) shape.setAttribute(name, value);
   shape.setAttribute(shapeName === "line" ? "stroke" : "fill", "currentColor");
-  shape.setAttribute("stroke-width", shapeName === "line" ? "2.5" : "0");
+  shape.setAttribute("stroke-width", shapeName !== "line" ? "0" : trace.series.style === "faint" ? "1.25" : "2.5");
   shape.setAttribute("stroke-dasharray", trace.dash.join(" "));
   swatch.setAttribute("class", "swatch");
   swatch.setAttribute("viewBox", "0 0 24 12");
@@ -460,7 +469,8 @@ function valueAtCursor({ plot, definition }, trace) {
   const values = trace.columns.map((column) => plot.data[column][plot.cursor.idxs[column]]);
   const written = values.map((value) => formatOnAxis(value, definition.y));
   if (trace.kind === "band") return values.includes(undefined) || values.includes(null) ? "–" : written.join(" to ");
-  if (trace.kind !== "points" || values[0] === undefined) return written[0];
+  if (trace.kind !== "points") return written[0];
+  if (values[0] === undefined) return "";
   const x = plot.data[0][plot.cursor.idxs[trace.columns[0]]];
   return `${formatOnAxis(x, definition.x)}, ${written[0]}`;
 }

@@ -89,8 +89,9 @@ function rankProblems() {
 
 // ---- Rollouts: filters ----
 
+/** Gives a select its options; what was chosen before stays chosen if it is still among them. */
 function fillSelect(select, options) {
-  const before = select.value;
+  const before = select.options.length ? select.value : options[0][0];
   select.replaceChildren(...options.map(([value, text]) => element("option", { value }, text)));
   if (options.some(([value]) => value === before)) select.value = before;
 }
@@ -205,6 +206,7 @@ function makeRow(row) {
   const made = element("tr", { class: "rollout", tabindex: "0", "aria-expanded": "false" }, ...cells);
   made.dataset.row = row;
   if (columns.correct[row]) made.classList.add("right");
+  made.style.setProperty("--run-color", cssColor(columns.run[row]));
   return made;
 }
 
@@ -255,13 +257,22 @@ async function toggleRollout(row) {
   const detail = element("section", { id: "rollout-detail", tabindex: "-1", "aria-label": "Response" }, element("p", { class: "lead" }, "Reading the response…"));
   anchor.after(element("tr", { class: "detail-row" }, element("td", { colspan: view.columns.length }, detail)));
   try {
-    const { rows } = await unpackOnce(`rollouts-${columns.run[row]}-chunk-${columns.chunk[row]}`);
-    const response = rows[columns.offset[row]];
+    const response = await readResponse(row);
     const vocabulary = response.ids ? await readVocabulary(columns.run[row]) : null;
     if (view.opened === row) fillDetail(detail, row, response, vocabulary);
   } catch (error) {
     detail.replaceChildren(element("p", { class: "lead" }, `This response could not be read: ${error.message}`));
   }
+}
+
+/** A response as its chunk holds it. A page holds as many as fit; the run's folder has the others. */
+async function readResponse(row) {
+  if (columns.chunk[row] < 0) {
+    const file = `rollouts/step-${String(columns.step[row]).padStart(6, "0")}.jsonl`;
+    return { text: `Not in this page, which holds as many responses as fit: see ${file} in the run's folder.` };
+  }
+  const { rows } = await unpackOnce(`rollouts-${columns.run[row]}-chunk-${columns.chunk[row]}`);
+  return rows[columns.offset[row]];
 }
 
 function fillDetail(detail, row, response, vocabulary) {
@@ -311,6 +322,7 @@ function showGroup(row, problem) {
   byId("filter-problem").value = problem.id;
   applyFilters();
   byId("rollout-filters").scrollIntoView({ block: "start" });
+  byId("filter-step").focus({ preventScroll: true });
 }
 
 function makePlainView(response) {
@@ -399,9 +411,10 @@ function colorTokens({ response, spans, scale, selected }) {
 function showScale(scale, coloring, end, selectedCount) {
   scale.replaceChildren();
   if (coloring.key !== "none") {
-    const low = coloring.diverging ? `≤ ${formatNumber(-end)}` : "0";
+    const written = Number(end.toPrecision(3));
+    const low = coloring.diverging ? `≤ ${formatNumber(-written)}` : "0";
     const ramp = element("span", { class: coloring.diverging ? "ramp diverging" : "ramp", "aria-hidden": "true" });
-    scale.append(element("span", { class: "scale-part" }, low, ramp, `≥ ${formatNumber(Number(end.toPrecision(3)))}${coloring.unit}`));
+    scale.append(element("span", { class: "scale-part" }, low, ramp, `≥ ${formatNumber(written)}${coloring.unit}`));
   }
   const count = selectedCount === 1 ? "1 token" : `${formatNumber(selectedCount)} tokens`;
   scale.append(element("span", { class: "scale-part" }, element("span", { class: "token selected", "aria-hidden": "true" }, "marked"), `selected by covariance: ${count}`));

@@ -1,0 +1,308 @@
+//! `fit`, `compare` and `report` as a person calls them.
+#![allow(clippy::unwrap_used, reason = "a broken test fails")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::{Value, json};
+
+fn anneal(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_anneal"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+/// What a command prints, and its messages.
+fn done(args: &[&str]) -> (String, String) {
+    let output = anneal(args);
+    let messages = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{args:?}: {messages}");
+    (String::from_utf8(output.stdout).unwrap(), messages)
+}
+
+/// The one `error:` line of a command that refuses its input.
+fn refused(args: &[&str]) -> String {
+    let output = anneal(args);
+    let messages = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {messages}");
+    assert!(
+        output.stdout.is_empty() && !messages.contains("panicked"),
+        "{messages}"
+    );
+    let errors: Vec<&str> = messages
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{messages}");
+    errors[0].to_owned()
+}
+
+fn file(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Points on R = 0.7 - 0.2·e^H, as lines.
+fn lines(entropies: &[f64], entropy_key: &str, reward_key: &str) -> String {
+    let line = |(step, h): (usize, &f64)| {
+        let mut line = json!({"step": step + 1});
+        line[entropy_key] = json!(h);
+        line[reward_key] = json!(0.7 - 0.2 * h.exp());
+        format!("{line}\n")
+    };
+    entropies.iter().enumerate().map(line).collect()
+}
+
+const ENTROPIES: [f64; 8] = [1.2, 1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25];
+
+fn assert_law(printed: &str) {
+    let fit: Value = serde_json::from_str(printed).unwrap();
+    let near =
+        |key: &str, expected: f64| (fit["all"][key].as_f64().unwrap() - expected).abs() < 1e-9;
+    assert!(
+        near("a", 0.2) && near("b", 0.7) && near("ceiling", 0.5),
+        "{fit}"
+    );
+}
+
+#[test]
+fn fit_prints_what_scipy_found() {
+    for name in ["given_0", "given_1"] {
+        let path = format!(
+            "{}/../tests/data/fit/{name}.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let case: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let first = case["first"].to_string();
+        let (printed, _) = done(&["fit", "--input", &path, "--first", &first]);
+        let found: Value = serde_json::from_str(&printed).unwrap();
+        for (key, expected) in case["expected"]["early"].as_object().unwrap() {
+            let (found, expected) = (&found["early"][key], expected);
+            let pairs: Vec<(f64, f64)> = match (found, expected) {
+                (Value::Array(f), Value::Array(e)) => f
+                    .iter()
+                    .zip(e)
+                    .map(|(f, e)| (f.as_f64().unwrap(), e.as_f64().unwrap()))
+                    .collect(),
+                (f, e) => vec![(f.as_f64().unwrap(), e.as_f64().unwrap())],
+            };
+            assert!(
+                pairs.iter().all(|(f, e)| ((f - e) / e).abs() < 1e-6),
+                "{name}.{key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn fit_reads_other_frameworks_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let verl = file(
+        dir.path(),
+        "verl.jsonl",
+        &lines(&ENTROPIES, "actor/entropy", "critic/score/mean"),
+    );
+    assert_law(&done(&["fit", "--input", &verl]).0);
+    let row = |(step, h): (usize, &f64)| format!("{step},{h},{h},{}\n", 0.7 - 0.2 * h.exp());
+    let rows: String = ENTROPIES.iter().enumerate().map(row).collect();
+    let header = "\"Step\",\"run a - train/entropy\",\"run a - train/entropy__MIN\",\"run a - eval/accuracy\"\n";
+    let wandb = file(dir.path(), "wandb.csv", &format!("{header}{rows}"));
+    assert_law(&done(&["fit", "--input", &wandb, "--reward-key", "eval/accuracy"]).0);
+    let tensorboard = |figure: fn(f64) -> f64| {
+        let row = |(step, h): (usize, &f64)| format!("17{step}.5,{step},{}\n", figure(*h));
+        let rows: String = ENTROPIES.iter().enumerate().map(row).collect();
+        format!("Wall time,Step,Value\n{rows}")
+    };
+    let entropies = file(dir.path(), "entropy.csv", &tensorboard(|h| h));
+    let rewards = file(
+        dir.path(),
+        "reward.csv",
+        &tensorboard(|h| 0.7 - 0.2 * h.exp()),
+    );
+    assert_law(&done(&["fit", "--input", &entropies, "--reward-input", &rewards]).0);
+}
+
+#[test]
+fn fit_goes_on_past_bad_lines_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = lines(&ENTROPIES, "entropy_token_mean", "reward_mean");
+    let bad = "{\"step\": 9, \"entropy_token_mean\": NaN, \"reward_mean\": 0.5}\n\
+               {\"step\": 10}\nnonsense\n{\"step\": 3, \"entropy_token_mean\": 0.8, \"rew";
+    let path = file(dir.path(), "metrics.jsonl", &format!("{good}{bad}"));
+    let (printed, messages) = done(&["fit", "--input", &path]);
+    assert_law(&printed);
+    for words in [
+        "line 11 is not",
+        "line 12, the last, is cut off",
+        "2 of 10 lines lack",
+    ] {
+        assert!(messages.contains(words), "'{words}' is not in: {messages}");
+    }
+    let again = file(dir.path(), "again.jsonl", &format!("{good}{good}"));
+    let (printed, messages) = done(&["fit", "--input", &again]);
+    assert_law(&printed);
+    assert!(
+        messages.contains("8 earlier lines are replaced"),
+        "{messages}"
+    );
+}
+
+#[test]
+fn fit_warns_where_the_law_does_not_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let rising: String = (1..9)
+        .map(|i| {
+            format!(
+                "{{\"entropy\": {}, \"reward\": {}}}\n",
+                0.1 * f64::from(i),
+                0.1 * f64::from(i)
+            )
+        })
+        .collect();
+    let (printed, messages) = done(&["fit", "--input", &file(dir.path(), "x", &rising)]);
+    assert!(
+        messages.contains("warning: the law does not hold here"),
+        "{messages}"
+    );
+    assert!(printed.contains("\"doubt\""), "{printed}");
+}
+
+#[test]
+fn fit_refuses_what_cannot_be_fitted() {
+    let dir = tempfile::tempdir().unwrap();
+    let two = file(
+        dir.path(),
+        "two",
+        &lines(&ENTROPIES[..2], "entropy", "reward"),
+    );
+    assert!(refused(&["fit", "--input", &two]).contains("2 points are too few"));
+    let flat = file(dir.path(), "flat", &lines(&[0.5; 6], "entropy", "reward"));
+    assert!(refused(&["fit", "--input", &flat]).contains("same entropy"));
+    let good = file(dir.path(), "good", &lines(&ENTROPIES, "entropy", "reward"));
+    assert!(refused(&["fit", "--input", &good, "--first", "1.5"]).contains("between 0 and 1"));
+    assert!(refused(&["fit", "--input", &good, "--first", "0.15"]).contains("points are too few"));
+    assert!(
+        refused(&["fit", "--input", &good, "--entropy-key", "entrop"])
+            .contains("there are: entropy, reward, step")
+    );
+    let unnamed = file(dir.path(), "unnamed", &lines(&ENTROPIES, "h", "r"));
+    assert!(refused(&["fit", "--input", &unnamed]).contains("--entropy-key"));
+    assert!(refused(&["fit", "--input", "/no/such/file"]).contains("/no/such/file"));
+    let one_size = ["fit", "--input", &good, "--parameters", "1e9"];
+    assert!(refused(&one_size).contains("1 points are too few"));
+}
+
+#[test]
+fn coefficients_are_fitted_over_sizes() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = file(dir.path(), "a", &lines(&ENTROPIES, "entropy", "reward"));
+    let args = [
+        "fit",
+        "--input",
+        &good,
+        "--input",
+        &good,
+        "--parameters",
+        "5e8",
+        "--parameters",
+        "7e9",
+    ];
+    let printed: Value = serde_json::from_str(&done(&args).0).unwrap();
+    assert!(
+        printed["scaling"]["a"]["slope"].as_f64().unwrap().abs() < 1e-9,
+        "{printed}"
+    );
+    assert_eq!(printed["runs"].as_array().unwrap().len(), 2);
+    let same = [
+        "fit",
+        "--input",
+        &good,
+        "--input",
+        &good,
+        "--parameters",
+        "5e8",
+        "--parameters",
+        "5e8",
+    ];
+    assert!(refused(&same).contains("one size"));
+}
+
+const SMALL: &str = "rollout.prompts_per_step=4";
+
+/// Two variants over two seeds of two tiny steps; then the same command again, and one of other settings.
+#[test]
+fn a_comparison_is_run_once_and_extended() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(
+        dir.path(),
+        "compare.toml",
+        "seeds = [1, 2]\njobs = 2\nsettings = ['steps=2', 'validation.problems=8', 'update.mini_batch_prompts=2']\n\
+         [[variants]]\nname = 'grpo'\n[[variants]]\nname = 'kl_cov'\nsettings = ['loss.type=kl_cov']\n",
+    );
+    let out = dir.path().join("out");
+    let out_text = out.display().to_string();
+    let args = ["compare", "--config", &config, "--out", &out_text, SMALL];
+    let (table, _) = done(&args);
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(
+        rows.len() == 3 && rows[1].starts_with("grpo") && rows[2].starts_with("kl_cov"),
+        "{table}"
+    );
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("\"comparison\"") && page.contains("comparison-points"));
+    let metrics = out.join("kl_cov/seed-2/metrics.jsonl");
+    let before = fs::metadata(&metrics).unwrap().modified().unwrap();
+    let json_args = [&args[..], &["--json"]].concat();
+    let (printed, messages) = done(&json_args);
+    assert!(
+        messages.contains("4 of 4 runs are there already"),
+        "{messages}"
+    );
+    assert_eq!(fs::metadata(&metrics).unwrap().modified().unwrap(), before);
+    let found: Value = serde_json::from_str(&printed).unwrap();
+    let variants = found["variants"].as_array().unwrap();
+    assert_eq!(variants[1]["seeds"], json!([1, 2]));
+    let difference = variants[0]["accuracy_difference"]["mean"].as_f64().unwrap();
+    assert!(
+        difference.abs() < 1e-12,
+        "the first variant differs from itself by {difference}"
+    );
+    let (_, messages) = done(&[&args[..], &["--seeds", "1,2,3"]].concat());
+    assert!(
+        messages.contains("4 of 6 runs are there already"),
+        "{messages}"
+    );
+    let other = [&args[..], &["optimizer.learning_rate=1e-3"]].concat();
+    assert!(refused(&other).contains("other settings"));
+}
+
+#[test]
+fn a_comparison_whose_run_fails_says_which_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(
+        dir.path(),
+        "compare.toml",
+        "seeds = [7]\nsettings = ['steps=1']\n[[variants]]\nname = 'gone'\nsettings = ['model.path=/no/such/model']\n",
+    );
+    let out = dir.path().join("out").display().to_string();
+    let error = refused(&["compare", "--config", &config, "--out", &out]);
+    for words in ["variant 'gone', seed 7", "/no/such/model", "seed-7.log"] {
+        assert!(error.contains(words), "'{words}' is not in: {error}");
+    }
+}
+
+#[test]
+fn a_report_refuses_what_is_no_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().display().to_string();
+    assert!(refused(&["report", &empty]).contains("no metrics.jsonl"));
+    assert!(refused(&["report", "/no/such/run"]).contains("/no/such/run"));
+    let nothing = file(dir.path(), "metrics.jsonl", "");
+    assert!(refused(&["report", &nothing]).contains("no line of figures"));
+    assert!(!dir.path().join("report.html").exists());
+}
