@@ -132,7 +132,8 @@ fn summary(run: &Run) -> Vec<(String, String)> {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let nats = |nats: f64| format!("{nats:.3}");
     if let Some(task) = &run.task {
-        add("task", task.clone());
+        // Its name: the rest stands among the settings.
+        add("task", task.split(", ").next().unwrap_or(task).to_owned());
     }
     if let Some(last) = run.points.last() {
         add("steps", format!("{:.0}", last.0));

@@ -181,13 +181,13 @@ fn task(settings: &Table) -> Option<String> {
     }
     settings.get("task").map(|task| match task {
         Value::Table(fields) => {
-            let fields = fields.iter().map(|(key, value)| match value {
-                Value::String(text) if key == "name" => text.clone(),
-                value => format!("{key} {value}"),
-            });
-            let mut fields: Vec<String> = fields.collect();
-            fields.sort();
-            fields.join(", ")
+            let name = fields
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or("a task");
+            let others = fields.iter().filter(|(key, _)| *key != "name");
+            let others = others.map(|(key, value)| format!(", {key} {value}"));
+            format!("{name}{}", others.collect::<String>())
         }
         other => other.to_string(),
     })
