@@ -155,15 +155,11 @@ fn fit_goes_on_past_bad_lines_and_says_so() {
 #[test]
 fn fit_warns_where_the_law_does_not_hold() {
     let dir = tempfile::tempdir().unwrap();
-    let rising: String = (1..9)
-        .map(|i| {
-            format!(
-                "{{\"entropy\": {}, \"reward\": {}}}\n",
-                0.1 * f64::from(i),
-                0.1 * f64::from(i)
-            )
-        })
-        .collect();
+    let point = |i: i32| {
+        let both = 0.1 * f64::from(i);
+        json!({"entropy": both, "reward": both}).to_string()
+    };
+    let rising = (1..9).map(point).collect::<Vec<_>>().join("\n");
     let (printed, messages) = done(&["fit", "--input", &file(dir.path(), "x", &rising)]);
     assert!(
         messages.contains("warning: the law does not hold here"),

@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn a_law_that_does_not_hold_ends_nothing() {
         let mut points = run(&(0..30).map(|step| 0.9_f64.powi(step)).collect::<Vec<_>>());
-        points
-            .iter_mut()
-            .for_each(|point| point.reward = -point.reward);
+        for point in &mut points {
+            point.reward = -point.reward;
+        }
         let monitor = MonitorSection {
             stop_below_gain: 10.0,
             ..MonitorSection::default()

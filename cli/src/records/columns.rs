@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::Records;
 
-/// Names of the policy's entropy: ours, a bare point's, and those that verl, TRL, `OpenRLHF`, SkyRL and NeMo-RL log.
+/// Names of the policy's entropy: ours, a bare point's, and those that verl, TRL, `OpenRLHF`, `SkyRL` and NeMo-RL log.
 pub(crate) const ENTROPY_KEYS: [&str; 11] = [
     "entropy_token_mean",
     "entropy",
@@ -47,7 +47,7 @@ impl Records {
         }
     }
 
-    /// The first of some keys that is there, or a TensorBoard export's only figure.
+    /// The first of some keys that is there, or a `TensorBoard` export's only figure.
     pub(crate) fn find_any(&self, keys: &[&str], what: &str, option: &str) -> Result<String> {
         for key in keys {
             if !self.matching(key).is_empty() {
@@ -80,10 +80,10 @@ impl Records {
         const MOST: usize = 60;
         let keys = self.keys();
         let more = keys.len().saturating_sub(MOST);
-        let mut text = keys[..keys.len() - more].join(", ");
-        if more > 0 {
-            text.push_str(&format!(" and {more} more"));
+        let text = keys[..keys.len() - more].join(", ");
+        match more {
+            0 => text,
+            more => format!("{text} and {more} more"),
         }
-        text
     }
 }

@@ -1,5 +1,5 @@
 //! Recorded figures of a run, a row a step: our own `metrics.jsonl`, JSON lines and points, and CSV exports of wandb and
-//! TensorBoard.
+//! `TensorBoard`.
 //!
 //! Logs are read after crashes and out of other tools, so what is wrong with a line costs that line alone and is said;
 //! a file of which nothing can be used is an error.
@@ -125,10 +125,8 @@ mod tests {
             (2, 0.26),
             (3, 0.35),
         ];
-        let text: String = lines
-            .iter()
-            .map(|(step, reward)| format!("{{\"step\":{step},\"reward\":{reward}}}\n"))
-            .collect();
+        let line = |(step, reward): &(i32, f64)| format!("{{\"step\":{step},\"reward\":{reward}}}");
+        let text = lines.iter().map(line).collect::<Vec<_>>().join("\n");
         let found = records(&text);
         assert_eq!(steps(&found), [1.0, 2.0, 3.0]);
         assert_eq!(found.column("reward"), [Some(0.1), Some(0.26), Some(0.35)]);

@@ -108,8 +108,7 @@ fn lines(runs: &[Run], spec: &Spec<'_>) -> Chart {
             } else {
                 Style::Dashed
             };
-            let name = named(runs, run, name);
-            series.push(Series::new(name, index, Kind::Line, &run.series(key)).style(style));
+            series.push(Series::new(*name, index, Kind::Line, &run.series(key)).style(style));
         }
     }
     Chart {
@@ -127,15 +126,6 @@ fn step_axis() -> Axis {
     Axis {
         label: "step",
         ..Axis::default()
-    }
-}
-
-/// A series' name, with its run's where there are several.
-fn named(runs: &[Run], run: &Run, name: &str) -> String {
-    if runs.len() == 1 {
-        name.to_owned()
-    } else {
-        format!("{}: {name}", run.name)
     }
 }
 
@@ -161,7 +151,13 @@ fn entropy(runs: &[Run]) -> Chart {
         ("entropy_sampled", "sampled"),
         ("entropy_rollout_temperature", "at the rollout temperature"),
     ];
-    let shown = if runs.len() == 1 { keys.len() } else { 2 };
+    // At temperature 1 the last is the first again.
+    let is_same =
+        |run: &Run| run.series("entropy_rollout_temperature") == run.series("entropy_token_mean");
+    let shown = match runs {
+        [one] => keys.len() - usize::from(is_same(one)),
+        _ => 2,
+    };
     let spec = Spec::new("entropy", "Policy entropy", LEARNING, "nats", &keys[..shown])
         .caption("Exact entropy of the kept groups' tokens before the step's updates, in the conventions in use.");
     lines(runs, &spec)
@@ -201,19 +197,10 @@ fn law(runs: &[Run]) -> Chart {
         if let Some(fit) = run.law {
             let band: Vec<(f64, [f64; 2])> =
                 places.iter().map(|&h| (h, fit.line_ci95(h))).collect();
-            series.push(Series::band(
-                named(runs, run, "95 % interval"),
-                index,
-                &band,
-            ));
+            series.push(Series::band("95 % interval", index, &band));
             let curve: Vec<(f64, Option<f64>)> =
                 places.iter().map(|&h| (h, Some(fit.predict(h)))).collect();
-            series.push(Series::new(
-                named(runs, run, "the law"),
-                index,
-                Kind::Curve,
-                &curve,
-            ));
+            series.push(Series::new("the law", index, Kind::Curve, &curve));
         }
         if let Some(forecast) = run.forecast {
             let name = format!("fitted to the first {} steps", forecast.early_points);
@@ -221,17 +208,9 @@ fn law(runs: &[Run]) -> Chart {
                 .iter()
                 .map(|&h| (h, Some(forecast.early.predict(h))))
                 .collect();
-            series.push(
-                Series::new(named(runs, run, &name), index, Kind::Curve, &curve)
-                    .style(Style::Dashed),
-            );
+            series.push(Series::new(name, index, Kind::Curve, &curve).style(Style::Dashed));
         }
-        series.push(Series::new(
-            named(runs, run, "a step"),
-            index,
-            Kind::Points,
-            &points,
-        ));
+        series.push(Series::new("a step", index, Kind::Points, &points));
     }
     Chart {
         id: "law",
@@ -254,20 +233,13 @@ fn forecast(runs: &[Run]) -> Chart {
                 .iter()
                 .map(|(step, p)| (*step, forecast.early.prediction_ci95(p.entropy)))
                 .collect();
-            series.push(Series::band(
-                named(runs, run, "95 % of the forecast"),
-                index,
-                &band,
-            ));
+            series.push(Series::band("95 % of the forecast", index, &band));
             let curve: Vec<(f64, Option<f64>)> = run
                 .points
                 .iter()
                 .map(|(step, p)| (*step, Some(forecast.early.predict(p.entropy))))
                 .collect();
-            series.push(
-                Series::new(named(runs, run, "forecast"), index, Kind::Curve, &curve)
-                    .style(Style::Dashed),
-            );
+            series.push(Series::new("forecast", index, Kind::Curve, &curve).style(Style::Dashed));
         }
         if let Some(fit) = run.law {
             let curve: Vec<(f64, Option<f64>)> = run
@@ -276,13 +248,7 @@ fn forecast(runs: &[Run]) -> Chart {
                 .map(|(step, p)| (*step, Some(fit.predict(p.entropy))))
                 .collect();
             series.push(
-                Series::new(
-                    named(runs, run, "the law, all steps"),
-                    index,
-                    Kind::Curve,
-                    &curve,
-                )
-                .style(Style::Faint),
+                Series::new("the law, all steps", index, Kind::Curve, &curve).style(Style::Faint),
             );
         }
         let rewards: Vec<(f64, Option<f64>)> = run
@@ -290,12 +256,7 @@ fn forecast(runs: &[Run]) -> Chart {
             .iter()
             .map(|(step, p)| (*step, Some(p.reward)))
             .collect();
-        series.push(Series::new(
-            named(runs, run, "reward"),
-            index,
-            Kind::Line,
-            &rewards,
-        ));
+        series.push(Series::new("reward", index, Kind::Line, &rewards));
     }
     Chart {
         id: "forecast",
@@ -376,8 +337,7 @@ fn change_agreement(runs: &[Run]) -> Chart {
     let mut series = Vec::new();
     for (index, run) in runs.iter().enumerate() {
         let points = pairs(run, "entropy_change_lemma");
-        let name = named(runs, run, "a step");
-        series.push(Series::new(name, index, Kind::Points, &points));
+        series.push(Series::new("a step", index, Kind::Points, &points));
     }
     let all = runs
         .iter()
@@ -437,8 +397,7 @@ fn theorems(runs: &[Run]) -> Chart {
     for (index, run) in runs.iter().enumerate() {
         let measured = run.series("entropy_change");
         if runs.len() == 1 {
-            let name = named(runs, run, "measured");
-            series.push(Series::new(name, index, Kind::Line, &measured).style(Style::Faint));
+            series.push(Series::new("measured", index, Kind::Line, &measured).style(Style::Faint));
         }
         for (key, name, style) in keys {
             let factor = factor(&pairs(run, key));
@@ -447,8 +406,7 @@ fn theorems(runs: &[Run]) -> Chart {
                 .into_iter()
                 .map(|(step, value)| (step, value.map(|value| factor * value)))
                 .collect();
-            series
-                .push(Series::new(named(runs, run, name), index, Kind::Line, &scaled).style(style));
+            series.push(Series::new(name, index, Kind::Line, &scaled).style(style));
         }
     }
     Chart {

@@ -81,7 +81,8 @@ impl Report {
 
     /// Writes each chart that shows something as a picture, and gives the files' paths.
     pub(crate) fn write_charts(&self, folder: &Path) -> Result<Vec<PathBuf>> {
-        svg::write(&self.charts, folder)
+        let names: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
+        svg::write(&self.charts, &names, folder)
     }
 }
 

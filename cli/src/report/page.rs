@@ -3,7 +3,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use anyhow::{Context, Result};
-use entropy::{LawFit, LawPoint};
+use entropy::LawFit;
 use serde_json::{Value, json};
 
 use super::{Report, run::Run, tables::PREDICTORS, tables::agreement};
@@ -148,8 +148,8 @@ fn summary(run: &Run) -> Vec<(String, String)> {
         add("entropy, nats", text);
     }
     if let Some(fit) = run.law {
-        add("law R²", format!("{:.3}", fit.r_squared));
-        add("ceiling", ceiling(&fit, &run.points));
+        add("the law's R²", format!("{:.3}", fit.r_squared));
+        add("the law's ceiling", ceiling(&fit));
         if let Some(doubt) = fit.doubt() {
             add("the law does not hold", doubt.to_string());
         }
@@ -173,12 +173,8 @@ fn summary(run: &Run) -> Vec<(String, String)> {
     lines
 }
 
-/// The ceiling with its half interval, and how much of the way from the first reward is done.
-fn ceiling(fit: &LawFit, points: &[(f64, LawPoint)]) -> String {
+/// The ceiling with its half interval.
+fn ceiling(fit: &LawFit) -> String {
     let half = (fit.ceiling_ci95[1] - fit.ceiling_ci95[0]) / 2.0;
-    let left = points.last().map_or(0.0, |(_, point)| point.entropy);
-    format!(
-        "{:.3} ± {half:.3}, entropy left {left:.3} nats",
-        fit.ceiling
-    )
+    format!("{:.3} ± {half:.3}", fit.ceiling)
 }

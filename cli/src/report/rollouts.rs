@@ -1,7 +1,7 @@
 //! What was sampled, packed for the page: an index of all responses, and the responses themselves a step at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -110,7 +110,7 @@ struct Packed {
     places: HashMap<String, usize>,
     finishes: Vec<String>,
     chunks: Vec<String>,
-    ids: BTreeMap<u32, ()>,
+    ids: BTreeSet<u32>,
     tokenizer: Option<Tokenizer>,
     tokens_left_per_step: usize,
     responses_left: usize,
@@ -232,7 +232,7 @@ impl Packed {
         if figures.entropies.len() != ids.len() || figures.covariances.len() != ids.len() {
             return row;
         }
-        self.ids.extend(ids.iter().map(|&id| (id, ())));
+        self.ids.extend(ids);
         self.with_tokens += 1;
         row["ids"] = json!(ids);
         row["entropy"] = json!(thousandths(&figures.entropies));
@@ -243,7 +243,7 @@ impl Packed {
     }
 
     fn finish_vocabulary(&self) -> Result<String> {
-        let ids: Vec<u32> = self.ids.keys().copied().collect();
+        let ids: Vec<u32> = self.ids.iter().copied().collect();
         let texts = ids.iter().map(|&id| {
             self.tokenizer
                 .as_ref()

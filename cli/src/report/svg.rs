@@ -26,8 +26,8 @@ const PALETTE: [RGBColor; 7] = [
 /// A linear axis is longer than its figures by this share at each end.
 const MARGIN: f64 = 0.04;
 
-/// Writes each chart that has figures to `folder/ID.svg`.
-pub(super) fn write(charts: &[Chart], folder: &Path) -> Result<Vec<PathBuf>> {
+/// Writes each chart that has figures to `folder/ID.svg`; `runs` are the runs' names.
+pub(super) fn write(charts: &[Chart], runs: &[&str], folder: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let mut written = Vec::new();
     for chart in charts
@@ -35,24 +35,24 @@ pub(super) fn write(charts: &[Chart], folder: &Path) -> Result<Vec<PathBuf>> {
         .filter(|chart| !chart.series.iter().all(Series::is_empty))
     {
         let path = folder.join(format!("{}.svg", chart.id));
-        fs::write(&path, svg(chart)?).with_context(|| path.display().to_string())?;
+        fs::write(&path, svg(chart, runs)?).with_context(|| path.display().to_string())?;
         written.push(path);
     }
     Ok(written)
 }
 
-fn svg(chart: &Chart) -> Result<String> {
+fn svg(chart: &Chart, runs: &[&str]) -> Result<String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        draw(chart, &root).map_err(|error| anyhow!("cannot draw '{}': {error}", chart.id))?;
+        draw(chart, runs, &root).map_err(|error| anyhow!("cannot draw '{}': {error}", chart.id))?;
     }
     Ok(text)
 }
 
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn draw(chart: &Chart, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
+fn draw(chart: &Chart, runs: &[&str], root: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
     root.fill(&WHITE)?;
     let mut plane = ChartBuilder::on(root)
         .margin(28)
@@ -81,7 +81,8 @@ fn draw(chart: &Chart, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
         .draw()?;
     for (index, series) in chart.series.iter().enumerate() {
         if !series.is_empty() {
-            draw_series(&mut plane, chart, series, colour(chart, index))?;
+            let label = label(series, runs);
+            draw_series(&mut plane, chart, (series, &label), colour(chart, index))?;
         }
     }
     plane
@@ -100,7 +101,7 @@ type Plane<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64
 fn draw_series(
     plane: &mut Plane<'_, '_>,
     chart: &Chart,
-    series: &Series,
+    (series, label): (&Series, &str),
     colour: RGBColor,
 ) -> Drawn {
     if series.kind == Kind::Band {
@@ -110,7 +111,7 @@ fn draw_series(
         let fill = colour.mix(0.14).filled();
         plane
             .draw_series(std::iter::once(Polygon::new(edge, fill)))?
-            .label(&series.name)
+            .label(label)
             .legend(move |(x, y)| Rectangle::new([(x, y - 8), (x + 36, y + 8)], fill));
         return Ok(());
     }
@@ -119,7 +120,7 @@ fn draw_series(
         let fill = colour.mix(0.65).filled();
         plane
             .draw_series(points.into_iter().map(|point| Circle::new(point, 5, fill)))?
-            .label(&series.name)
+            .label(label)
             .legend(move |(x, y)| Circle::new((x + 18, y), 6, fill));
         return Ok(());
     }
@@ -132,12 +133,20 @@ fn draw_series(
     let mark = move |(x, y)| PathElement::new([(x, y), (x + 36, y)], stroke);
     if series.style == Style::Dashed {
         let line = DashedLineSeries::new(points, 12, 8, stroke);
-        plane.draw_series(line)?.label(&series.name).legend(mark);
+        plane.draw_series(line)?.label(label).legend(mark);
     } else {
         let line = LineSeries::new(points, stroke);
-        plane.draw_series(line)?.label(&series.name).legend(mark);
+        plane.draw_series(line)?.label(label).legend(mark);
     }
     Ok(())
+}
+
+/// A series' name, with its run's where there are several.
+fn label(series: &Series, runs: &[&str]) -> String {
+    match runs {
+        [] | [_] => series.name.clone(),
+        several => format!("{}: {}", several[series.run], series.name),
+    }
 }
 
 /// By run where there are several, else by series; a run's bands and curves share its colour.
@@ -242,7 +251,7 @@ mod tests {
 
     #[test]
     fn pictures_are_drawn_and_their_text_escaped() {
-        let text = svg(&chart(false, &[Some(1.0), None, Some(2.0)])).unwrap();
+        let text = svg(&chart(false, &[Some(1.0), None, Some(2.0)]), &[]).unwrap();
         assert!(text.starts_with("<svg") && text.contains("<polyline"));
         assert!(text.contains("Title &amp; &lt;more&gt;"), "{text}");
     }
@@ -256,10 +265,8 @@ mod tests {
     #[test]
     fn a_chart_without_figures_is_not_written() {
         let folder = tempfile::tempdir().unwrap();
-        let written = write(
-            &[chart(false, &[None]), chart(false, &[Some(1.0)])],
-            folder.path(),
-        );
+        let charts = [chart(false, &[None]), chart(false, &[Some(1.0)])];
+        let written = write(&charts, &[], folder.path());
         assert_eq!(written.unwrap().len(), 1);
     }
 

@@ -156,7 +156,11 @@ fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
     if !file.exists() {
         return Ok(false);
     }
-    let saved = TrainConfig::load(Some(&file), &[])?;
+    let saved = TrainConfig {
+        // What is kept of a run does not change it.
+        checkpoint: config.checkpoint.clone(),
+        ..TrainConfig::load(Some(&file), &[])?
+    };
     if saved != *config {
         bail!(
             "{}: was run with other settings; choose another --out, or remove it",

@@ -114,7 +114,7 @@ impl Comparison {
     pub(super) fn table(&self) -> Table {
         let names = [
             "accuracy, held out",
-            "difference",
+            "difference, points",
             "last three validations",
             "accuracy, sampled",
             "entropy, nats",
@@ -128,7 +128,7 @@ impl Comparison {
             vec![
                 variant.name.clone(),
                 percent(variant.accuracy),
-                percent(variant.accuracy_difference),
+                difference(variant.accuracy_difference),
                 percent(variant.accuracy_last_validations),
                 percent(variant.accuracy_sampled),
                 shown(variant.entropy_end, 1.0, 4, ""),
@@ -147,7 +147,7 @@ impl Comparison {
             id: "comparison",
             title: "Comparison",
             caption: format!(
-                "Means over {seeds} seeds with 95 % intervals (Student's t). Differences and ratios are to the first variant, paired by seed; \
+                "Means over the seeds ({seeds}) with 95 % intervals (Student's t). Differences and ratios are to the first variant, paired by seed; \
                  entropy and sampled accuracy are of the last tenth of the steps, before each step's updates."
             ),
             group: "Comparison",
@@ -165,7 +165,7 @@ impl Comparison {
                 .map(|accuracy| Some(*accuracy));
             let entropies = variant.entropy_end_by_seed.iter().copied();
             let points: Vec<(f64, Option<f64>)> = entropies.zip(accuracies).collect();
-            Series::new(variant.name.clone(), index, Kind::Points, &points)
+            Series::new("a seed", index, Kind::Points, &points)
         });
         Chart {
             id: "comparison-points",
@@ -224,6 +224,14 @@ impl VariantResult {
             tokens_generated: mean(all(|o| o.tokens)),
         }
     }
+}
+
+/// `-2.0 ± 1.3`, in points of a percentage.
+fn difference(interval: Option<MeanInterval>) -> String {
+    let sign = interval
+        .filter(|interval| interval.mean > 0.0)
+        .map_or("", |_| "+");
+    format!("{sign}{}", shown(interval, 100.0, 1, ""))
 }
 
 /// `75.2 ± 1.3 %`.

@@ -82,9 +82,8 @@ fn show(bar: &ProgressBar, ended: u64, running: &[Running<'_>]) {
 
 /// Lines of the metrics after that of step 0.
 fn steps_done(folder: &Path) -> u64 {
-    let text = fs::read(folder.join("metrics.jsonl")).unwrap_or_default();
-    let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    lines.saturating_sub(1)
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    (text.lines().count() as u64).saturating_sub(1)
 }
 
 /// Starts a run, or goes on with it from its newest checkpoint.
