@@ -5,6 +5,8 @@ use std::{fmt::Write, path::Path};
 use entropy::{Agreement, LawFit, LawPoint, fit_law, forecast};
 use trainer::StepMetrics;
 
+use crate::report::{EARLY_FRACTION, WINDOW_STEPS};
+
 /// The steps so far.
 #[derive(Debug)]
 pub(crate) struct Summary {
@@ -16,10 +18,6 @@ pub(crate) struct Summary {
 
 /// Steps before the law is fitted live: two coefficients want more than a few points.
 const LEAST_POINTS: usize = 8;
-/// Steps over which expected and measured changes of entropy are averaged.
-const WINDOW_STEPS: usize = 5;
-/// The share of a run that its early forecast is made from, as in the paper.
-const EARLY_FRACTION: f64 = 0.15;
 
 impl Summary {
     pub(crate) fn new(wanted_groups: usize) -> Self {
@@ -60,9 +58,15 @@ impl Summary {
         }
         let last = points.last()?;
         let half = (fit.ceiling_ci95[1] - fit.ceiling_ci95[0]) / 2.0;
-        let reached = 100.0 * fit.predict(last.entropy) / fit.ceiling;
+        // Of a ceiling below 0, as rewards may have, there is no share.
+        let reached = fit.predict(last.entropy) / fit.ceiling;
+        let reached = if fit.ceiling > 0.0 && reached >= 0.0 {
+            format!("{:.0} % of it reached; ", 100.0 * reached)
+        } else {
+            String::new()
+        };
         Some(format!(
-            "ceiling {:.2} ± {half:.2}; {reached:.0} % of it reached; entropy left {:.3} nats",
+            "ceiling {:.2} ± {half:.2}; {reached}entropy left {:.3} nats",
             fit.ceiling, last.entropy
         ))
     }

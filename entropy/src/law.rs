@@ -8,8 +8,8 @@ use crate::{EntropyError, interval::student_quantile_975};
 const FEWEST_POINTS: usize = 3;
 /// Entropies count as one value where e^H spreads by less than rounding does.
 const LEAST_RELATIVE_SPREAD: f64 = 1e-12;
-/// e^H overflows f64 beyond 709.
-const LARGEST_ENTROPY_NATS: f64 = 700.0;
+/// The square of e^H overflows f64 beyond 354.
+const LARGEST_ENTROPY_NATS: f64 = 350.0;
 /// So that 0.15·20 is 3 points however its product rounds.
 const COUNT_SLACK: f64 = 1e-9;
 
@@ -41,6 +41,8 @@ pub struct LawFit {
     pub ceiling: f64,
     /// 95 % interval of the ceiling.
     pub ceiling_ci95: [f64; 2],
+    /// Correlation of each residual with the one before, in the points' order. The intervals assume none.
+    pub residual_correlation: f64,
     /// What the intervals of predictions follow from.
     #[serde(skip)]
     scatter: Scatter,
@@ -78,6 +80,14 @@ pub enum LawDoubt {
         /// The coefficient.
         a: f64,
     },
+    /// What the law leaves over is not noise: the points drift away from it and back.
+    #[error(
+        "its residuals follow one another (correlation {correlation:.2}): something else moves reward too, and the intervals are too narrow"
+    )]
+    Drift {
+        /// Of each residual with the one before.
+        correlation: f64,
+    },
     /// Most of the reward's variance is left over.
     #[error("entropy explains only {:.0} % of the reward's variance", 100.0 * r_squared)]
     LittleExplained {
@@ -103,6 +113,11 @@ impl LawFit {
     /// The 95 % interval of one more measurement at an entropy: wider than the line's by the points' own scatter.
     pub fn prediction_ci95(&self, entropy_nats: f64) -> [f64; 2] {
         self.interval(entropy_nats, 1.0)
+    }
+
+    /// Two standard errors of a correlation that is 0, and a third at least.
+    fn largest_residual_correlation(&self) -> f64 {
+        (2.0 / self.scatter.points.sqrt()).max(1.0 / 3.0)
     }
 
     fn interval(&self, entropy_nats: f64, own_scatter: f64) -> [f64; 2] {
@@ -131,6 +146,10 @@ impl LawFit {
         } else if self.r_squared < LEAST_R_SQUARED {
             Some(LawDoubt::LittleExplained {
                 r_squared: self.r_squared,
+            })
+        } else if self.residual_correlation > self.largest_residual_correlation() {
+            Some(LawDoubt::Drift {
+                correlation: self.residual_correlation,
             })
         } else {
             None
@@ -176,9 +195,11 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
     } = moments;
     let slope = sxy / sxx;
     let (a, b) = (-slope, y_mean - slope * x_mean);
-    let squared_error: f64 = points
-        .iter()
-        .map(|p| (p.reward - b - slope * p.entropy.exp()).powi(2))
+    let residual = |p: &LawPoint| p.reward - b - slope * p.entropy.exp();
+    let squared_error: f64 = points.iter().map(|p| residual(p).powi(2)).sum();
+    let neighbours = points.windows(2);
+    let products: f64 = neighbours
+        .map(|pair| residual(&pair[0]) * residual(&pair[1]))
         .sum();
     let variance = squared_error / (n - 2.0);
     let quantile = student_quantile_975(n - 2.0);
@@ -206,6 +227,11 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         b_ci95: interval(b, half_width(0.0)),
         ceiling: b - a,
         ceiling_ci95: interval(b - a, half_width(1.0)),
+        residual_correlation: if squared_error > 0.0 {
+            products / squared_error
+        } else {
+            0.0
+        },
         scatter,
     })
 }
@@ -427,6 +453,14 @@ mod tests {
             doubt([0.1, 0.2, 0.31, 0.4, 0.5]),
             Some(LawDoubt::WrongSign { .. })
         ));
+        // A wave about the line, slower than the points.
+        let wave = |i: i32| LawPoint {
+            entropy: 0.1 * f64::from(i),
+            reward: 0.9 - 0.3 * (0.1 * f64::from(i)).exp() + 0.05 * (0.6 * f64::from(i)).sin(),
+        };
+        let drifting: Vec<LawPoint> = (0..30).map(wave).collect();
+        let fit = fit_law(&drifting).unwrap();
+        assert!(fit.r_squared > 0.9 && matches!(fit.doubt(), Some(LawDoubt::Drift { .. })));
         assert!(matches!(
             doubt([0.3, 0.5, 0.2, 0.5, 0.3]),
             Some(LawDoubt::NoSlope { .. })

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use burn::tensor::{DType, Device};
 use config::ValueKind;
 use losses::LossConfig;
-use policy::{Policy, resolve_model};
+use policy::{Policy, Tokenizer, resolve_model};
 
 use crate::TrainerError;
 
@@ -68,6 +68,19 @@ pub fn load_policy(name: &str, dtype: DType, device: &Device) -> Result<Policy, 
 /// # Errors
 /// The system's folder for temporary files cannot be written: the files pass through it.
 pub fn bundled_base(dtype: DType, device: &Device) -> Result<Policy, TrainerError> {
+    Ok(Policy::load(unpacked()?.path(), dtype, device)?)
+}
+
+/// Loads the bundled base's tokenizer alone.
+///
+/// # Errors
+/// As [`bundled_base`].
+pub fn bundled_tokenizer() -> Result<Tokenizer, TrainerError> {
+    Ok(Tokenizer::load(unpacked()?.path())?)
+}
+
+/// The base's files in a folder that lasts as long as its handle.
+fn unpacked() -> Result<tempfile::TempDir, TrainerError> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| TrainerError::Io { path, source }
@@ -77,5 +90,5 @@ pub fn bundled_base(dtype: DType, device: &Device) -> Result<Policy, TrainerErro
         let path = dir.path().join(name);
         fs::write(&path, bytes).map_err(io(&path))?;
     }
-    Ok(Policy::load(dir.path(), dtype, device)?)
+    Ok(dir)
 }

@@ -58,17 +58,11 @@ impl Trainer {
     /// # Errors
     /// A file that is missing or damaged.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
-        let file = path.join(STATE);
         let damaged = |message: String| TrainerError::Damaged {
             path: path.to_owned(),
             message,
         };
-        let text = fs::read(&file).map_err(|source| TrainerError::Io {
-            path: file.clone(),
-            source,
-        })?;
-        self.state = serde_json::from_slice::<RunState>(&text)
-            .map_err(|error| damaged(format!("{STATE}: {error}")))?;
+        self.state = read_state(path)?;
         self.check_state(path)?;
         let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
         self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
@@ -115,6 +109,16 @@ impl Trainer {
             .retain(|group| group.samples.len() == size);
         Ok(())
     }
+}
+
+/// The run's state in a checkpoint.
+pub(crate) fn read_state(checkpoint: &Path) -> Result<RunState, TrainerError> {
+    let file = checkpoint.join(STATE);
+    let text = fs::read(&file).map_err(|source| TrainerError::Io { path: file, source })?;
+    serde_json::from_slice(&text).map_err(|error| TrainerError::Damaged {
+        path: checkpoint.to_owned(),
+        message: format!("{STATE}: {error}"),
+    })
 }
 
 /// The step that a checkpoint's folder is named by.

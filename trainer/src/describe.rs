@@ -18,11 +18,10 @@ pub(crate) struct Described {
 
 impl Trainer {
     pub(crate) fn describe(&self, sampling: &Sampling, experiences: &[Experience]) -> Described {
-        let flat = |row: fn(&Experience) -> &Vec<f32>| {
-            let figures = experiences.iter().flat_map(row);
-            figures.copied().collect::<Vec<f32>>()
-        };
-        let (log_probs, advantages) = (flat(|row| &row.old.log_probs), flat(|row| &row.advantages));
+        let (log_probs, advantages) = (
+            flat(experiences, |row| &row.old.log_probs),
+            flat(experiences, |row| &row.advantages),
+        );
         let ones = vec![1.0; log_probs.len()];
         let covariances = token_covariances(&advantages, &log_probs, &ones);
         let summary = summarize_covariances(&covariances, &ones);
@@ -65,21 +64,22 @@ impl Trainer {
         experiences: &[Experience],
         updates: u64,
     ) -> Option<TheoremTerms> {
-        let flat = |row: fn(&Experience) -> &Vec<f32>| {
-            let figures = experiences.iter().flat_map(row);
-            figures.copied().collect::<Vec<f32>>()
-        };
         let rate = self.config.optimizer.rate(self.state.step) * updates as f64;
         let terms = TheoremTerms::of(
-            &flat(|row| &row.old.log_probs),
-            &flat(|row| &row.old.entropies_at_temperature),
-            &flat(|row| &row.advantages),
+            &flat(experiences, |row| &row.old.log_probs),
+            &flat(experiences, |row| &row.old.entropies_at_temperature),
+            &flat(experiences, |row| &row.advantages),
         )?;
         Some(TheoremTerms {
             policy_gradient: -rate * terms.policy_gradient,
             natural_gradient: -rate * terms.natural_gradient,
         })
     }
+}
+
+/// A figure of every token, in the experiences' order.
+fn flat(experiences: &[Experience], row: fn(&Experience) -> &Vec<f32>) -> Vec<f32> {
+    experiences.iter().flat_map(row).copied().collect()
 }
 
 /// The step's entropies, in the conventions of METRICS.md.

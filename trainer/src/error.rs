@@ -6,6 +6,12 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainerError {
+    /// Another process holds the run's folder.
+    #[error("{}: another process is at work in this run; wait for it or stop it", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A setting that is not valid.
     #[error("{message}")]
     Config {

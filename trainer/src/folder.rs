@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -17,6 +17,8 @@ use policy::OutputFolder;
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
+    /// Held as long as the run goes on, so that no second process writes here.
+    _lock: File,
 }
 
 impl RunFolder {
@@ -85,6 +87,7 @@ impl RunFolder {
     }
 
     fn open(path: &Path) -> Result<Self, TrainerError> {
+        let lock = lock(path)?;
         let file = path.join("metrics.jsonl");
         let metrics = OpenOptions::new()
             .create(true)
@@ -94,6 +97,7 @@ impl RunFolder {
         Ok(Self {
             path: path.to_owned(),
             metrics,
+            _lock: lock,
         })
     }
 
@@ -154,6 +158,19 @@ impl RunFolder {
         self.path
             .join("checkpoints")
             .join(format!("step-{step:06}"))
+    }
+}
+
+/// Locks a run's folder; the lock goes with its file, however the process ends.
+fn lock(path: &Path) -> Result<File, TrainerError> {
+    let file = path.join(".lock");
+    let lock = File::create(&file).map_err(|source| TrainerError::Io { path: file, source })?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(TrainerError::InUse {
+            path: path.to_owned(),
+        }),
+        // A file system without locks has none to hold.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
     }
 }
 

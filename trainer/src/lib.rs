@@ -30,7 +30,7 @@ mod step;
 mod update;
 
 pub use answer::{AnswerKey, Answerer};
-pub use base::{bundled_base, load_policy};
+pub use base::{bundled_base, bundled_tokenizer, load_policy};
 pub use batch::{Collated, Sequence, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{

@@ -71,17 +71,18 @@ impl MonitorSection {
         )
     }
 
-    /// Judges a run by its points so far, the newest last.
-    pub(crate) fn judge(&self, points: &[LawPoint]) -> Option<Verdict> {
-        self.alarm(points).or_else(|| self.saturation(points))
+    /// Judges a run by its points so far, the newest last, and by the entropy that it is held at, if it is.
+    pub(crate) fn judge(&self, points: &[LawPoint], target_nats: Option<f64>) -> Option<Verdict> {
+        let alarm = self.alarm(points, target_nats.unwrap_or_default());
+        alarm.or_else(|| self.saturation(points))
     }
 
     /// A collapse or an explosion that the newest step brought.
-    fn alarm(&self, points: &[LawPoint]) -> Option<Verdict> {
-        let first = points.first()?.entropy;
+    fn alarm(&self, points: &[LawPoint], target_nats: f64) -> Option<Verdict> {
+        let first = recent(points.get(..SMOOTHED_STEPS)?)?;
         let (_, before) = points.split_last()?;
         let low = self.collapse_fraction * first;
-        let high = self.explosion_factor * first;
+        let high = self.explosion_factor * first.max(target_nats);
         let collapsed = |points: &[LawPoint]| recent(points).is_some_and(|h| h < low);
         let exploded = |points: &[LawPoint]| high > 0.0 && recent(points).is_some_and(|h| h > high);
         let (what, how, advice) = if collapsed(points) && !collapsed(before) {
@@ -165,13 +166,13 @@ mod tests {
     #[test]
     fn a_collapse_is_told_of_once() {
         let monitor = MonitorSection::default();
-        let points = run(&[1.0, 0.5, 0.2, 0.09, 0.08, 0.08, 0.07]);
+        let points = run(&[1.0, 1.0, 1.0, 0.09, 0.08, 0.08, 0.07]);
         let told: Vec<bool> = (1..=points.len())
-            .map(|n| monitor.judge(&points[..n]).is_some())
+            .map(|n| monitor.judge(&points[..n], None).is_some())
             .collect();
         // The mean of three falls below 0.1 at the sixth.
         assert_eq!(told, [false, false, false, false, false, true, false]);
-        let verdict = monitor.judge(&points[..6]).unwrap();
+        let verdict = monitor.judge(&points[..6], None).unwrap();
         assert!(verdict.text.contains("collapsed") && !verdict.ends_run);
     }
 
@@ -181,13 +182,20 @@ mod tests {
             stop_on_alarm: true,
             ..MonitorSection::default()
         };
-        let verdict = monitor.judge(&run(&[0.5, 1.7, 1.7, 1.7])).unwrap();
+        let verdict = monitor
+            .judge(&run(&[0.5, 0.5, 0.5, 1.7, 1.7, 1.7]), None)
+            .unwrap();
         assert!(verdict.text.contains("exploded") && verdict.ends_run);
         let off = MonitorSection {
             explosion_factor: 0.0,
             ..monitor
         };
-        assert_eq!(off.judge(&run(&[0.5, 1.7, 1.7, 1.7])), None);
+        let held = MonitorSection::default();
+        assert_eq!(
+            held.judge(&run(&[0.5, 0.5, 0.5, 1.7, 1.7, 1.7]), Some(1.7)),
+            None
+        );
+        assert_eq!(off.judge(&run(&[0.5, 0.5, 0.5, 1.7, 1.7, 1.7]), None), None);
     }
 
     #[test]
@@ -199,10 +207,10 @@ mod tests {
             ..MonitorSection::default()
         };
         // a = 0.3, and e^H - 1 is 0.052 by the mean of the last three: 0.0157 are left.
-        assert_eq!(monitor(0.01).judge(&run(&falling)), None);
-        assert!(monitor(0.02).judge(&run(&falling)).unwrap().ends_run);
-        assert_eq!(monitor(0.02).judge(&run(&falling[..10])), None);
-        assert_eq!(monitor(0.0).judge(&run(&falling)), None);
+        assert_eq!(monitor(0.01).judge(&run(&falling), None), None);
+        assert!(monitor(0.02).judge(&run(&falling), None).unwrap().ends_run);
+        assert_eq!(monitor(0.02).judge(&run(&falling[..10]), None), None);
+        assert_eq!(monitor(0.0).judge(&run(&falling), None), None);
     }
 
     #[test]
@@ -217,7 +225,7 @@ mod tests {
         };
         assert!(
             monitor
-                .judge(&points)
+                .judge(&points, None)
                 .is_none_or(|verdict| !verdict.ends_run)
         );
     }

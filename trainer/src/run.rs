@@ -1,5 +1,7 @@
 //! The loop: steps, validations and checkpoints, until the run is done.
 
+use std::path::Path;
+
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
 use losses::{LintContext, PolicyObjective};
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AnswerKey, Answerer, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
     RunFolder, StepMetrics, StepOutcome, TrainConfig, TrainerError,
-    checkpoint::prune,
+    checkpoint::{prune, read_state},
     config::check,
     critic::Critic,
     optimizer::adamw,
@@ -34,12 +36,39 @@ pub struct RunState {
     /// The logarithm of the lasting part of an entropy budget's strength.
     #[serde(default)]
     pub entropy_log_strength: f64,
+    /// Steps in a row in which an entropy budget's lever was at its limit and entropy was missing.
+    #[serde(default)]
+    pub budget_exhausted_steps: u64,
     /// Entropy and performance of the steps so far.
     #[serde(default)]
     pub law: Vec<LawPoint>,
+    /// Why the run ended before its last step, if it did.
+    #[serde(default)]
+    pub ended: Option<String>,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
 }
+
+impl RunState {
+    /// The state that a checkpoint holds.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub fn load(checkpoint: &Path) -> Result<Self, TrainerError> {
+        read_state(checkpoint)
+    }
+
+    /// Mean entropy of the last few steps; `None` before the first.
+    pub(crate) fn recent_entropy(&self) -> Option<f64> {
+        const STEPS: usize = 5;
+        let recent = &self.law[self.law.len().saturating_sub(STEPS)..];
+        let sum: f64 = recent.iter().map(|point| point.entropy).sum();
+        (!recent.is_empty()).then(|| sum / recent.len() as f64)
+    }
+}
+
+/// Steps at the limit of its lever after which an entropy budget is told of.
+const EXHAUSTED_STEPS: u64 = 5;
 
 /// A run: a policy, its problems and objective, and where it stands.
 pub struct Trainer {
@@ -55,8 +84,6 @@ pub struct Trainer {
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
-    /// Whether the run ends before its last step.
-    is_stopped: bool,
     pub(crate) workers: usize,
     pub(crate) graphs_held: usize,
 }
@@ -109,7 +136,6 @@ impl Trainer {
             source,
             sampling,
             state: RunState::default(),
-            is_stopped: false,
             config,
         };
         trainer.check_prompts()?;
@@ -131,6 +157,11 @@ impl Trainer {
         };
         check(self.answerer(&self.sampling)?, &self.source.examples())?;
         check(self.validator(&self.sampling)?, self.source.validation())
+    }
+
+    /// Goes on with a run that ended itself.
+    pub fn go_on(&mut self) {
+        self.state.ended = None;
     }
 
     /// The policy as it is now.
@@ -166,7 +197,7 @@ impl Trainer {
             folder.append(&metrics)?;
             observer.on_event(Event::Step(&metrics));
         }
-        while self.state.step < self.config.steps && !self.is_stopped {
+        while self.state.step < self.config.steps && self.state.ended.is_none() {
             let StepOutcome {
                 mut metrics,
                 trained,
@@ -216,8 +247,17 @@ impl Trainer {
             return;
         };
         self.state.law.push(point);
-        if let Some(verdict) = self.config.monitor.judge(&self.state.law) {
-            let step = self.state.step;
+        let step = self.state.step;
+        if self.state.budget_exhausted_steps == EXHAUSTED_STEPS {
+            observer.on_event(Event::Warning(&format!(
+                "step {step}: entropy.budget's lever has been at its limit for {EXHAUSTED_STEPS} steps, and entropy is \
+                 {:.4} nats, below its target: this lever cannot hold it",
+                point.entropy
+            )));
+        }
+        let target = self.objective.entropy_control().budget;
+        let target = target.map(|budget| budget.target(step));
+        if let Some(verdict) = self.config.monitor.judge(&self.state.law, target) {
             let end = if verdict.ends_run {
                 "; the run ends here"
             } else {
@@ -227,14 +267,16 @@ impl Trainer {
                 "step {step}: {}{end}",
                 verdict.text
             )));
-            self.is_stopped = verdict.ends_run;
+            self.state.ended = verdict.ends_run.then_some(verdict.text);
         }
     }
 
     /// Whether something done every `every` steps is due now; always after the last one.
     fn is_due(&self, every: u64) -> bool {
         let step = self.state.step;
-        self.is_stopped || step >= self.config.steps || (every > 0 && step.is_multiple_of(every))
+        self.state.ended.is_some()
+            || step >= self.config.steps
+            || (every > 0 && step.is_multiple_of(every))
     }
 
     /// Share of the validation problems answered right; `None` where there are none.

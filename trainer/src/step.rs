@@ -160,9 +160,16 @@ impl Trainer {
         }
         let state = &mut self.state;
         if let Some(budget) = self.objective.entropy_control().budget {
+            let recent = state.recent_entropy();
             let (log_strength, strength) =
-                budget.steer(state.entropy_log_strength, entropy_nats, state.step);
+                budget.steer(state.entropy_log_strength, entropy_nats, recent, state.step);
             state.entropy_log_strength = log_strength;
+            state.budget_exhausted_steps =
+                if budget.is_exhausted(strength, entropy_nats, state.step) {
+                    state.budget_exhausted_steps + 1
+                } else {
+                    0
+                };
             self.objective.set_strength(strength);
             metrics.entropy_target = Some(budget.target(state.step));
             metrics.entropy_strength = Some(strength);

@@ -37,6 +37,8 @@ pub(crate) struct Updates {
     value_clipped: f64,
     grad_norms: f64,
     done: u64,
+    /// Of those done, the ones that moved the policy: a critic's warm-up does not.
+    moved: u64,
     skipped: u64,
     change: EntropyChange,
     /// For each experience, which tokens a controller selected in any update; empty where none selects.
@@ -75,7 +77,7 @@ impl Trainer {
             let place = index % mini_batches.len();
             let batch = MiniBatch {
                 entropy_bonus,
-                updates_before: updates.done,
+                updates_before: updates.moved,
                 first_row: place * size,
                 ..MiniBatch::new(mini_batches[place], self.config.update.max_tokens)
             };
@@ -374,6 +376,7 @@ impl Trainer {
         let rate = self.config.optimizer.rate(self.state.step);
         let model = self.policy.model.clone();
         self.policy.model = self.optimizer.step(rate, model, gradients);
+        updates.moved += 1;
         Ok(())
     }
 
@@ -402,10 +405,10 @@ impl Trainer {
         metrics.skipped_updates = updates.skipped;
         metrics.entropy_change = updates
             .change
-            .measured_nats(updates.done)
+            .measured_nats(updates.moved)
             .unwrap_or(f64::NAN);
-        metrics.entropy_change_lemma = updates.change.lemma_nats(updates.done).unwrap_or(f64::NAN);
-        if let Some(terms) = self.describe_theorems(experiences, updates.done) {
+        metrics.entropy_change_lemma = updates.change.lemma_nats(updates.moved).unwrap_or(f64::NAN);
+        if let Some(terms) = self.describe_theorems(experiences, updates.moved) {
             metrics.entropy_change_theorem_1 = terms.policy_gradient;
             metrics.entropy_change_theorem_2 = terms.natural_gradient;
         }
@@ -496,7 +499,7 @@ struct MiniBatch<'a> {
     columns: Columns,
     row_keys: Vec<u64>,
     entropy_bonus: f64,
-    /// Updates of the step made before it.
+    /// Updates of the step that moved the policy before it.
     updates_before: u64,
     /// The place of its first row among the step's experiences.
     first_row: usize,

@@ -94,8 +94,18 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, Run
         bail!("{run}: the run is finished at step {step} of {steps}; go on with --steps N");
     }
     let policy = Policy::load(&checkpoint, DType::F32, device)?;
+    let changed_monitor = config.monitor != saved.monitor;
     let mut trainer = Trainer::new(config, policy)?;
     trainer.load_state(&checkpoint)?;
+    if let Some(reason) = &trainer.state().ended
+        && !changed_monitor
+    {
+        bail!(
+            "{}: the run ended itself at step {step}: {reason}; go on by changing monitor.*, such as monitor.stop_below_gain=0",
+            run.display()
+        );
+    }
+    trainer.go_on();
     let folder = RunFolder::reopen(run, step, trainer.config())?;
     say(&format!("going on from step {step}"));
     Ok((trainer, folder))

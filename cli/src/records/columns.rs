@@ -37,7 +37,7 @@ pub(crate) const REWARD_KEYS: [&str; 11] = [
 impl Records {
     /// The column that a key means: the key itself, or `RUN - KEY` as wandb names it in exports.
     pub(crate) fn find(&self, key: &str) -> Result<String> {
-        match &self.matching(key)[..] {
+        match &matching(&self.keys(), key)[..] {
             [] => bail!("no column '{key}'; there are: {}", self.listed()),
             [one] => Ok((*one).to_owned()),
             several => bail!(
@@ -49,31 +49,18 @@ impl Records {
 
     /// The first of some keys that is there, or a `TensorBoard` export's only figure.
     pub(crate) fn find_any(&self, keys: &[&str], what: &str, option: &str) -> Result<String> {
-        for key in keys {
-            if !self.matching(key).is_empty() {
-                return self.find(key);
-            }
+        let names = self.keys();
+        if let Some(key) = keys.iter().find(|key| !matching(&names, key).is_empty()) {
+            return self.find(key);
         }
         let value = "Value";
-        if self.keys() == ["Step", value, "Wall time"] {
+        if names == ["Step", value, "Wall time"] {
             return Ok(value.to_owned());
         }
         bail!(
             "no column of {what} known by name; name it with {option}: there are {}",
             self.listed()
         )
-    }
-
-    fn matching(&self, key: &str) -> Vec<&str> {
-        let keys = self.keys();
-        if let Some(whole) = keys.iter().find(|name| **name == key) {
-            return vec![whole];
-        }
-        let is_of_run = |name: &&str| {
-            let own = name.rsplit_once(" - ").map(|(_, own)| own);
-            own == Some(key)
-        };
-        keys.into_iter().filter(is_of_run).collect()
     }
 
     fn listed(&self) -> String {
@@ -86,4 +73,16 @@ impl Records {
             more => format!("{text} and {more} more"),
         }
     }
+}
+
+/// The names that a key may mean.
+fn matching<'a>(names: &[&'a str], key: &str) -> Vec<&'a str> {
+    if let Some(whole) = names.iter().find(|name| **name == key) {
+        return vec![whole];
+    }
+    let is_of_run = |name: &&&str| {
+        let own = name.rsplit_once(" - ").map(|(_, own)| own);
+        own == Some(key)
+    };
+    names.iter().filter(is_of_run).copied().collect()
 }

@@ -7,7 +7,10 @@
 mod columns;
 mod read;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -57,10 +60,8 @@ impl Records {
     /// Every key that some row has.
     pub(crate) fn keys(&self) -> Vec<&str> {
         let keys = self.rows.iter().flat_map(BTreeMap::keys);
-        let mut keys: Vec<&str> = keys.map(String::as_str).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+        let keys: BTreeSet<&str> = keys.map(String::as_str).collect();
+        keys.into_iter().collect()
     }
 
     /// A key's figure in each row.
@@ -75,30 +76,65 @@ pub(crate) fn step_of(row: &Row) -> Option<f64> {
     STEP_KEYS.iter().find_map(|key| row.get(*key).copied())
 }
 
-/// Drops what a later row takes back: a run that went on from a checkpoint writes its steps again.
+/// Rows by step: those of one step are one row, as some loggers write training and validation apart, and a run that went
+/// on from a checkpoint writes its steps again.
 fn in_order(rows: Vec<Row>, notes: &mut Vec<String>) -> Vec<Row> {
     let mut kept: Vec<Row> = Vec::new();
-    let mut dropped = 0;
+    let (mut replaced, mut stray) = (0, 0);
     for row in rows {
-        if let Some(step) = step_of(&row) {
+        let (Some(step), Some(last)) = (step_of(&row), kept.last_mut()) else {
+            kept.push(row);
+            continue;
+        };
+        let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
+        let repeats = row
+            .keys()
+            .any(|key| !is_step(key) && last.contains_key(key));
+        if step > last_step {
+            kept.push(row);
+        } else if step < last_step && !repeats {
+            // A summary at the end, say: it takes nothing back.
+            stray += 1;
+        } else {
             let before = kept.len();
             while kept
                 .last()
                 .and_then(step_of)
-                .is_some_and(|last| last >= step)
+                .is_some_and(|last| last > step)
             {
                 kept.pop();
             }
-            dropped += before - kept.len();
+            replaced += before - kept.len();
+            replaced += usize::from(merged(&mut kept, row, step));
         }
-        kept.push(row);
     }
-    if dropped > 0 {
+    if replaced > 0 {
         notes.push(format!(
-            "steps come again or go back, as in a run that was resumed: {dropped} earlier lines are replaced by later ones"
+            "steps come again or go back, as in a run that was resumed: {replaced} earlier lines are replaced by later ones"
+        ));
+    }
+    if stray > 0 {
+        notes.push(format!(
+            "{stray} lines go back to an earlier step and hold other figures: they are left out"
         ));
     }
     kept
+}
+
+/// Adds a row's figures to those of its step; whether it replaced any.
+fn merged(kept: &mut Vec<Row>, row: Row, step: f64) -> bool {
+    let own = kept.last_mut().filter(|last| step_of(last) == Some(step));
+    let Some(own) = own else {
+        kept.push(row);
+        return false;
+    };
+    let repeats = row.keys().any(|key| !is_step(key) && own.contains_key(key));
+    own.extend(row);
+    repeats
+}
+
+fn is_step(key: &str) -> bool {
+    STEP_KEYS.contains(&key)
 }
 
 #[cfg(test)]
@@ -132,6 +168,20 @@ mod tests {
         assert_eq!(found.column("reward"), [Some(0.1), Some(0.26), Some(0.35)]);
         assert!(
             found.notes[0].contains("3 earlier lines"),
+            "{:?}",
+            found.notes
+        );
+    }
+
+    #[test]
+    fn rows_of_one_step_are_joined_and_a_summary_takes_nothing_back() {
+        let found = records(
+            "{\"step\":1,\"loss\":1}\n{\"step\":1,\"eval\":2}\n{\"step\":2,\"loss\":3}\n{\"step\":0,\"runtime\":9}\n",
+        );
+        assert_eq!(steps(&found), [1.0, 2.0]);
+        assert_eq!(found.column("eval"), [Some(2.0), None]);
+        assert!(
+            found.notes.len() == 1 && found.notes[0].contains("1 lines go back"),
             "{:?}",
             found.notes
         );

@@ -13,12 +13,16 @@ const NAMED_LINES: usize = 3;
 /// The rows, and what was wrong.
 pub(super) fn rows(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
     let start = text.trim_start();
-    if let Ok(value) = serde_json::from_str::<Value>(start)
-        && let Some(points) = points(&value)
-    {
+    let is_json = start.starts_with(['{', '[']);
+    let whole = serde_json::from_str::<Value>(start).ok();
+    let whole = whole.or_else(|| {
+        let cleaned = is_json.then(|| without_non_finite(start))?;
+        serde_json::from_str(&cleaned).ok()
+    });
+    if let Some(points) = whole.as_ref().and_then(points) {
         return Ok((points.iter().filter_map(flat).collect(), Vec::new()));
     }
-    if start.starts_with(['{', '[']) {
+    if is_json {
         Ok(lines(text))
     } else {
         table(text)
@@ -129,6 +133,12 @@ fn table(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
                 continue;
             }
         };
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.iter().any(|cell| cell.contains('\n')) {
+            bad.push(format!(
+                "line {line} has a cell that spans lines: is a quote missing?"
+            ));
+        }
         let cells = names.iter().zip(&record);
         let figures = cells.filter_map(|(name, cell)| Some((name, cell.parse::<f64>().ok()?)));
         let row: Row = figures
@@ -136,7 +146,6 @@ fn table(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
             .map(|(name, figure)| (name.to_owned(), figure))
             .collect();
         if row.is_empty() {
-            let line = record.position().map_or(0, csv::Position::line);
             bad.push(format!("line {line} has no figures and is left out"));
         } else {
             rows.push(row);

@@ -412,7 +412,7 @@ fn theorems(runs: &[Run]) -> Chart {
     Chart {
         id: "theorems",
         title: "Theorems 1 and 2",
-        caption: "The covariances of the policy gradient (1) and the natural one (2), each times the one factor that fits the run best: \
+        caption: "The covariances of the policy gradient (1) and the natural one (2), each times the one factor that gives it the measured size over the run: \
                   the theorems are of tabular policies, and the size of a network's steps is its optimizer's.".into(),
         group: MECHANISM,
         x: step_axis(),
@@ -421,12 +421,12 @@ fn theorems(runs: &[Run]) -> Chart {
     }
 }
 
-/// The least-squares factor between predictions and what was measured, through the origin.
+/// The factor that gives predictions the size of what was measured, and leaves them their sign.
 fn factor(pairs: &[(f64, Option<f64>)]) -> f64 {
-    let products: f64 = pairs.iter().map(|(x, y)| x * y.unwrap_or(0.0)).sum();
-    let squares: f64 = pairs.iter().map(|(x, _)| x * x).sum();
-    if squares > 0.0 {
-        products / squares
+    let measured: f64 = pairs.iter().map(|(_, y)| y.unwrap_or(0.0).powi(2)).sum();
+    let predicted: f64 = pairs.iter().map(|(x, _)| x * x).sum();
+    if predicted > 0.0 {
+        (measured / predicted).sqrt()
     } else {
         1.0
     }

@@ -17,7 +17,8 @@ use anyhow::Result;
 
 pub(crate) use chart::{Axis, Chart, Column, Kind, Series, Table};
 use rollouts::Rollouts;
-pub(crate) use run::Run;
+pub(crate) use run::{EARLY_FRACTION, Run};
+pub(crate) use tables::WINDOW_STEPS;
 
 /// Everything that a report shows.
 #[derive(Debug)]
@@ -48,10 +49,16 @@ impl Report {
             [one] => one.name.clone(),
             several => format!("{} runs", several.len()),
         };
-        Ok(Self {
-            rollouts,
-            ..Self::composed(title, runs)
-        })
+        let mut report = Self::composed(title, runs);
+        for rollouts in rollouts.iter().filter(|rollouts| rollouts.bad_lines > 0) {
+            let name = &report.runs[rollouts.run].name;
+            let lines = rollouts.bad_lines;
+            report.notes.push(format!(
+                "{name}: {lines} lines of rollouts/ cannot be read and are left out."
+            ));
+        }
+        report.rollouts = rollouts;
+        Ok(report)
     }
 
     /// Of a comparison's variants, each a run: with its table and chart before all others.
@@ -92,6 +99,14 @@ fn notes(runs: &[Run]) -> Vec<String> {
     for run in runs {
         let own = run.records.notes.iter();
         notes.extend(own.map(|note| format!("{}: {note}", run.name)));
+    }
+    for run in runs.iter().filter(|_| runs.len() > 1) {
+        if run.folder.is_some() && run.task.is_none() {
+            notes.push(format!(
+                "{}: no config.toml that can be read, so its task and settings are unknown.",
+                run.name
+            ));
+        }
     }
     let mut tasks: Vec<&str> = runs.iter().filter_map(|run| run.task.as_deref()).collect();
     tasks.sort_unstable();

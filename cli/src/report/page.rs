@@ -1,8 +1,8 @@
 //! The page: a template, its style and scripts, and the data, in one file that needs no network.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, fs, path::Path, process};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use entropy::LawFit;
 use serde_json::{Value, json};
 
@@ -32,9 +32,18 @@ const SCRIPT: &str = concat!(
 /// Writes the page beside and renames it.
 pub(super) fn write(report: &Report, path: &Path) -> Result<()> {
     let place = || path.display().to_string();
-    let beside = path.with_extension("html.tmp");
-    fs::write(&beside, page(report)?).with_context(place)?;
-    fs::rename(&beside, path).with_context(place)
+    if path.exists() && !path.is_file() {
+        bail!("{}: is no file that a page could replace", path.display());
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.{}.tmp", process::id()));
+    let text = page(report)?;
+    let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // Nothing half-written stays; the first error is the one to tell of.
+        let _ = fs::remove_file(&beside);
+    }
+    written.with_context(place)
 }
 
 fn page(report: &Report) -> Result<String> {

@@ -19,6 +19,8 @@ use super::run::Run;
 
 /// Tokens that a page shows with their figures; about 4 bytes each once packed.
 const MOST_TOKENS: usize = 4_000_000;
+/// Room for text beside each token's: it packs well.
+const TEXT_BYTES_PER_TOKEN: usize = 4;
 /// Responses that a page lists.
 const MOST_RESPONSES: usize = 400_000;
 /// Figures are kept in thousandths.
@@ -35,6 +37,8 @@ pub(super) struct Rollouts {
     pub(super) index: String,
     pub(super) chunks: Vec<String>,
     pub(super) vocabulary: String,
+    /// Lines that could not be read.
+    pub(super) bad_lines: usize,
 }
 
 impl Rollouts {
@@ -49,7 +53,7 @@ impl Rollouts {
         }
         let mut packed = Packed {
             tokenizer: run.tokenizer(),
-            tokens_left_per_step: MOST_TOKENS / runs / files.len(),
+            tokens_per_step: MOST_TOKENS / runs / files.len(),
             responses_left: MOST_RESPONSES / runs,
             ..Packed::default()
         };
@@ -112,7 +116,10 @@ struct Packed {
     chunks: Vec<String>,
     ids: BTreeSet<u32>,
     tokenizer: Option<Tokenizer>,
-    tokens_left_per_step: usize,
+    tokens_per_step: usize,
+    tokens_left: usize,
+    text_bytes_left: usize,
+    bad_lines: usize,
     responses_left: usize,
     with_tokens: usize,
 }
@@ -120,31 +127,26 @@ struct Packed {
 impl Packed {
     fn add_step(&mut self, step: u64, path: &Path) -> Result<()> {
         let mut rows = Vec::new();
-        let mut tokens_left = self.tokens_left_per_step;
-        for line in BufReader::new(fs::File::open(path)?).lines() {
+        // What a step leaves is the next one's.
+        self.tokens_left += self.tokens_per_step;
+        self.text_bytes_left += TEXT_BYTES_PER_TOKEN * self.tokens_per_step;
+        for line in BufReader::new(fs::File::open(path)?).split(b'\n') {
             // A run that was killed may have left half a line.
-            let Ok(line) = serde_json::from_str::<RolloutLine<'_>>(&line?) else {
+            let Ok(line) = serde_json::from_slice::<RolloutLine<'_>>(&line?) else {
+                self.bad_lines += 1;
                 continue;
             };
-            let samples = &line.group.samples;
-            let tokens: usize = samples
-                .iter()
-                .map(|sample| sample.rollout.response_ids.len())
-                .sum();
-            let fits = tokens <= tokens_left;
-            tokens_left = tokens_left.saturating_sub(tokens);
             let problem = self.problem(&line);
-            for (number, sample) in samples.iter().enumerate() {
+            for (number, sample) in line.group.samples.iter().enumerate() {
                 if self.responses_left == 0 {
                     break;
                 }
                 self.responses_left -= 1;
                 let figures = line.figures.get(number);
-                let offset = fits.then_some(rows.len());
+                let row = self.row(sample, figures);
+                let offset = row.is_some().then_some(rows.len());
                 self.index(step, problem, line.state, (number, sample), figures, offset);
-                if fits {
-                    rows.push(self.row(sample, figures));
-                }
+                rows.extend(row);
             }
         }
         if !rows.is_empty() {
@@ -220,26 +222,28 @@ impl Packed {
         })
     }
 
-    /// A response as a chunk holds it.
-    fn row(&mut self, sample: &Scored, figures: Option<&ResponseFigures>) -> Value {
+    /// A response as a chunk holds it: with its tokens' figures or as text alone, or not at all, as there is room.
+    fn row(&mut self, sample: &Scored, figures: Option<&ResponseFigures>) -> Option<Value> {
+        self.text_bytes_left = self.text_bytes_left.checked_sub(sample.text.len())?;
         let mut row = json!({
             "text": sample.text, "answer": sample.score.extracted, "reason": sample.score.reason
         });
-        let Some(figures) = figures.filter(|_| self.tokenizer.is_some()) else {
-            return row;
-        };
         let ids = &sample.rollout.response_ids;
-        if figures.entropies.len() != ids.len() || figures.covariances.len() != ids.len() {
-            return row;
+        let is_whole = |figures: &&ResponseFigures| {
+            figures.entropies.len() == ids.len() && figures.covariances.len() == ids.len()
+        };
+        let has_room = self.tokenizer.is_some() && ids.len() <= self.tokens_left;
+        if let Some(figures) = figures.filter(is_whole).filter(|_| has_room) {
+            self.tokens_left -= ids.len();
+            self.ids.extend(ids);
+            self.with_tokens += 1;
+            row["ids"] = json!(ids);
+            row["entropy"] = json!(thousandths(&figures.entropies));
+            row["covariance"] = json!(thousandths(&figures.covariances));
+            row["advantage"] = json!(thousandths(&figures.advantages));
+            row["selected"] = json!(figures.selected);
         }
-        self.ids.extend(ids);
-        self.with_tokens += 1;
-        row["ids"] = json!(ids);
-        row["entropy"] = json!(thousandths(&figures.entropies));
-        row["covariance"] = json!(thousandths(&figures.covariances));
-        row["advantage"] = json!(thousandths(&figures.advantages));
-        row["selected"] = json!(figures.selected);
-        row
+        Some(row)
     }
 
     fn finish_vocabulary(&self) -> Result<String> {
@@ -269,6 +273,7 @@ impl Packed {
             with_tokens: self.with_tokens,
             index: pack(&index)?,
             vocabulary: self.finish_vocabulary()?,
+            bad_lines: self.bad_lines,
             chunks: self.chunks,
         })
     }

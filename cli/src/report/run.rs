@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use entropy::{Forecast, LawFit, LawPoint, fit_law, forecast};
 use policy::Tokenizer;
 use toml::{Table, Value};
-use trainer::list_checkpoints;
+use trainer::{bundled_tokenizer, list_checkpoints};
 
 use crate::records::{ENTROPY_KEYS, REWARD_KEYS, Records, Row, step_of};
 
@@ -44,11 +44,15 @@ impl Run {
         if folder.is_some() && !file.exists() {
             bail!("{}: no run folder: it has no metrics.jsonl", path.display());
         }
-        let records = Records::load(&file)?;
-        let settings = match &folder {
-            Some(folder) => settings(&folder.join("config.toml"))?,
-            None => Table::new(),
-        };
+        let mut records = Records::load(&file)?;
+        let settings = folder
+            .as_ref()
+            .map(|folder| settings(&folder.join("config.toml")));
+        let settings = settings.transpose().unwrap_or_else(|error| {
+            records.notes.push(format!("{error:#}"));
+            None
+        });
+        let settings = settings.unwrap_or_default();
         let name = path.display().to_string();
         Ok(Self {
             folder,
@@ -123,9 +127,12 @@ impl Run {
         let folder = self.folder.as_ref()?;
         let checkpoints = list_checkpoints(folder).unwrap_or_default();
         let places = checkpoints.iter().rev();
-        let own = places.flat_map(|(_, path)| [path.join("model"), path.clone()]);
-        own.filter(|path| path.join("tokenizer.json").exists())
-            .find_map(|path| Tokenizer::load(&path).ok())
+        let own = places.map(|(_, path)| Tokenizer::load(path).ok());
+        let is_base = |(key, value): &(String, String)| key == "model.path" && value.is_empty();
+        let base = self.settings.iter().any(is_base);
+        own.flatten()
+            .next()
+            .or_else(|| base.then(|| bundled_tokenizer().ok()).flatten())
     }
 }
 
@@ -144,7 +151,7 @@ fn mean_row(rows: &[&Row]) -> Row {
 /// The run's points on the law.
 fn law_points(records: &Records) -> Vec<(f64, LawPoint)> {
     let column = |keys: &[&str]| {
-        let found = keys.iter().find_map(|key| records.find(key).ok());
+        let found = records.find_any(keys, "it", "it").ok();
         found.map(|key| records.column(&key))
     };
     let (Some(entropies), Some(rewards)) = (column(&ENTROPY_KEYS), column(&REWARD_KEYS)) else {
@@ -177,7 +184,9 @@ fn settings(path: &Path) -> Result<Table> {
 fn task(settings: &Table) -> Option<String> {
     let data = settings.get("data").and_then(|data| data.get("train"));
     if let Some(Value::String(path)) = data {
-        return Some(path.clone());
+        // The file's name: the same file may be given by several paths.
+        let name = Path::new(path).file_name();
+        return Some(name.map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned()));
     }
     settings.get("task").map(|task| match task {
         Value::Table(fields) => {

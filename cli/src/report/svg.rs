@@ -61,9 +61,7 @@ fn draw(chart: &Chart, runs: &[&str], root: &DrawingArea<SVGBackend<'_>, Shift>)
         .y_label_area_size(128)
         .build_cartesian_2d(x_range(chart), y_range(chart))?;
     let on_y = |value: &f64| match (chart.y.log, chart.y.percent) {
-        (true, _) => format!("{:.2}", 10_f64.powf(*value))
-            .parse()
-            .map_or_else(|_| String::new(), short),
+        (true, _) => two_digits(10_f64.powf(*value)),
         (false, true) => format!("{} %", short(100.0 * value)),
         (false, false) => short(*value),
     };
@@ -196,7 +194,7 @@ fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
-    if low > high {
+    if low > high || !(high - low).is_finite() {
         return 0.0..1.0;
     }
     let margin = if low < high {
@@ -205,6 +203,12 @@ fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
         0.5 * low.abs().max(1e-9)
     };
     low - margin..high + margin
+}
+
+/// A number with two significant digits.
+fn two_digits(value: f64) -> String {
+    let rounded = format!("{value:.1e}").parse();
+    rounded.map_or_else(|_| String::new(), short)
 }
 
 /// A number in few characters.
@@ -247,6 +251,8 @@ mod tests {
     fn numbers_are_short() {
         let found = [0.0, 0.25, -1.5, 120.0, 2e-6, 3.4e7].map(short);
         assert_eq!(found, ["0", "0.25", "-1.5", "120", "2.0e-6", "3.4e7"]);
+        let found = [0.316_227, 31.6227, 2e-4].map(two_digits);
+        assert_eq!(found, ["0.32", "32", "2.0e-4"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn law(runs: &[Run]) -> Table {
     Table {
         id: "law-fits",
         title: "R = -a·e^H + b, fitted",
-        caption: "Least squares over the steps, with 95 % Student-t intervals. The early columns are of the fit to the first 15 % of the steps, over the rest.".into(),
+        caption: "Least squares over the steps, with 95 % Student-t intervals that assume independent residuals. The early columns are of the fit to the first 15 % of the steps, over the rest.".into(),
         group: "The law",
         columns: columns.collect(),
         rows: runs.iter().filter_map(row).collect(),
@@ -122,7 +122,7 @@ fn mechanism(runs: &[Run]) -> Table {
 }
 
 /// Steps over which agreement is averaged.
-const WINDOW_STEPS: usize = 5;
+pub(crate) const WINDOW_STEPS: usize = 5;
 
 fn slope(slope: f64) -> String {
     if slope.abs() < 100.0 {

@@ -21,12 +21,12 @@ pub enum BudgetLever {
 ///
 /// ```text
 /// e = (H* - H) / H*, in -1..1        how much entropy is missing
-/// log I ← log I + integral_gain·e    in ±log max_strength; unchanged while e < -1/4
+/// log I ← log I + integral_gain·e    unchanged while e < -1/4 and H falls
 /// log s = log I + proportional_gain·e
 /// ```
 ///
-/// A run starts far above its target and falls to it: what that adds up to says nothing about the strength that holds
-/// the target, so the lasting part rests until the target is near.
+/// both in ±log `max_strength`. A run starts far above its target and falls to it: what that adds up to says nothing
+/// about the strength that holds the target, so the lasting part rests while entropy falls from far above.
 ///
 /// H is the step's `entropy_token_mean`, before its updates; H* the target of the step, which may move linearly from
 /// `target_nats` to `final_target_nats` over `over_steps`.
@@ -53,7 +53,7 @@ pub struct EntropyBudget {
     pub integral_gain: f64,
     /// How much it answers to the error of the moment.
     pub proportional_gain: f64,
-    /// The most that the lasting part of the strength may grow, and the least that it may fall to, as a factor.
+    /// The largest strength; its inverse is the least.
     pub max_strength: f64,
 }
 
@@ -118,15 +118,33 @@ impl EntropyBudget {
         self.target_nats + share * (last - self.target_nats)
     }
 
-    /// log I after a step's measurement, from that of the step before (0 at first), and the step's strength s.
-    pub fn steer(&self, log_integral: f64, entropy_nats: f64, step: u64) -> (f64, f64) {
+    /// log I after a step's measurement, from that of the step before (0 at first), and the step's strength s;
+    /// `recent_nats` is the mean entropy of some steps before, by which a fall is told.
+    pub fn steer(
+        &self,
+        log_integral: f64,
+        entropy_nats: f64,
+        recent_nats: Option<f64>,
+        step: u64,
+    ) -> (f64, f64) {
         let target = self.target(step);
         let missing = ((target - entropy_nats) / target).clamp(-1.0, 1.0);
         let limit = self.max_strength.ln();
-        let lasting = if missing < -NEAR { 0.0 } else { missing };
+        let falls = recent_nats.is_none_or(|recent| entropy_nats < recent);
+        let lasting = if missing < -NEAR && falls {
+            0.0
+        } else {
+            missing
+        };
         let log_integral = (log_integral + self.integral_gain * lasting).clamp(-limit, limit);
-        let strength = (log_integral + self.proportional_gain * missing).exp();
-        (log_integral, strength)
+        let log_strength = log_integral + self.proportional_gain * missing;
+        (log_integral, log_strength.clamp(-limit, limit).exp())
+    }
+
+    /// Whether the strength is the largest that there is, and entropy is missing all the same.
+    pub fn is_exhausted(&self, strength: f64, entropy_nats: f64, step: u64) -> bool {
+        let is_largest = strength >= self.max_strength * (1.0 - f64::EPSILON);
+        is_largest && entropy_nats < (1.0 - NEAR / 2.0) * self.target(step)
     }
 }
 
@@ -156,47 +174,57 @@ mod tests {
 
     #[test]
     fn strength_worked_by_hand() {
-        // Half the entropy is missing: log I = 0.5·0.5, log s = 0.25 + 3·0.5.
-        let (log_integral, strength) = budget().steer(0.0, 0.25, 1);
-        assert!((log_integral - 0.25).abs() < 1e-12);
-        assert!((strength - 1.75_f64.exp()).abs() < 1e-12);
+        // A quarter of the entropy is missing: log I = 0.5·0.25, log s = 0.125 + 3·0.25.
+        let (log_integral, strength) = budget().steer(0.0, 0.375, None, 1);
+        assert!((log_integral - 0.125).abs() < 1e-12);
+        assert!((strength - 0.875_f64.exp()).abs() < 1e-12);
     }
 
     #[test]
-    fn the_lasting_part_stays_within_its_limit() {
-        let mut log_integral = 0.0;
+    fn the_strength_stays_within_its_limit() {
+        let (mut log_integral, mut strength) = (0.0, 0.0);
         for _ in 0..1000 {
-            (log_integral, _) = budget().steer(log_integral, 1e-6, 1);
+            (log_integral, strength) = budget().steer(log_integral, 1e-6, Some(1e-6), 1);
         }
-        assert!((log_integral - 8.0_f64.ln()).abs() < 1e-9);
+        assert!((log_integral - 8.0_f64.ln()).abs() < 1e-9 && (strength - 8.0).abs() < 1e-9);
+        assert!(budget().is_exhausted(strength, 1e-6, 1));
+        assert!(!budget().is_exhausted(strength, 0.49, 1) && !budget().is_exhausted(7.0, 0.1, 1));
         for _ in 0..1000 {
-            (log_integral, _) = budget().steer(log_integral, 0.6, 1);
+            (log_integral, strength) = budget().steer(log_integral, 2.0, Some(2.0), 1);
         }
-        assert!((log_integral + 8.0_f64.ln()).abs() < 1e-9);
+        assert!((log_integral + 8.0_f64.ln()).abs() < 1e-9 && (strength - 0.125).abs() < 1e-9);
     }
 
     #[test]
     fn a_fall_from_far_above_leaves_no_trace_in_the_lasting_part() {
-        let (log_integral, strength) = budget().steer(0.0, 0.9, 1);
-        assert!(log_integral.abs() < f64::EPSILON && strength < 0.1);
-        let (log_integral, _) = budget().steer(0.0, 0.6, 1);
+        let (log_integral, strength) = budget().steer(0.0, 0.9, Some(1.0), 1);
+        assert!(log_integral.abs() < f64::EPSILON && strength < 0.2);
+        let (log_integral, _) = budget().steer(0.0, 0.9, Some(0.9), 1);
+        assert!(log_integral < -0.05, "what does not fall is brought down");
+        let (log_integral, _) = budget().steer(0.0, 0.6, Some(1.0), 1);
         assert!(log_integral < -0.05);
     }
 
-    /// A made-up policy: entropy falls by a tenth a step and rises with the strength.
+    /// Made-up policies: entropy falls by a tenth a step and rises with the strength, by more or less.
     #[test]
-    fn a_falling_entropy_is_brought_to_the_target_and_held() {
-        let mut entropy = 1.5;
-        let mut log_integral = 0.0;
-        let mut last = Vec::new();
-        for step in 1..=200 {
-            let (next, strength) = budget().steer(log_integral, entropy, step);
-            log_integral = next;
-            entropy += -0.1 * entropy + 0.02 * strength;
-            if step > 150 {
-                last.push(entropy);
+    fn entropy_is_brought_to_the_target_and_held_whatever_the_lever_weighs_and_the_start() {
+        for rise in [0.01, 0.02, 0.05, 0.1, 0.2] {
+            for start in [0.05, 0.3, 0.5, 1.5] {
+                let mut entropies = vec![start];
+                let mut log_integral = 0.0;
+                for step in 1..=400 {
+                    let entropy = entropies[entropies.len() - 1];
+                    let recent = &entropies[entropies.len().saturating_sub(6)..entropies.len() - 1];
+                    let recent = (!recent.is_empty())
+                        .then(|| recent.iter().sum::<f64>() / recent.len() as f64);
+                    let (next, strength) = budget().steer(log_integral, entropy, recent, step);
+                    log_integral = next;
+                    entropies.push(0.9 * entropy + rise * strength);
+                }
+                let last = &entropies[350..];
+                let is_held = last.iter().all(|h| (h - 0.5).abs() < 0.02);
+                assert!(is_held, "rise {rise}, start {start}: {:?}", &last[45..]);
             }
         }
-        assert!(last.iter().all(|h| (h - 0.5).abs() < 0.01), "{last:?}");
     }
 }

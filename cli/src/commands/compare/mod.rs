@@ -44,11 +44,9 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
 
 /// Refuses what cannot be a folder's name.
 fn check_name(name: &str) -> Result<()> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
-        bail!(
-            "variant '{name}': a name is letters, digits, '_', '-' and '.', as it names a folder"
-        );
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if name.is_empty() || !name.chars().all(is_plain) {
+        bail!("variant '{name}': a name is letters, digits, '_' and '-', as it names a folder");
     }
     Ok(())
 }

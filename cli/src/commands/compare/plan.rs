@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use trainer::{TrainConfig, list_checkpoints};
+use trainer::{RunState, TrainConfig, list_checkpoints};
 
 use super::{check_name, folder};
 use crate::args::CompareArgs;
@@ -167,11 +167,19 @@ fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
             folder.display()
         );
     }
-    let checkpoints = list_checkpoints(folder)?;
-    let is_whole = checkpoints
-        .last()
-        .is_some_and(|(step, _)| *step >= config.steps);
-    Ok(is_whole || folder.join("report.html").exists())
+    let Some((step, checkpoint)) = newest_checkpoint(folder)? else {
+        return Ok(false);
+    };
+    // A run that ended itself has ended, whatever steps were left.
+    Ok(step >= config.steps || RunState::load(&checkpoint)?.ended.is_some())
+}
+
+/// A run's newest checkpoint, if it has one.
+pub(super) fn newest_checkpoint(folder: &Path) -> Result<Option<(u64, PathBuf)>> {
+    if !folder.join("checkpoints").is_dir() {
+        return Ok(None);
+    }
+    Ok(list_checkpoints(folder)?.pop())
 }
 
 #[cfg(test)]

@@ -26,12 +26,13 @@ pub(super) struct Comparison {
 pub(super) struct VariantResult {
     pub(super) name: String,
     pub(super) seeds: Vec<u64>,
-    /// Held-out accuracy at the end, by seed; without validation, accuracy of samples.
-    pub(super) accuracy_by_seed: Vec<f64>,
+    /// Held-out accuracy, the mean of the last three validations, by seed; none without validation.
+    pub(super) accuracy_by_seed: Vec<Option<f64>>,
     pub(super) entropy_end_by_seed: Vec<f64>,
     pub(super) accuracy: Option<MeanInterval>,
     pub(super) accuracy_difference: Option<MeanInterval>,
-    pub(super) accuracy_last_validations: Option<MeanInterval>,
+    /// Of the very last validation.
+    pub(super) accuracy_end: Option<MeanInterval>,
     pub(super) accuracy_sampled: Option<MeanInterval>,
     pub(super) entropy_end: Option<MeanInterval>,
     pub(super) entropy_end_ratio: Option<MeanInterval>,
@@ -44,7 +45,7 @@ pub(super) struct VariantResult {
 /// One run's figures.
 struct Outcome {
     accuracy: f64,
-    last_validations: f64,
+    accuracy_end: f64,
     sampled: f64,
     entropy: f64,
     selected: f64,
@@ -64,13 +65,13 @@ impl Outcome {
         };
         let sampled = figures("accuracy_mean");
         let validations = figures("validation_accuracy");
-        let Some(&last_sampled) = sampled.last() else {
+        if sampled.is_empty() {
             bail!("{}: no step was measured", run.folder.display());
-        };
+        }
         let last = (sampled.len() as f64 * LAST_SHARE).ceil() as usize;
         Ok(Self {
-            accuracy: validations.last().copied().unwrap_or(last_sampled),
-            last_validations: mean_of_last(&validations, LAST_VALIDATIONS),
+            accuracy: mean_of_last(&validations, LAST_VALIDATIONS),
+            accuracy_end: mean_of_last(&validations, 1),
             sampled: mean_of_last(&sampled, last),
             entropy: mean_of_last(&figures("entropy_token_mean"), last),
             selected: mean_of_last(&figures("selected_fraction"), usize::MAX),
@@ -115,27 +116,31 @@ impl Comparison {
         let names = [
             "accuracy, held out",
             "difference, points",
-            "last three validations",
+            "at the last validation",
             "accuracy, sampled",
             "entropy, nats",
             "entropy, ratio",
             "tokens selected",
+            "tokens, millions",
             "seconds a step",
             "time, ratio",
         ];
         let percent = |x: Option<MeanInterval>| shown(x, 100.0, 1, " %");
-        let row = |variant: &VariantResult| {
+        let row = |(index, variant): (usize, &VariantResult)| {
+            // The first variant is what the others are related to.
+            let related = |x: Option<MeanInterval>| x.filter(|_| index > 0);
             vec![
                 variant.name.clone(),
                 percent(variant.accuracy),
-                difference(variant.accuracy_difference),
-                percent(variant.accuracy_last_validations),
+                difference(related(variant.accuracy_difference)),
+                percent(variant.accuracy_end),
                 percent(variant.accuracy_sampled),
                 shown(variant.entropy_end, 1.0, 4, ""),
-                shown(variant.entropy_end_ratio, 1.0, 2, ""),
+                shown(related(variant.entropy_end_ratio), 1.0, 2, ""),
                 percent(variant.selected_fraction),
+                shown(variant.tokens_generated, 1e-6, 2, ""),
                 shown(variant.step_seconds, 1.0, 2, ""),
-                shown(variant.step_seconds_ratio, 1.0, 2, ""),
+                shown(related(variant.step_seconds_ratio), 1.0, 2, ""),
             ]
         };
         let seeds = self
@@ -147,22 +152,20 @@ impl Comparison {
             id: "comparison",
             title: "Comparison",
             caption: format!(
-                "Means over the seeds ({seeds}) with 95 % intervals (Student's t). Differences and ratios are to the first variant, paired by seed; \
+                "Means over the seeds ({seeds}) with 95 % intervals (Student's t). Held-out accuracy is the mean of the last three validations of a run, \
+                 as a single one moves by some points. Differences and ratios are to the first variant, paired by seed; \
                  entropy and sampled accuracy are of the last tenth of the steps, before each step's updates."
             ),
             group: "Comparison",
             columns: columns.chain(names.map(Column::number)).collect(),
-            rows: self.variants.iter().map(row).collect(),
+            rows: self.variants.iter().enumerate().map(row).collect(),
         }
     }
 
     /// Accuracy against entropy at the end, a point a run.
     pub(super) fn chart(&self) -> Chart {
         let series = self.variants.iter().enumerate().map(|(index, variant)| {
-            let accuracies = variant
-                .accuracy_by_seed
-                .iter()
-                .map(|accuracy| Some(*accuracy));
+            let accuracies = variant.accuracy_by_seed.iter().copied();
             let entropies = variant.entropy_end_by_seed.iter().copied();
             let points: Vec<(f64, Option<f64>)> = entropies.zip(accuracies).collect();
             Series::new("a seed", index, Kind::Points, &points)
@@ -210,11 +213,14 @@ impl VariantResult {
         Self {
             name: name.to_owned(),
             seeds: outcomes.iter().map(|(seed, _)| *seed).collect(),
-            accuracy_by_seed: all(|o| o.accuracy),
+            accuracy_by_seed: all(|o| o.accuracy)
+                .into_iter()
+                .map(|accuracy| Some(accuracy).filter(|a| a.is_finite()))
+                .collect(),
             entropy_end_by_seed: all(|o| o.entropy),
             accuracy: mean(all(|o| o.accuracy)),
             accuracy_difference: mean(paired(|o| o.accuracy, |own, other| own - other)),
-            accuracy_last_validations: mean(all(|o| o.last_validations)),
+            accuracy_end: mean(all(|o| o.accuracy_end)),
             accuracy_sampled: mean(all(|o| o.sampled)),
             entropy_end: mean(all(|o| o.entropy)),
             entropy_end_ratio: mean(paired(|o| o.entropy, |own, other| own / other)),
@@ -253,7 +259,7 @@ mod tests {
     fn outcome(accuracy: f64, entropy: f64) -> Outcome {
         Outcome {
             accuracy,
-            last_validations: accuracy,
+            accuracy_end: accuracy,
             sampled: accuracy,
             entropy,
             selected: 0.0,

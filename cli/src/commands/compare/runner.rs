@@ -13,10 +13,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
-use trainer::list_checkpoints;
 
-use super::plan::Planned;
-use crate::progress;
+use super::plan::{Planned, newest_checkpoint};
+use crate::{commands::say, progress};
 
 /// Between two looks at the runs.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -27,22 +26,16 @@ struct Running<'a> {
     child: Child,
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        // One run's failure ends the comparison, and the others with it; they go on from their checkpoints.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Runs them all, `jobs` at once.
+/// Runs them all, `jobs` at once. Where one fails, those that are going on are seen to their end, and no other starts.
 pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str) -> Result<()> {
     let total: u64 = runs.iter().map(|run| run.steps).sum();
     let bar = progress::bar(total, "steps of all runs");
+    let jobs = jobs.min(runs.len()).max(1);
     let threads = (rayon::current_num_threads() / jobs).max(1);
     let mut waiting: VecDeque<&Planned> = runs.iter().copied().collect();
     let mut running: Vec<Running<'_>> = Vec::new();
     let mut ended = 0;
+    let mut failed = None;
     while !(waiting.is_empty() && running.is_empty()) {
         while running.len() < jobs
             && let Some(run) = waiting.pop_front()
@@ -56,14 +49,20 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str) -> Result<()> {
             match one.child.try_wait()? {
                 None => going.push(one),
                 Some(status) if status.success() => ended += one.run.steps,
-                Some(_) => bail!("{}", failure(one.run)),
+                Some(_) => {
+                    waiting.clear();
+                    failed.get_or_insert_with(|| failure(one.run));
+                }
             }
         }
         running = going;
         show(&bar, ended, &running);
     }
     bar.finish_and_clear();
-    Ok(())
+    match failed {
+        Some(failure) => bail!("{failure}"),
+        None => Ok(()),
+    }
 }
 
 fn show(bar: &ProgressBar, ended: u64, running: &[Running<'_>]) {
@@ -91,13 +90,14 @@ fn start(run: &Planned, threads: usize, device: &str) -> Result<Child> {
     let parent = run.folder.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
     let log = log_file(run);
-    let file = File::create(&log).with_context(|| log.display().to_string())?;
+    let file = File::options().create(true).append(true).open(&log);
+    let file = file.with_context(|| log.display().to_string())?;
     let mut command = Command::new(env::current_exe().context("the program's own file")?);
     command.args(["train", "--device", device]);
-    if is_resumable(&run.folder)? {
+    if newest_checkpoint(&run.folder)?.is_some() {
         command.arg("--resume").arg(&run.folder);
     } else {
-        clear(&run.folder)?;
+        put_aside(&run.folder)?;
         command.arg("--out").arg(&run.folder);
         if let Some(config) = &run.config {
             command.arg("--config").arg(config);
@@ -117,15 +117,20 @@ fn log_file(run: &Planned) -> PathBuf {
     run.folder.with_extension("log")
 }
 
-fn is_resumable(folder: &Path) -> Result<bool> {
-    Ok(folder.join("checkpoints").is_dir() && !list_checkpoints(folder)?.is_empty())
-}
-
-/// Takes away what a run left that ended before its first checkpoint; anything else is not ours to remove.
-fn clear(folder: &Path) -> Result<()> {
-    if folder.join("config.toml").exists() {
-        fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+/// Puts aside what a run left that ended before its first checkpoint.
+fn put_aside(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
     }
+    let numbered = (1..).map(|n| folder.with_extension(format!("old-{n}")));
+    let free = numbered.into_iter().find(|path| !path.exists());
+    let free = free.context("no free name to put a folder aside")?;
+    fs::rename(folder, &free).with_context(|| folder.display().to_string())?;
+    say(&format!(
+        "note: {} has no checkpoint to go on from; it is put aside as {}",
+        folder.display(),
+        free.display()
+    ));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Points of entropy and performance out of recorded figures.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use anyhow::{Context, Result};
 use entropy::LawPoint;
@@ -79,15 +79,10 @@ fn rewards(records: &Records, key: Option<&str>) -> Result<Vec<Option<f64>>> {
 
 /// The other file's figures at these rows' steps.
 fn by_step(records: &Records, others: &Records, figures: &[Option<f64>]) -> Vec<Option<f64>> {
-    let at = |step: f64| {
-        let rows = others.rows.iter();
-        let place = rows
-            .into_iter()
-            .position(|row| step_of(row) == Some(step))?;
-        figures[place]
-    };
-    let rows = records.rows.iter();
-    rows.map(|row| at(step_of(row)?)).collect()
+    let steps = others.rows.iter().map(|row| step_of(row).map(f64::to_bits));
+    let by_step: HashMap<Option<u64>, Option<f64>> = steps.zip(figures.iter().copied()).collect();
+    let at = |row| by_step.get(&Some(step_of(row)?.to_bits())).copied()?;
+    records.rows.iter().map(at).collect()
 }
 
 fn is_step_0(records: &Records) -> bool {
