@@ -273,8 +273,46 @@ fn a_comparison_is_run_once_and_extended() {
         messages.contains("4 of 6 runs are there already"),
         "{messages}"
     );
+    fs::remove_dir_all(out.join("grpo/seed-1/checkpoints")).unwrap();
+    let (_, messages) = done(&args);
+    assert!(
+        messages.contains("3 of 4 runs are there already"),
+        "{messages}"
+    );
+    assert!(messages.contains("put aside") && out.join("grpo/seed-1.old-1/metrics.jsonl").exists());
     let other = [&args[..], &["optimizer.learning_rate=1e-3"]].concat();
     assert!(refused(&other).contains("other settings"));
+}
+
+#[test]
+fn a_run_that_ended_itself_goes_on_only_when_its_monitor_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run").display().to_string();
+    let start = [
+        "train",
+        "--out",
+        &out,
+        "--steps",
+        "12",
+        "rollout.prompts_per_step=8",
+        "validation.problems=8",
+        "entropy.bonus.coef=1",
+        "optimizer.learning_rate=5e-4",
+        "optimizer.warmup_steps=0",
+        "monitor.explosion_factor=1.2",
+        "monitor.stop_on_alarm=true",
+    ];
+    let (_, messages) = done(&start);
+    assert!(messages.contains("the run ends here"), "{messages}");
+    let error = refused(&["train", "--resume", &out]);
+    assert!(
+        error.contains("ended itself") && error.contains("monitor"),
+        "{error}"
+    );
+    let (_, messages) = done(&["train", "--resume", &out, "monitor.explosion_factor=0"]);
+    assert!(messages.contains("going on from step"), "{messages}");
+    let text = fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 13);
 }
 
 #[test]

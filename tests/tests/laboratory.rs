@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device};
 use serde_json::Value;
-use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, bundled_base};
+use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, TrainerError, bundled_base};
 
 const SMALL: [&str; 6] = [
     "steps=2",
@@ -192,6 +192,21 @@ fn an_explosion_ends_the_run_where_that_is_asked_for() {
         dir.path().join(last).exists(),
         "a run that ends early is saved"
     );
+}
+
+#[test]
+fn a_runs_folder_has_one_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let config = TrainConfig::load(None, &[]).unwrap();
+    let first = RunFolder::create(&path, &config).unwrap();
+    let second = RunFolder::reopen(&path, 0, &config);
+    assert!(
+        matches!(second, Err(TrainerError::InUse { .. })),
+        "{second:?}"
+    );
+    drop(first);
+    assert!(RunFolder::reopen(&path, 0, &config).is_ok());
 }
 
 #[test]
