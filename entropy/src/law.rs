@@ -99,6 +99,9 @@ pub enum LawDoubt {
 /// Least share of the reward's variance that a law worth the name explains.
 const LEAST_R_SQUARED: f64 = 0.5;
 
+/// Largest error of a residual, relative to the terms that cancel in it.
+const ROUNDING: f64 = 1e-12;
+
 impl LawFit {
     /// The reward that the law expects at an entropy, `-a·e^H + b`.
     pub fn predict(&self, entropy_nats: f64) -> f64 {
@@ -197,6 +200,9 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
     let (a, b) = (-slope, y_mean - slope * x_mean);
     let residual = |p: &LawPoint| p.reward - b - slope * p.entropy.exp();
     let squared_error: f64 = points.iter().map(|p| residual(p).powi(2)).sum();
+    let rmse = (squared_error / n).sqrt();
+    // What rounding alone leaves of exact points: whether it follows a pattern says nothing, and differs between machines.
+    let rounding = ROUNDING * (b.abs() + slope.abs() * (x_mean.abs() + sxx.sqrt()));
     let neighbours = points.windows(2);
     let products: f64 = neighbours
         .map(|pair| residual(&pair[0]) * residual(&pair[1]))
@@ -217,7 +223,7 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
     Ok(LawFit {
         a,
         b,
-        rmse: (squared_error / n).sqrt(),
+        rmse,
         r_squared: if syy > 0.0 {
             1.0 - squared_error / syy
         } else {
@@ -227,7 +233,7 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         b_ci95: interval(b, half_width(0.0)),
         ceiling: b - a,
         ceiling_ci95: interval(b - a, half_width(1.0)),
-        residual_correlation: if squared_error > 0.0 {
+        residual_correlation: if rmse > rounding {
             products / squared_error
         } else {
             0.0
@@ -355,6 +361,15 @@ mod tests {
         assert!((fit.ceiling - 0.5).abs() < 1e-12);
         assert!((fit.r_squared - 1.0).abs() < 1e-12);
         assert!((fit.predict(0.0) - fit.ceiling).abs() < 1e-15);
+    }
+
+    #[test]
+    fn what_rounding_leaves_of_exact_points_is_no_pattern() {
+        for count in 3..60 {
+            let entropies: Vec<f64> = (0..count).map(|step| 0.9_f64.powi(step)).collect();
+            let fit = fit_law(&on_the_law(0.3, 0.9, &entropies)).unwrap();
+            assert_eq!((fit.residual_correlation, fit.doubt()), (0.0, None));
+        }
     }
 
     #[test]
