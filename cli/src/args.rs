@@ -45,8 +45,63 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Turn a GGUF file into a Hugging Face folder
     Import(ImportArgs),
+    /// Measure what a training step of a given size costs here
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// List the devices that this build can use
     Devices(DevicesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Whole steps: generation and one update over all responses; a line of JSON for each, then their medians
+    Step(BenchStepArgs),
+    /// The parts that steps are made of, by themselves; a line of JSON for each
+    Ops(BenchOpsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchStepArgs {
+    /// A Hugging Face folder or hub name
+    #[arg(long, value_name = "NAME", required_unless_present = "random_model")]
+    pub(crate) model: Option<String>,
+    /// A model of this size with random weights instead
+    #[arg(long, value_name = "SIZE", conflicts_with = "model", value_parser = ["135m"])]
+    pub(crate) random_model: Option<String>,
+    /// Prompts of a step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) prompts: u32,
+    /// Responses to each prompt
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) group: u32,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 44, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) prompt_tokens: u32,
+    /// Tokens of each response; none ends before
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) response_tokens: u32,
+    /// Steps to measure
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) steps: u32,
+    /// The type that the model computes in; its weights stay f32
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    pub(crate) dtype: String,
+    /// Ratios to hold the medians against: a JSON file of `figure: {"of": figure, "at_most": ratio}`; exit 1 where one
+    /// is over
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Settings of the step, as `anneal train` takes them
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchOpsArgs {
+    /// Seconds to spend on each part
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub(crate) seconds: f64,
 }
 
 /// The device that a command computes on.

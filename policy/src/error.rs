@@ -110,4 +110,10 @@ pub enum PolicyError {
         /// The folder.
         path: PathBuf,
     },
+    /// The backend failed to give its tensors back.
+    #[error("the device failed to give its weights: {message}")]
+    Device {
+        /// The backend's own words.
+        message: String,
+    },
 }

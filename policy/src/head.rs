@@ -50,18 +50,23 @@ impl CausalLm {
     /// Tokens go through the head in chunks, so the logits in memory are bounded where no gradient is kept.
     ///
     /// # Shapes
-    /// `hidden` `[tokens, hidden_size]`, `targets` `[tokens]`.
+    /// `hidden` `[tokens, hidden_size]`.
     ///
     /// # Panics
-    /// If the counts of tokens differ.
+    /// If there is not one target for each hidden state.
     pub fn score_tokens(
         &self,
         hidden: Tensor<2>,
-        targets: Tensor<1, Int>,
+        targets: &[u32],
         options: HeadOptions,
     ) -> TokenScores {
         let [tokens, _] = hidden.dims();
-        assert_eq!(targets.dims(), [tokens], "one target for each hidden state");
+        assert_eq!(targets.len(), tokens, "one target for each hidden state");
+        if self.is_fused() {
+            return self.fused_scores(hidden, targets, options);
+        }
+        let targets: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+        let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &hidden.device());
         let rows = (CHUNK_ELEMENTS / self.vocab_size()).max(1);
         let chunks = (0..tokens.max(1)).step_by(rows).map(|start| {
             let count = rows.min(tokens - start);

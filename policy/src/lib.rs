@@ -21,7 +21,10 @@ pub use folder::Policy;
 pub use gguf::{ImportSummary, import_gguf};
 pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
-pub use model::{CausalLm, KvCache, PADDING_POSITION, TokenBatch};
+pub use model::{
+    CausalLm, Decoder, Execution, KvCache, PADDING_POSITION, PackedModel, PackedTokens, Prefix,
+    Recompute, TokenBatch,
+};
 pub use output::OutputFolder;
 pub use tokenizer::Tokenizer;
 pub use value_head::ValueHead;

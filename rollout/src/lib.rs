@@ -3,6 +3,8 @@
 //! A [`Generator`] turns [`Request`]s into [`Rollout`]s. Every random draw is keyed by the request's
 //! [`SampleKey`] and the token's index, so one seed gives one result whatever the batch size or the threads.
 
+mod batch;
+mod decoding;
 mod engine;
 mod error;
 mod request;

@@ -69,6 +69,12 @@ pub struct Rollout {
     pub response_ids: Vec<u32>,
     /// log-softmax of the logits over the temperature at each response token, in nats; at temperature 0 that of 1.
     pub sampler_log_probs: Vec<f32>,
+    /// Entropy of the softmax at temperature 1 at each response token, in nats.
+    #[serde(default)]
+    pub sampler_entropies: Vec<f32>,
+    /// The same at the sampling temperature.
+    #[serde(default)]
+    pub sampler_entropies_at_temperature: Vec<f32>,
     /// Why it ended.
     pub finish: FinishReason,
     /// The identity that seeded it.

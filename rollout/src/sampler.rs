@@ -1,5 +1,6 @@
 //! Drawing one token from logits.
 
+use kernels::Softmax;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -100,71 +101,70 @@ pub struct Sampled {
     pub id: u32,
     /// Its log-probability under the full softmax at the temperature (at temperature 0: at 1), in nats.
     pub log_prob: f32,
+    /// Entropy of the softmax at temperature 1, in nats.
+    pub entropy: f32,
+    /// The same at the temperature (at temperature 0: at 1).
+    pub entropy_at_temperature: f32,
 }
 
 /// Draws token `index` of the sample `key`, or gives `None` where the logits are not finite.
 ///
-/// The log-probability is that of the whole distribution, before any truncation by top-k, top-p or min-p, because
-/// that is what the trainer recomputes. Sums run in f64 in the vocabulary's order.
+/// The log-probability and the entropies are those of the whole distribution, before any truncation by top-k, top-p or
+/// min-p, because that is what the trainer recomputes.
 pub fn sample(
     logits: &[f32],
     params: &SamplingParams,
     key: &SampleKey,
     index: usize,
 ) -> Option<Sampled> {
-    let (best, largest) = argmax(logits)?;
     let temperature = if params.temperature == 0.0 {
         1.0
     } else {
-        params.temperature
+        params.temperature as f32
     };
-    let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
-    let weights: Vec<f64> = logits.iter().map(|&logit| weight(logit)).collect();
-    let total: f64 = weights.iter().sum();
+    let sums = Softmax::new(logits, temperature);
+    // -∞ alone is a token that is never taken; NaN and +∞ make the sum NaN.
+    if !(sums.largest.is_finite() && sums.total.is_finite()) {
+        return None;
+    }
     let id = if params.temperature == 0.0 {
-        best
+        logits.iter().position(|&logit| logit >= sums.largest)?
     } else {
-        draw(&weights, total, params, key.rng(index).random())
+        let weights = sums.weights(logits, temperature);
+        draw(&weights, sums.total, params, key.rng(index).random())
     };
-    let log_prob = f64::from(logits[id] - largest) / temperature - total.ln();
+    let is_plain = temperature.to_bits() == 1.0_f32.to_bits();
+    let plain = if is_plain {
+        sums
+    } else {
+        Softmax::new(logits, 1.0)
+    };
     Some(Sampled {
         id: id as u32,
-        log_prob: log_prob as f32,
+        log_prob: sums.log_prob(logits[id], temperature),
+        entropy: plain.entropy(),
+        entropy_at_temperature: sums.entropy(),
     })
 }
 
-/// The first largest logit, or `None` where any is not finite (-∞ alone is a token that is never taken).
-fn argmax(logits: &[f32]) -> Option<(usize, f32)> {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
-            return None;
-        }
-        if logit > best.1 {
-            best = (id, logit);
-        }
-    }
-    best.1.is_finite().then_some(best)
-}
-
-fn draw(weights: &[f64], total: f64, params: &SamplingParams, uniform: f64) -> usize {
+fn draw(weights: &[f32], total: f64, params: &SamplingParams, uniform: f64) -> usize {
     let truncates = params.top_k > 0 || params.top_p < 1.0 || params.min_p > 0.0;
     if !truncates {
         return invert(weights.iter().copied().enumerate(), total * uniform);
     }
     let kept = truncate(weights, total, params);
-    let mass: f64 = kept.iter().map(|&id| weights[id]).sum();
+    let mass: f64 = kept.iter().map(|&id| f64::from(weights[id])).sum();
     invert(kept.iter().map(|&id| (id, weights[id])), mass * uniform)
 }
 
 /// The first token at which the running sum passes `target`; the last one with weight where rounding never gets there.
-fn invert(tokens: impl Iterator<Item = (usize, f64)>, target: f64) -> usize {
+fn invert(tokens: impl Iterator<Item = (usize, f32)>, target: f64) -> usize {
     let mut sum = 0.0;
     let mut last = 0;
     for (id, weight) in tokens {
         if weight > 0.0 {
             last = id;
-            sum += weight;
+            sum += f64::from(weight);
             if sum > target {
                 break;
             }
@@ -174,9 +174,9 @@ fn invert(tokens: impl Iterator<Item = (usize, f64)>, target: f64) -> usize {
 }
 
 /// Ids that survive top-k, then top-p, then min-p, in falling order of weight.
-fn truncate(weights: &[f64], total: f64, params: &SamplingParams) -> Vec<usize> {
+fn truncate(weights: &[f32], total: f64, params: &SamplingParams) -> Vec<usize> {
     let falling = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
-    let floor = params.min_p;
+    let floor = params.min_p as f32;
     // The largest weight is 1, so min-p is a bound on weights and cuts before the sort.
     let mut kept: Vec<usize> = (0..weights.len())
         .filter(|&id| weights[id] >= floor)
@@ -195,17 +195,17 @@ fn truncate(weights: &[f64], total: f64, params: &SamplingParams) -> Vec<usize> 
 }
 
 /// The weight of the k heaviest tokens: what top-p takes its share of after top-k.
-fn top_mass(weights: &[f64], k: usize) -> f64 {
+fn top_mass(weights: &[f32], k: usize) -> f64 {
     let mut sorted = weights.to_vec();
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    sorted.iter().take(k).sum()
+    sorted.iter().take(k).map(|&weight| f64::from(weight)).sum()
 }
 
 /// How many of the heaviest tokens it takes to reach `target`; at least one.
-fn nucleus(weights: &[f64], kept: &[usize], target: f64) -> usize {
+fn nucleus(weights: &[f32], kept: &[usize], target: f64) -> usize {
     let mut sum = 0.0;
     for (count, &id) in kept.iter().enumerate() {
-        sum += weights[id];
+        sum += f64::from(weights[id]);
         if sum >= target {
             return count + 1;
         }

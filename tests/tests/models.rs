@@ -5,8 +5,8 @@ use burn::{
     module::Module,
     tensor::{DType, Device, Int, Tensor},
 };
-use policy::{EntropyPass, HeadOptions, Policy, SaveDtype, TokenBatch};
-use rollout::{Engine, EngineOptions, Generator, Request, SampleKey, SamplingParams};
+use policy::{EntropyPass, HeadOptions, PackedTokens, Policy, SaveDtype, TokenBatch};
+use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde_json::Value;
 
 /// Float32 sums in another order than torch's.
@@ -41,20 +41,19 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> (Vec<f32>, Ve
     let [rows, length] = batch.dims();
     let hidden = policy.model.hidden_states(&batch, None);
     let width = hidden.dims()[2];
-    let targets: Vec<i32> = ids
+    let targets: Vec<u32> = ids
         .iter()
-        .flat_map(|row| row.iter().skip(1).chain([&0]).map(|&id| id as i32))
+        .flat_map(|row| row.iter().skip(1).chain([&0]).copied())
         .collect();
     let last: Vec<i32> = (1..=rows).map(|row| (row * length - 1) as i32).collect();
     let flat = hidden.reshape([rows * length, width]);
     let last = Tensor::<1, Int>::from_data(last.as_slice(), &flat.device());
     let logits = policy.model.logits(flat.clone().select(0, last));
-    let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &flat.device());
     let options = HeadOptions {
         temperature: 1.0,
         entropy: EntropyPass::Values,
     };
-    let scores = policy.model.score_tokens(flat, targets, options);
+    let scores = policy.model.score_tokens(flat, &targets, options);
     let values = |tensor: Tensor<1>| tensor.try_into_vec_as::<f32>().unwrap();
     let logits = logits.try_into_vec_as::<f32>().unwrap();
     (
@@ -232,20 +231,56 @@ fn sampler_log_probs_are_those_of_a_full_pass() {
             let hidden = hidden.reshape([ids.len(), width]);
             let start = rollout.prompt_ids.len() - 1;
             let hidden = hidden.narrow(0, start, rollout.response_ids.len());
-            let targets: Vec<i32> = rollout.response_ids.iter().map(|&id| id as i32).collect();
-            let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &hidden.device());
             let options = HeadOptions {
                 temperature: 1.5,
                 entropy: EntropyPass::Skip,
             };
             let scored = policy
                 .model
-                .score_tokens(hidden, targets, options)
+                .score_tokens(hidden, &rollout.response_ids, options)
                 .log_probs;
             let scored = scored.try_into_vec_as::<f32>().unwrap();
             for (sampled, scored) in rollout.sampler_log_probs.iter().zip(&scored) {
                 assert_near(folder, *sampled, f64::from(*scored));
             }
         }
+    }
+}
+
+/// The decoder and the pass over whole sequences do the same sums in the same order: what the sampler says needs no
+/// second look.
+#[test]
+fn the_cpus_sampler_gives_the_bits_of_a_full_pass() {
+    for folder in FOLDERS {
+        let (policy, _) = load(folder);
+        assert!(policy.model.is_fused());
+        let temperature = 1.5;
+        let params = SamplingParams {
+            max_new_tokens: 70,
+            temperature,
+            ..Default::default()
+        };
+        let engine = Engine::new(&policy, &policy.model, EngineOptions::default());
+        let rollouts = engine.generate(&requests(6), &params, &mut |_| ()).unwrap();
+        let sequences = rollouts.iter();
+        let tokens = PackedTokens::new(
+            sequences.map(|rollout| (&rollout.prompt_ids[..], &rollout.response_ids[..])),
+        );
+        let hidden = policy.model.response_states(&tokens);
+        let options = HeadOptions {
+            temperature,
+            entropy: EntropyPass::Values,
+        };
+        let scores = policy.model.score_tokens(hidden, tokens.targets(), options);
+        let of = |pick: fn(&Rollout) -> &Vec<f32>| -> Vec<f32> {
+            rollouts.iter().flat_map(pick).copied().collect()
+        };
+        let read = |tensor: Option<Tensor<1>>| tensor.unwrap().try_into_vec_as::<f32>().unwrap();
+        let sampled = of(|rollout| &rollout.sampler_log_probs);
+        assert_eq!(sampled, read(Some(scores.log_probs)), "{folder}");
+        let sampled = of(|rollout| &rollout.sampler_entropies);
+        assert_eq!(sampled, read(scores.entropies), "{folder}");
+        let sampled = of(|rollout| &rollout.sampler_entropies_at_temperature);
+        assert_eq!(sampled, read(scores.entropies_at_temperature), "{folder}");
     }
 }

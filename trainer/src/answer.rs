@@ -1,7 +1,7 @@
 //! Problems to scored groups: prompts, generation, decoding and scoring, for training and evaluation alike.
 
 use burn::{module::Module, tensor::DType};
-use policy::Policy;
+use policy::{CausalLm, Policy};
 use reward::{Problem, Response, Reward, score_all};
 use rollout::{
     Engine, EngineOptions, Generator, Progress, Request, Rollout, SampleKey, SamplingParams,
@@ -36,6 +36,19 @@ pub struct AnswerKey {
     pub first_row: u64,
 }
 
+/// How an engine decodes a policy's `model`: small ones on several threads, each with its share of the rows.
+pub(crate) fn engine_options(
+    policy: &Policy,
+    model: &CausalLm,
+    batch_rows: usize,
+) -> EngineOptions {
+    EngineOptions {
+        batch_rows,
+        threads: workers(policy.config.parameters(), &model.device()),
+        ..Default::default()
+    }
+}
+
 impl Answerer<'_> {
     /// Samples `samples` responses to each problem and scores them, in the problems' order.
     ///
@@ -50,12 +63,7 @@ impl Answerer<'_> {
     ) -> Result<Vec<Group>, TrainerError> {
         let requests = self.requests(&problems, samples, key)?;
         let model = self.policy.model.valid().cast(self.dtype);
-        let threads = workers(self.policy.config.parameters(), &model.device());
-        let options = EngineOptions {
-            batch_rows: self.batch_rows,
-            threads,
-            ..Default::default()
-        };
+        let options = engine_options(self.policy, &model, self.batch_rows);
         let engine = Engine::new(self.policy, &model, options);
         let rollouts = engine.generate(&requests, self.params, on_progress)?;
         self.score(problems, rollouts, samples)

@@ -1,7 +1,7 @@
 //! From sequences of unequal length to tensors and back.
 
 use burn::tensor::{Int, Tensor};
-use policy::{CausalLm, HeadOptions, TokenBatch, TokenScores};
+use policy::{CausalLm, HeadOptions, PackedTokens, TokenScores};
 
 /// A sequence whose response is scored.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,23 +25,31 @@ impl Sequence {
         }
     }
 
+    /// The prompt and the response.
+    pub fn parts(&self) -> (&[u32], &[u32]) {
+        self.ids.split_at(self.prompt_tokens)
+    }
+
     /// Tokens of the response.
     pub fn response_tokens(&self) -> usize {
         self.ids.len() - self.prompt_tokens
     }
 }
 
-/// Cuts sequences, in order, into runs that hold at most `max_tokens` once padded; one sequence at least each.
+/// Cuts sequences, in order, into runs of at most `max_tokens`, a prompt that neighbours share counted once; one
+/// sequence at least each.
 pub fn micro_batches(sequences: &[Sequence], max_tokens: usize) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
-    let (mut start, mut longest) = (0, 0);
+    let (mut start, mut tokens) = (0, 0);
     for (index, sequence) in sequences.iter().enumerate() {
-        let length = longest.max(sequence.ids.len());
-        if index > start && (index + 1 - start) * length > max_tokens {
+        let (prompt, response) = sequence.parts();
+        let shares = index > start && sequences[index - 1].parts().0 == prompt;
+        let more = response.len() + if shares { 0 } else { prompt.len() };
+        if index > start && tokens + more > max_tokens {
             ranges.push(start..index);
-            (start, longest) = (index, sequence.ids.len());
+            (start, tokens) = (index, sequence.ids.len());
         } else {
-            longest = length;
+            tokens += more;
         }
     }
     if start < sequences.len() {
@@ -53,10 +61,7 @@ pub fn micro_batches(sequences: &[Sequence], max_tokens: usize) -> Vec<std::ops:
 /// Sequences laid out for one pass: where each response token is predicted, and where its figures go.
 #[derive(Debug, Clone)]
 pub struct Collated {
-    tokens: TokenBatch,
-    /// For each response token, the flat index of the hidden state that predicts it.
-    predictors: Vec<i32>,
-    targets: Vec<i32>,
+    tokens: PackedTokens,
     /// For each cell of `[rows, response_len]`, the response token's number, or one past the last for padding.
     cells: Vec<i32>,
     mask: Vec<f32>,
@@ -70,25 +75,15 @@ impl Collated {
     /// # Panics
     /// If a response is longer than `response_len`.
     pub fn new(sequences: &[Sequence], response_len: usize) -> Self {
-        let ids: Vec<&[u32]> = sequences
-            .iter()
-            .map(|sequence| sequence.ids.as_slice())
-            .collect();
-        let tokens = TokenBatch::right_padded(&ids, None);
-        let [rows, length] = tokens.dims();
+        let rows = sequences.len();
         let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
-        let mut predictors = Vec::with_capacity(count);
-        let mut targets = Vec::with_capacity(count);
         let mut cells = vec![count as i32; rows * response_len];
-        for (row, sequence) in sequences.iter().enumerate() {
-            assert!(
-                sequence.response_tokens() <= response_len,
-                "a response exceeds its row"
-            );
-            for place in sequence.prompt_tokens..sequence.ids.len() {
-                cells[row * response_len + place - sequence.prompt_tokens] = targets.len() as i32;
-                predictors.push((row * length + place - 1) as i32);
-                targets.push(sequence.ids[place] as i32);
+        let mut next = 0..count as i32;
+        for (cells, sequence) in cells.chunks_mut(response_len).zip(sequences) {
+            let tokens = sequence.response_tokens();
+            assert!(tokens <= response_len, "a response exceeds its row");
+            for (cell, number) in cells.iter_mut().zip(next.by_ref().take(tokens)) {
+                *cell = number;
             }
         }
         let mask = cells
@@ -96,9 +91,7 @@ impl Collated {
             .map(|&cell| f32::from(u8::from(cell < count as i32)))
             .collect();
         Self {
-            tokens,
-            predictors,
-            targets,
+            tokens: PackedTokens::new(sequences.iter().map(Sequence::parts)),
             cells,
             mask,
             rows,
@@ -118,11 +111,7 @@ impl Collated {
 
     /// The hidden states that predict the response tokens, flat in row order: `[tokens, hidden_size]`.
     pub fn hidden(&self, model: &CausalLm) -> Tensor<2> {
-        let hidden = model.hidden_states(&self.tokens, None);
-        let [rows, length, width] = hidden.dims();
-        let device = hidden.device();
-        let predictors = Tensor::<1, Int>::from_data(self.predictors.as_slice(), &device);
-        hidden.reshape([rows * length, width]).select(0, predictors)
+        model.response_states(&self.tokens)
     }
 
     /// Figures of every response token from the hidden states of [`Collated::hidden`].
@@ -132,9 +121,7 @@ impl Collated {
         hidden: Tensor<2>,
         options: HeadOptions,
     ) -> TokenScores {
-        let device = hidden.device();
-        let targets = Tensor::<1, Int>::from_data(self.targets.as_slice(), &device);
-        model.score_tokens(hidden, targets, options)
+        model.score_tokens(hidden, self.tokens.targets(), options)
     }
 
     /// Puts flat figures of response tokens into `[rows, response_len]`, zero at padding.
@@ -175,7 +162,8 @@ mod tests {
             sequence(1, 1),
             sequence(5, 9),
         ];
-        assert_eq!(micro_batches(&sequences, 12), vec![0..2, 2..3, 3..4]);
+        // The second shares the first one's prompt: 4 + 4 tokens.
+        assert_eq!(micro_batches(&sequences, 8), vec![0..2, 2..3, 3..4]);
         assert_eq!(micro_batches(&sequences, 1), vec![0..1, 1..2, 2..3, 3..4]);
         assert_eq!(micro_batches(&sequences, 1000), vec![0..4]);
         assert!(micro_batches(&[], 8).is_empty());
@@ -185,8 +173,6 @@ mod tests {
     fn cells_lie_at_the_left_of_their_rows() {
         let collated = Collated::new(&[sequence(2, 1), sequence(1, 3)], 4);
         assert_eq!(collated.mask(), [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
-        // Rows are 4 long: token 2 of row 0 is predicted at 1; tokens 1 to 3 of row 1 at 4, 5, 6.
-        assert_eq!(collated.predictors, [1, 4, 5, 6]);
         let flat = Tensor::<1>::from_data([1.0, 2.0, 3.0, 4.0], &burn::tensor::Device::flex());
         let spread = collated.spread(flat).try_into_vec_as::<f32>().unwrap();
         assert_eq!(spread, [1.0, 0.0, 0.0, 0.0, 2.0, 3.0, 4.0, 0.0]);

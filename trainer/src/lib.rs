@@ -17,12 +17,14 @@ mod figures;
 mod folder;
 mod group;
 mod measure;
+mod memory;
 mod metrics;
 mod monitor;
 mod observer;
 mod optimizer;
 mod parallel;
 mod prompt;
+mod rehearsal;
 mod run;
 mod sft;
 mod source;
@@ -34,8 +36,8 @@ pub use base::{bundled_base, bundled_tokenizer, load_policy};
 pub use batch::{Collated, Sequence, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{
-    CheckpointSection, DataSection, Dtype, MeasurementSection, ModelSection, OptimizerSection,
-    PromptStyle, RolloutSection, TrainConfig, UpdateSection, ValidationSection,
+    CheckpointSection, DataSection, Dtype, MeasurementSection, Memory, ModelSection,
+    OptimizerSection, PromptStyle, RolloutSection, TrainConfig, UpdateSection, ValidationSection,
 };
 pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;
@@ -47,6 +49,7 @@ pub use metrics::{Difficulty, PartMetrics, StepMetrics};
 pub use monitor::MonitorSection;
 pub use observer::{Event, Observer};
 pub use prompt::PromptFormat;
+pub use rehearsal::Rehearsal;
 pub use run::{RunState, Trainer};
 pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};
 pub use source::{ProblemSource, check_gold};

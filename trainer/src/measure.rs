@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{DType, Tensor},
+};
 use policy::{CausalLm, EntropyPass, HeadOptions};
 
 use crate::{
-    Group, Trainer, TrainerError,
+    Group, Scored, Trainer, TrainerError,
     batch::{Collated, Sequence, longest_response, micro_batches},
     critic::CriticModel,
     parallel::map_ordered,
@@ -48,12 +51,19 @@ struct Models<'a> {
 impl Trainer {
     /// Figures of every response, in the groups' order.
     pub(crate) fn measure(&self, groups: &[Group]) -> Result<Vec<Measured>, TrainerError> {
+        if self.trusts_sampler(groups) {
+            return Ok(groups
+                .iter()
+                .flat_map(|group| &group.samples)
+                .map(sampled)
+                .collect());
+        }
         let sequences: Vec<Sequence> = groups
             .iter()
             .flat_map(|group| &group.samples)
             .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
             .collect();
-        let policy = self.policy.model.valid().cast(self.dtype);
+        let policy = self.computing_model();
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.valid().cast(self.dtype));
         let models = Models {
@@ -62,7 +72,7 @@ impl Trainer {
             critic: critic.as_ref(),
         };
         let temperature = self.config.rollout.temperature;
-        let ranges = micro_batches(&sequences, self.config.update.max_tokens);
+        let ranges = micro_batches(&sequences, self.max_tokens());
         let parts = map_ordered(&ranges, self.workers, |range: &Range<usize>| {
             measure_part(&sequences[range.clone()], &models, temperature)
         });
@@ -71,6 +81,37 @@ impl Trainer {
             measured.extend(part?);
         }
         Ok(measured)
+    }
+}
+
+impl Trainer {
+    /// Whether the sampler's figures are those of the policy as it is now, to the bit, and all that is needed.
+    fn trusts_sampler(&self, groups: &[Group]) -> bool {
+        let mut samples = groups.iter().flat_map(|group| &group.samples);
+        let is_new = |sample: &Scored| {
+            let rollout = &sample.rollout;
+            rollout.key.step == self.state.step
+                && rollout.sampler_entropies.len() == rollout.response_ids.len()
+        };
+        !self.config.update.recompute_log_probs
+            && self.reference.is_none()
+            && self.critic.is_none()
+            && self.dtype == DType::F32
+            && self.config.rollout.temperature > 0.0
+            && self.policy.model.is_fused()
+            && samples.all(is_new)
+    }
+}
+
+/// What the sampler said of its response.
+fn sampled(sample: &Scored) -> Measured {
+    let rollout = &sample.rollout;
+    Measured {
+        log_probs: rollout.sampler_log_probs.clone(),
+        entropies: rollout.sampler_entropies.clone(),
+        entropies_at_temperature: rollout.sampler_entropies_at_temperature.clone(),
+        ref_log_probs: None,
+        values: None,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     checkpoint::{prune, read_state},
     config::check,
     critic::Critic,
+    memory::{execution, max_tokens},
     optimizer::adamw,
     parallel::{graphs_held, workers},
 };
@@ -122,6 +123,10 @@ impl Trainer {
         let needs_critic = config.advantage.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
+        let tokens = max_tokens(&config, &policy.model);
+        let execution = execution(config.update.memory, &policy.config, tokens);
+        let mut policy = policy;
+        policy.model = policy.model.with_execution(execution);
         let trainer = Self {
             reference: objective
                 .needs_reference()
@@ -162,6 +167,11 @@ impl Trainer {
     /// Goes on with a run that ended itself.
     pub fn go_on(&mut self) {
         self.state.ended = None;
+    }
+
+    /// The policy as it computes, without gradients.
+    pub(crate) fn computing_model(&self) -> CausalLm {
+        self.policy.model.valid().cast(self.dtype)
     }
 
     /// The policy as it is now.

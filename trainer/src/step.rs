@@ -24,6 +24,7 @@ pub struct StepOutcome {
 }
 
 /// What sampling gave: groups to train on, and figures of all that was sampled.
+#[derive(Default)]
 pub(crate) struct Sampling {
     pub(crate) groups: Vec<Group>,
     left_out: Vec<Group>,
@@ -46,7 +47,17 @@ impl Trainer {
     pub fn step(&mut self, observer: &mut dyn Observer) -> Result<StepOutcome, TrainerError> {
         let started = Instant::now();
         self.state.step += 1;
-        let mut sampling = self.sample_groups(observer)?;
+        let sampling = self.sample_groups(observer)?;
+        self.learn(sampling, started, observer)
+    }
+
+    /// The part of a step after sampling, which `started` began.
+    pub(crate) fn learn(
+        &mut self,
+        mut sampling: Sampling,
+        started: Instant,
+        observer: &mut dyn Observer,
+    ) -> Result<StepOutcome, TrainerError> {
         let generated = started.elapsed();
         let mut measured = self.measure(&sampling.groups)?;
         let broken = self.drop_broken(&mut sampling.groups, &mut measured, observer);
@@ -87,16 +98,7 @@ impl Trainer {
         let wanted = self.config.rollout.prompts_per_step;
         let mut sampling = Sampling {
             groups: std::mem::take(&mut self.state.surplus),
-            left_out: Vec::new(),
-            groups_sampled: 0,
-            groups_dropped: 0,
-            responses: 0,
-            rewards: Vec::new(),
-            rewards_missing: 0,
-            undecided: 0,
-            correct: 0,
-            tokens: 0,
-            truncated: 0,
+            ..Sampling::default()
         };
         for _ in 0..self.config.rollout.max_sampling_rounds {
             if sampling.groups.len() >= wanted {
@@ -189,7 +191,7 @@ impl Trainer {
 
 impl Sampling {
     /// Counts what was sampled, keeps what can be trained on, and names the problems with a reward that is not finite.
-    fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<String> {
+    pub(crate) fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<String> {
         self.groups_sampled += groups.len();
         let mut broken = Vec::new();
         for group in groups {

@@ -79,7 +79,7 @@ impl Trainer {
                 entropy_bonus,
                 updates_before: updates.moved,
                 first_row: place * size,
-                ..MiniBatch::new(mini_batches[place], self.config.update.max_tokens)
+                ..MiniBatch::new(mini_batches[place], self.max_tokens())
             };
             self.update_once(&batch, &key, &mut updates)?;
         }

@@ -164,14 +164,13 @@ fn scores(policy: &Policy, ids: &[Vec<u32>], mask: &[Vec<u32>]) -> Result<Scores
     // The last token of a row predicts nothing that is given; any target serves, and is cut off.
     let next = ids
         .iter()
-        .flat_map(|row| row[1..].iter().chain([&0]).map(|&id| id as i32));
+        .flat_map(|row| row[1..].iter().chain([&0]).copied());
     let options = HeadOptions {
         temperature: 1.0,
         entropy: EntropyPass::Values,
     };
-    let scored = policy
-        .model
-        .score_tokens(flat.clone(), indices(next.collect()), options);
+    let next: Vec<u32> = next.collect();
+    let scored = policy.model.score_tokens(flat.clone(), &next, options);
     let last = (1..=rows).map(|row| (row * length - 1) as i32).collect();
     let logits = policy.model.logits(flat.select(0, indices(last)));
     let read = |tensor: Tensor<1>| -> Result<Vec<Vec<f32>>> {

@@ -16,12 +16,12 @@ use crate::{Family, ModelConfig};
 /// Self-attention with rotary positions and fewer key heads than query heads (arXiv 2305.13245).
 #[derive(Module, Debug)]
 pub(super) struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
-    q_norm: Option<RmsNorm>,
-    k_norm: Option<RmsNorm>,
+    pub(super) q_proj: Linear,
+    pub(super) k_proj: Linear,
+    pub(super) v_proj: Linear,
+    pub(super) o_proj: Linear,
+    pub(super) q_norm: Option<RmsNorm>,
+    pub(super) k_norm: Option<RmsNorm>,
     #[module(skip)]
     head_dim: usize,
 }

@@ -1,7 +1,9 @@
 //! The decoder and its language-model head.
 
+use std::sync::Arc;
+
 use burn::{
-    module::Module,
+    module::{Module, Param},
     nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig},
     tensor::{DType, Device, Int, Tensor},
 };
@@ -9,6 +11,7 @@ use burn::{
 use super::{
     attention::Attention,
     cache::{KvCache, LayerCache},
+    fused::{Execution, Shape},
     mlp::{Mlp, projection},
     rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
 };
@@ -112,7 +115,7 @@ impl TokenBatch {
 
 /// A transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 #[derive(Module, Debug)]
-struct DecoderLayer {
+pub(super) struct DecoderLayer {
     self_attn: Attention,
     mlp: Mlp,
     input_layernorm: RmsNorm,
@@ -143,21 +146,65 @@ impl DecoderLayer {
     }
 }
 
+impl DecoderLayer {
+    /// Query, key, value, output, gate, up, down, each `[inputs, outputs]`.
+    pub(super) fn matrices(&self) -> [Tensor<2>; 7] {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        [
+            &attention.q_proj,
+            &attention.k_proj,
+            &attention.v_proj,
+            &attention.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ]
+        .map(|linear| linear.weight.val())
+    }
+
+    /// Norms and biases in one, in the order of [`Shape`]'s ranges.
+    pub(super) fn vectors(&self) -> Tensor<1> {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        let norms = [
+            Some(&self.input_layernorm),
+            Some(&self.post_attention_layernorm),
+            attention.q_norm.as_ref(),
+            attention.k_norm.as_ref(),
+        ];
+        let biased = [
+            &attention.q_proj,
+            &attention.k_proj,
+            &attention.v_proj,
+            &attention.o_proj,
+            &mlp.gate_proj,
+            &mlp.up_proj,
+            &mlp.down_proj,
+        ];
+        let norms = norms.into_iter().flatten().map(|norm| norm.gamma.val());
+        let biases = biased.into_iter().filter_map(|linear| linear.bias.as_ref());
+        Tensor::cat(norms.chain(biases.map(Param::val)).collect(), 0)
+    }
+}
+
 /// Embedding, blocks and the last norm: Hugging Face's `model`.
 #[derive(Module, Debug)]
-struct DecoderModel {
-    embed_tokens: Embedding,
-    layers: Vec<DecoderLayer>,
-    norm: RmsNorm,
+pub(super) struct DecoderModel {
+    pub(super) embed_tokens: Embedding,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) norm: RmsNorm,
 }
 
 /// A causal language model: the decoder and its head.
 #[derive(Module, Debug)]
 pub struct CausalLm {
-    model: DecoderModel,
-    lm_head: Option<Linear>,
+    pub(super) model: DecoderModel,
+    pub(super) lm_head: Option<Linear>,
     #[module(skip)]
-    inverse_frequencies: Vec<f32>,
+    pub(super) inverse_frequencies: Vec<f32>,
+    #[module(skip)]
+    pub(super) shapes: Vec<Arc<Shape>>,
+    #[module(skip)]
+    pub(super) execution: Execution,
     #[module(skip)]
     windows: Vec<Option<usize>>,
 }
@@ -178,6 +225,12 @@ impl CausalLm {
             },
             lm_head: (!config.tie_word_embeddings).then(head),
             inverse_frequencies: inverse_frequencies(&config.rope, config.head_dim),
+            shapes: config
+                .sliding_windows
+                .iter()
+                .map(|&window| Arc::new(Shape::new(config, window)))
+                .collect(),
+            execution: Execution::default(),
             windows: config.sliding_windows.clone(),
         }
     }

@@ -15,9 +15,9 @@ use crate::ModelConfig;
     reason = "the names of the Hugging Face weights"
 )]
 pub(super) struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    pub(super) gate_proj: Linear,
+    pub(super) up_proj: Linear,
+    pub(super) down_proj: Linear,
 }
 
 impl Mlp {

@@ -5,9 +5,11 @@
 mod attention;
 mod cache;
 mod decoder;
+mod fused;
 mod mlp;
 mod rope;
 
 pub use cache::KvCache;
 pub use decoder::{CausalLm, TokenBatch};
+pub use fused::{Decoder, Execution, PackedModel, PackedTokens, Prefix, Recompute};
 pub use rope::PADDING_POSITION;

@@ -1,0 +1,192 @@
+//! `anneal bench step`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::{DType, Device};
+use policy::{ModelConfig, Policy};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use trainer::{Event, Observer, Rehearsal, TrainConfig, Trainer, bundled_tokenizer, load_policy};
+
+use super::{print_json, say};
+use crate::{args::BenchStepArgs, device, progress};
+
+/// What a step cost. Tokens a second are of the responses: sampled, and learnt from.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Cost {
+    generate_seconds: f64,
+    update_seconds: f64,
+    step_seconds: f64,
+    generated_tokens_per_second: f64,
+    trained_tokens_per_second: f64,
+    /// The most memory that the process has held so far; absent where the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_rss_bytes: Option<u64>,
+}
+
+pub(crate) fn run(args: BenchStepArgs) -> Result<()> {
+    let device = device::parse(&args.device.device)?.autodiff();
+    let policy = match &args.model {
+        Some(name) => load_policy(name, DType::F32, &device)?,
+        None => random_model(&device)?,
+    };
+    let size = Rehearsal {
+        prompts: args.prompts as usize,
+        prompt_tokens: args.prompt_tokens as usize,
+        response_tokens: args.response_tokens as usize,
+    };
+    let context = policy.config.max_position_embeddings;
+    let length = size.prompt_tokens + size.response_tokens;
+    if length > context {
+        bail!(
+            "--prompt-tokens and --response-tokens come to {length}; the model's context holds {context}"
+        );
+    }
+    let mut trainer = Trainer::new(config(&args)?, policy)?;
+    let bar = progress::bar(u64::from(args.steps), "steps");
+    let tokens = (size.prompts * args.group as usize * size.response_tokens) as f64;
+    let mut costs = Vec::new();
+    for step in 1..=args.steps {
+        let metrics = trainer.rehearse(&size, &mut Quiet)?;
+        let cost = Cost {
+            generate_seconds: metrics.generate_seconds,
+            update_seconds: metrics.update_seconds,
+            step_seconds: metrics.step_seconds,
+            generated_tokens_per_second: tokens / metrics.generate_seconds,
+            trained_tokens_per_second: tokens / metrics.update_seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+        };
+        bar.inc(1);
+        print_json(&labelled(&cost, "step", json!(step))?)?;
+        costs.push(cost);
+    }
+    bar.finish_and_clear();
+    let medians = medians(&costs);
+    print_json(&labelled(&medians, "median_of_steps", json!(args.steps))?)?;
+    match &args.compare {
+        Some(file) => compare(file, &medians),
+        None => Ok(()),
+    }
+}
+
+/// A run's configuration of the asked size: one update over all that was sampled.
+fn config(args: &BenchStepArgs) -> Result<TrainConfig> {
+    let mut overrides = vec![
+        format!("model.path={}", args.model.as_deref().unwrap_or("random")),
+        format!("model.dtype={}", args.dtype),
+        format!("rollout.prompts_per_step={}", args.prompts),
+        format!("rollout.group_size={}", args.group),
+        format!("rollout.max_new_tokens={}", args.response_tokens.min(64)),
+        format!("update.mini_batch_prompts={}", args.prompts),
+        // A constant rate: the first steps of a warm-up would move nothing.
+        "optimizer.warmup_steps=0".into(),
+    ];
+    overrides.extend(args.overrides.iter().cloned());
+    Ok(TrainConfig::load(None, &overrides)?)
+}
+
+/// A Llama of SmolLM2-135M's sizes.
+fn random_model(device: &Device) -> Result<Policy> {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 49152, "hidden_size": 576,
+        "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100_000.0, "tie_word_embeddings": true,
+    });
+    let config = ModelConfig::from_json(&config, Path::new("--random-model"))?;
+    Ok(Policy::new(config, Some(bundled_tokenizer()?), 0, device))
+}
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn on_event(&mut self, event: Event<'_>) {
+        if let Event::Warning(text) = event {
+            say(text);
+        }
+    }
+}
+
+fn labelled(cost: &Cost, key: &str, value: Value) -> Result<Map<String, Value>> {
+    let mut line = Map::new();
+    line.insert(key.into(), value);
+    if let Value::Object(figures) = serde_json::to_value(cost)? {
+        line.extend(figures);
+    }
+    Ok(line)
+}
+
+fn medians(costs: &[Cost]) -> Cost {
+    let median = |of: fn(&Cost) -> f64| {
+        let mut values: Vec<f64> = costs.iter().map(of).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        }
+    };
+    Cost {
+        generate_seconds: median(|cost| cost.generate_seconds),
+        update_seconds: median(|cost| cost.update_seconds),
+        step_seconds: median(|cost| cost.step_seconds),
+        generated_tokens_per_second: median(|cost| cost.generated_tokens_per_second),
+        trained_tokens_per_second: median(|cost| cost.trained_tokens_per_second),
+        peak_rss_bytes: costs.last().and_then(|cost| cost.peak_rss_bytes),
+    }
+}
+
+/// The process's largest resident set, from Linux's `/proc`.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// One committed ratio: a figure over another of the same run, which a slower or faster machine leaves as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bound {
+    figure: String,
+    of: String,
+    at_most: f64,
+}
+
+/// Holds the medians' ratios against committed ones.
+fn compare(file: &Path, medians: &Cost) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let bounds: Vec<Bound> = serde_json::from_str(&text)
+        .with_context(|| format!("{}: not a list of {{figure, of, at_most}}", file.display()))?;
+    let figures = labelled(medians, "median_of_steps", Value::Null)?;
+    let figure = |name: &str| {
+        let value = figures.get(name).and_then(Value::as_f64);
+        value.ok_or_else(|| anyhow!("{}: there is no figure '{name}'", file.display()))
+    };
+    let mut over = 0;
+    for bound in &bounds {
+        let ratio = figure(&bound.figure)? / figure(&bound.of)?;
+        let is_over = ratio > bound.at_most;
+        over += usize::from(is_over);
+        say(&format!(
+            "{} / {}: {ratio:.3}, at most {:.3}{}",
+            bound.figure,
+            bound.of,
+            bound.at_most,
+            if is_over {
+                ": slower than committed"
+            } else {
+                ""
+            }
+        ));
+    }
+    if over > 0 {
+        bail!(
+            "{over} of {} ratios are over those of {}",
+            bounds.len(),
+            file.display()
+        );
+    }
+    Ok(())
+}

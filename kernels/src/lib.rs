@@ -1,0 +1,41 @@
+//! The CPU's inner loops on plain slices: matrix products on packed weights, attention over packed sequences, norms,
+//! softmax.
+//!
+//! All of the workspace's numeric `unsafe` is here. Instructions are chosen at run time, and every sum has one order
+//! that does not depend on them, on the number of threads, or on how many rows are computed together: a token's
+//! figures are the same bits in decoding and in training.
+
+mod attention;
+mod exponential;
+mod matrix;
+mod norm;
+#[allow(
+    unsafe_code,
+    reason = "threads write disjoint columns of one matrix, and the gemm crate takes pointers"
+)]
+mod product;
+mod rotary;
+mod softmax;
+mod swiglu;
+mod vectorized;
+
+pub use attention::{Attention, HeadCache, Segment};
+pub use exponential::exp;
+pub use matrix::{PANEL, Packed, Panels, View};
+pub use norm::{rms_norm, rms_norm_backward};
+pub use product::{Start, general, in_pool, multiply, multiply_shared};
+pub use rotary::{Rotary, rotate, rotate_back};
+pub use softmax::{Softmax, softmax_gradient};
+pub use swiglu::{swiglu, swiglu_backward};
+
+/// Whether this CPU has vector instructions with a fused multiply-add, without which these loops are slow.
+pub fn is_fast() -> bool {
+    struct Lanes;
+    impl pulp::WithSimd for Lanes {
+        type Output = usize;
+        fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    pulp::Arch::new().dispatch(Lanes) > 1
+}

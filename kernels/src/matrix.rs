@@ -1,0 +1,218 @@
+//! Matrices as the kernels read them: strided views, and right-hand sides packed in panels.
+
+/// Columns of a panel.
+pub const PANEL: usize = 16;
+
+/// A strided view: element (r, c) is `data[r * row_stride + c * column_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// A row-major matrix whose rows begin `stride` elements apart.
+    ///
+    /// # Panics
+    /// If `data` is too short for the shape.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        let needed = if rows == 0 || columns == 0 {
+            0
+        } else {
+            (rows - 1) * stride + columns
+        };
+        assert!(
+            data.len() >= needed,
+            "[{rows}, {columns}] by {stride} in {} elements",
+            data.len()
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride: stride,
+            column_stride: 1,
+        }
+    }
+
+    /// A row-major matrix without gaps.
+    ///
+    /// # Panics
+    /// If `data` is not a whole number of rows.
+    pub fn dense(data: &'a [f32], columns: usize) -> Self {
+        assert_eq!(
+            data.len() % columns,
+            0,
+            "{} elements in rows of {columns}",
+            data.len()
+        );
+        Self::new(data, data.len() / columns, columns, columns)
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+}
+
+/// A right-hand matrix `[k, n]` in panels of [`PANEL`] columns, each panel row by row, zeros past the last column.
+#[derive(Debug, Clone, Default)]
+pub struct Packed {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) data: Vec<f32>,
+}
+
+impl Packed {
+    /// Packs a matrix.
+    pub fn new(view: View<'_>) -> Self {
+        let mut packed = Self::default();
+        packed.pack(&[view]);
+        packed
+    }
+
+    /// Packs matrices with the same rows side by side, keeping the allocation.
+    ///
+    /// # Panics
+    /// If the rows differ, or a matrix but the last has columns that do not fill whole panels.
+    pub fn pack(&mut self, views: &[View<'_>]) {
+        self.k = views[0].rows;
+        self.n = views.iter().map(|view| view.columns).sum();
+        self.data.clear();
+        self.data.reserve(self.n.div_ceil(PANEL) * PANEL * self.k);
+        for (index, view) in views.iter().enumerate() {
+            assert_eq!(
+                view.rows, self.k,
+                "matrices side by side have the same rows"
+            );
+            let is_last = index + 1 == views.len();
+            assert!(
+                is_last || view.columns.is_multiple_of(PANEL),
+                "{} columns beside others",
+                view.columns
+            );
+            for start in (0..view.columns).step_by(PANEL) {
+                self.push_panel(view, start);
+            }
+        }
+    }
+
+    fn push_panel(&mut self, view: &View<'_>, start: usize) {
+        let width = PANEL.min(view.columns - start);
+        if view.column_stride == 1 {
+            for row in 0..self.k {
+                let from = row * view.row_stride + start;
+                self.data.extend_from_slice(&view.data[from..from + width]);
+                self.data.resize(self.data.len() + PANEL - width, 0.0);
+            }
+            return;
+        }
+        let at = self.data.len();
+        self.data.resize(at + self.k * PANEL, 0.0);
+        let panel = &mut self.data[at..];
+        for column in 0..width {
+            let from = (start + column) * view.column_stride;
+            let cells = panel[column..].iter_mut().step_by(PANEL);
+            if view.row_stride == 1 {
+                cells
+                    .zip(&view.data[from..from + self.k])
+                    .for_each(|(cell, &x)| *cell = x);
+            } else {
+                let source = view.data[from..].iter().step_by(view.row_stride);
+                cells.zip(source).for_each(|(cell, &x)| *cell = x);
+            }
+        }
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.k, self.n]
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.data.capacity() * size_of::<f32>()
+    }
+
+    /// The whole matrix as panels.
+    pub fn panels(&self) -> Panels<'_> {
+        Panels {
+            data: &self.data,
+            k: self.k,
+            n: self.n,
+            stride: self.k * PANEL,
+        }
+    }
+}
+
+/// Panels of [`PANEL`] columns that begin `stride` elements apart: a packed matrix, or the corner of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Panels<'a> {
+    data: &'a [f32],
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    stride: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Panels in a buffer of one's own.
+    ///
+    /// # Panics
+    /// If the buffer is too short.
+    pub fn new(data: &'a [f32], k: usize, n: usize, stride: usize) -> Self {
+        let count = n.div_ceil(PANEL);
+        let needed = if count == 0 {
+            0
+        } else {
+            (count - 1) * stride + k * PANEL
+        };
+        assert!(
+            data.len() >= needed,
+            "[{k}, {n}] in panels by {stride} in {} elements",
+            data.len()
+        );
+        Self { data, k, n, stride }
+    }
+
+    /// The first `k` rows.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn first_rows(self, k: usize) -> Self {
+        assert!(k <= self.k, "{k} of {} rows", self.k);
+        Self { k, ..self }
+    }
+
+    /// The first `n` columns.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn first_columns(self, n: usize) -> Self {
+        assert!(n <= self.n, "{n} of {} columns", self.n);
+        Self { n, ..self }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    pub(crate) fn panel(&self, index: usize) -> &'a [f32] {
+        &self.data[index * self.stride..][..self.k * PANEL]
+    }
+}

@@ -1,0 +1,266 @@
+//! Matrix products with a packed right-hand side, and general ones by the `gemm` crate.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::{PANEL, Panels, View};
+
+/// What a product starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Zero: the product replaces what is there.
+    Zero,
+    /// What is there: a bias, or another product.
+    Existing,
+}
+
+/// Rows of a tile: with the panel's two AVX2 registers each, twelve sums in flight.
+const TILE_ROWS: usize = 6;
+/// Panels between which a shared product is split among threads.
+const PANELS_PER_TASK: usize = 4;
+
+/// `c = a·b` or `c += a·b` on the calling thread: `a` `[m, k]`, `c` `[m, n]` in rows of `c_stride`.
+///
+/// Each element is one chain of fused multiply-adds in the order of k, whatever m is.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn multiply(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
+    check(&a, b, c.len(), c_stride);
+    let out = Output {
+        data: c.as_mut_ptr(),
+        stride: c_stride,
+    };
+    // SAFETY: `c` is borrowed mutably and holds all rows and columns (checked).
+    unsafe { panels(&a, b, 0..b.count(), out, start) }
+}
+
+/// Runs work on one of rayon's threads, from where parallel parts start without waking anyone.
+pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
+/// The same with the columns split among rayon's threads: for few rows and wide matrices, as in decoding.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
+    check(&a, b, c.len(), c_stride);
+    let out = Output {
+        data: c.as_mut_ptr(),
+        stride: c_stride,
+    };
+    let tasks = b.count().div_ceil(PANELS_PER_TASK);
+    (0..tasks).into_par_iter().for_each(|task| {
+        let range = task * PANELS_PER_TASK..((task + 1) * PANELS_PER_TASK).min(b.count());
+        // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task writes
+        // the columns of its own panels alone.
+        unsafe { panels(&a, b, range, out, start) }
+    });
+}
+
+fn check(a: &View<'_>, b: Panels<'_>, c_len: usize, c_stride: usize) {
+    let [m, k] = a.dims();
+    assert_eq!(k, b.k, "[{m}, {k}] times [{}, {}]", b.k, b.n);
+    let needed = if m == 0 { 0 } else { (m - 1) * c_stride + b.n };
+    assert!(
+        c_stride >= b.n && c_len >= needed,
+        "[{m}, {}] by {c_stride} in {c_len} elements",
+        b.n
+    );
+}
+
+/// Where tiles are written.
+#[derive(Clone, Copy)]
+struct Output {
+    data: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: a plain address; whoever writes through it sees to it that no two threads write the same element.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+/// # Safety
+/// `out` holds `a.rows` rows whose columns of these panels no other thread touches.
+unsafe fn panels(
+    a: &View<'_>,
+    b: Panels<'_>,
+    range: std::ops::Range<usize>,
+    out: Output,
+    start: Start,
+) {
+    Arch::new().dispatch(Product {
+        a: *a,
+        b,
+        range,
+        out,
+        start,
+    });
+}
+
+struct Product<'a> {
+    a: View<'a>,
+    b: Panels<'a>,
+    range: std::ops::Range<usize>,
+    out: Output,
+    start: Start,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 1>(simd),
+            8 => self.run::<S, 2>(simd),
+            4 => self.run::<S, 4>(simd),
+            _ => self.run::<S, 16>(simd),
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
+        debug_assert_eq!(S::F32_LANES * VECTORS, PANEL);
+        let m = self.a.rows;
+        let tiles = m.div_ceil(TILE_ROWS);
+        for panel in self.range.clone() {
+            let mut row = 0;
+            for tile in 0..tiles {
+                // Rows are shared out evenly: a last tile of one row would wait for its few sums.
+                let rows = (m - row).div_ceil(tiles - tile);
+                let next = if tile == 0 { panel + 1 } else { usize::MAX };
+                match rows {
+                    1 => self.tile::<S, VECTORS, 1>(simd, panel, row, next),
+                    2 => self.tile::<S, VECTORS, 2>(simd, panel, row, next),
+                    3 => self.tile::<S, VECTORS, 3>(simd, panel, row, next),
+                    4 => self.tile::<S, VECTORS, 4>(simd, panel, row, next),
+                    5 => self.tile::<S, VECTORS, 5>(simd, panel, row, next),
+                    _ => self.tile::<S, VECTORS, 6>(simd, panel, row, next),
+                }
+                row += rows;
+            }
+        }
+    }
+
+    /// Rows from `row` on times a panel; meanwhile panel `next`, if there is one, is fetched from memory.
+    #[inline(always)]
+    fn tile<S: Simd, const VECTORS: usize, const ROWS: usize>(
+        &self,
+        simd: S,
+        panel: usize,
+        row: usize,
+        next: usize,
+    ) {
+        let (k, width) = (self.b.k, PANEL.min(self.b.n - panel * PANEL));
+        let step = self.a.column_stride;
+        let reach = if k == 0 { 0 } else { (k - 1) * step + 1 };
+        let rows: [&[f32]; ROWS] =
+            std::array::from_fn(|r| &self.a.data[(row + r) * self.a.row_stride..][..reach]);
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        let mut edge = [[0.0_f32; PANEL]; ROWS];
+        let cells = |r: usize| {
+            // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `panels`).
+            unsafe {
+                let at = self
+                    .out
+                    .data
+                    .add((row + r) * self.out.stride + panel * PANEL);
+                std::slice::from_raw_parts_mut(at, width)
+            }
+        };
+        if self.start == Start::Existing {
+            for r in 0..ROWS {
+                edge[r][..width].copy_from_slice(cells(r));
+                let (vectors, _) = S::as_simd_f32s(&edge[r]);
+                sums[r].copy_from_slice(vectors);
+            }
+        }
+        let (vectors, _) = S::as_simd_f32s(self.b.panel(panel));
+        let mut coming = if next < self.b.count() {
+            self.b.panel(next).as_ptr()
+        } else {
+            self.b.panel(panel).as_ptr()
+        };
+        let is_first = next != usize::MAX;
+        let mut at = 0;
+        for b in vectors.chunks_exact(VECTORS) {
+            if is_first {
+                prefetch(coming);
+                coming = coming.wrapping_add(PANEL);
+            }
+            for r in 0..ROWS {
+                // SAFETY: the panel has k rows, and each slice of `a` reaches to the k-th step.
+                let x = simd.splat_f32s(unsafe { *rows[r].get_unchecked(at) });
+                for v in 0..VECTORS {
+                    sums[r][v] = simd.mul_add_e_f32s(x, b[v], sums[r][v]);
+                }
+            }
+            at += step;
+        }
+        for r in 0..ROWS {
+            let (vectors, _) = S::as_mut_simd_f32s(&mut edge[r]);
+            vectors.copy_from_slice(&sums[r]);
+            cells(r).copy_from_slice(&edge[r][..width]);
+        }
+    }
+}
+
+/// Has a line of memory fetched into the second cache.
+#[inline(always)]
+fn prefetch(line: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: prefetching reads nothing that a program can see, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
+/// `c = a·b` or `c += a·b` for any strides, by the `gemm` crate on rayon's threads.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn general(a: View<'_>, b: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
+    let ([m, k], [b_rows, n]) = (a.dims(), b.dims());
+    assert_eq!(k, b_rows, "[{m}, {k}] times [{b_rows}, {n}]");
+    let needed = if m == 0 { 0 } else { (m - 1) * c_stride + n };
+    assert!(
+        c_stride >= n && c.len() >= needed,
+        "[{m}, {n}] by {c_stride} in {} elements",
+        c.len()
+    );
+    if m == 0 || n == 0 {
+        return;
+    }
+    // SAFETY: the views' constructors and the assertions above bound every element that these strides reach.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            c_stride as isize,
+            start == Start::Existing,
+            a.data.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::Rayon(0),
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! The model's fast form on the CPU: packed sequences, each block one operation, the head another.
+
+mod block;
+mod decode;
+mod head;
+mod norm;
+mod operation;
+mod packing;
+mod shape;
+
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device, Int, Tensor};
+
+pub use decode::{Decoder, PackedModel, Prefix};
+pub use packing::PackedTokens;
+pub use shape::Recompute;
+pub(super) use shape::Shape;
+
+use self::{
+    head::{HeadPlan, token_figures},
+    norm::row_norm,
+    operation::decoder_block,
+    shape::{BlockPlan, Layout},
+};
+use super::CausalLm;
+use crate::{EntropyPass, HeadOptions, TokenScores};
+
+/// How a model is computed. No choice changes a result beyond rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Execution {
+    /// Whether the plain form is used even where a faster one is at hand: it is what the fast one is tested against.
+    pub plain: bool,
+    /// What the fast form computes again in its backward pass.
+    pub recompute: Recompute,
+}
+
+impl CausalLm {
+    /// The same model, computed in another way.
+    #[must_use]
+    pub fn with_execution(mut self, execution: Execution) -> Self {
+        self.execution = execution;
+        self
+    }
+
+    /// Whether the fast form computes this model: on the CPU, in f32, unless the plain form was asked for.
+    pub fn is_fused(&self) -> bool {
+        !self.execution.plain
+            && self.device().inner() == Device::flex()
+            && self.dtype() == DType::F32
+            && kernels::is_fast()
+    }
+
+    /// The hidden states, after the last norm, that predict the response tokens, in the sequences' order.
+    ///
+    /// # Shapes
+    /// `[response tokens, hidden_size]`.
+    pub fn response_states(&self, tokens: &PackedTokens) -> Tensor<2> {
+        if self.is_fused() {
+            return self.fused_states(tokens);
+        }
+        let (batch, predictors) = tokens.padded();
+        let hidden = self.hidden_states(&batch, None);
+        let [rows, length, width] = hidden.dims();
+        let predictors = Tensor::<1, Int>::from_data(predictors.as_slice(), &hidden.device());
+        hidden.reshape([rows * length, width]).select(0, predictors)
+    }
+
+    fn fused_states(&self, tokens: &PackedTokens) -> Tensor<2> {
+        let device = self.device();
+        let ids: Vec<i32> = tokens.ids().iter().map(|&id| id as i32).collect();
+        let ids = Tensor::<1, Int>::from_data(ids.as_slice(), (&device, DType::I32));
+        let layout = Arc::new(Layout::new(tokens, &self.inverse_frequencies));
+        let mut x = self.model.embed_tokens.weight.val().select(0, ids);
+        for (layer, shape) in self.model.layers.iter().zip(&self.shapes) {
+            let plan = BlockPlan {
+                shape: shape.clone(),
+                layout: layout.clone(),
+                recompute: self.execution.recompute,
+            };
+            x = decoder_block(x, layer.vectors(), layer.matrices(), plan);
+        }
+        let predictors = Tensor::<1, Int>::from_data(tokens.predictors(), (&device, DType::I32));
+        let epsilon = self.shapes.first().map_or(0.0, |shape| shape.epsilon);
+        row_norm(
+            x.select(0, predictors),
+            self.model.norm.gamma.val(),
+            epsilon,
+        )
+    }
+
+    pub(crate) fn fused_scores(
+        &self,
+        hidden: Tensor<2>,
+        targets: &[u32],
+        options: HeadOptions,
+    ) -> TokenScores {
+        let [tokens, _] = hidden.dims();
+        let weight = match &self.lm_head {
+            Some(head) => head.weight.val(),
+            None => self.model.embed_tokens.weight.val(),
+        };
+        let plan = HeadPlan {
+            targets: Arc::new(targets.to_vec()),
+            temperature: options.temperature as f32,
+            has_entropy: options.entropy != EntropyPass::Skip,
+            is_tied: self.lm_head.is_none(),
+        };
+        let figures = token_figures(hidden, weight, plan);
+        let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);
+        let entropies = match options.entropy {
+            EntropyPass::Skip => None,
+            EntropyPass::Values => Some(column(1).without_autodiff()),
+            EntropyPass::Gradient => Some(column(1)),
+        };
+        TokenScores {
+            log_probs: column(0),
+            entropies_at_temperature: entropies.is_some().then(|| column(2).without_autodiff()),
+            entropies,
+        }
+    }
+}

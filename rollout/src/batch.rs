@@ -1,0 +1,304 @@
+//! The state of one call: which sequence is in which row, what waits and what has ended.
+
+use std::collections::{HashMap, VecDeque};
+
+use rayon::prelude::*;
+
+use crate::{
+    Engine, FinishReason, Progress, Request, Rollout, RolloutError, Sampled, SamplingParams,
+    decoding::Decoding, sample,
+};
+
+/// Sizes that a call's requests fix, so that no row's result depends on who shares its batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Sequences decoded together.
+    pub(crate) rows: usize,
+    /// The longest prompt, to which all are padded.
+    pub(crate) prompt_length: usize,
+    /// Slots of a row's cache: the longest sequence, and one more for padding.
+    pub(crate) capacity: usize,
+}
+
+impl Limits {
+    pub(crate) fn new(engine: &Engine<'_>, requests: &[Request], params: &SamplingParams) -> Self {
+        let longest = requests
+            .iter()
+            .map(|request| request.prompt_ids.len())
+            .max()
+            .unwrap_or(1);
+        let total = longest
+            .saturating_add(params.max_new_tokens)
+            .min(engine.config.max_position_embeddings);
+        let prompt_length = longest.max(2);
+        Self {
+            rows: engine.options.batch_rows.min(requests.len()),
+            prompt_length,
+            capacity: total.max(prompt_length) + 1,
+        }
+    }
+}
+
+/// A sequence being decoded.
+#[derive(Debug, Default)]
+struct Active {
+    request: usize,
+    response_ids: Vec<u32>,
+    log_probs: Vec<f32>,
+    entropies: Vec<f32>,
+    entropies_at_temperature: Vec<f32>,
+}
+
+/// The state of one call: rows, cache, and what waits.
+pub(crate) struct Batch<'a> {
+    engine: &'a Engine<'a>,
+    requests: &'a [Request],
+    params: &'a SamplingParams,
+    limits: Limits,
+    waiting: VecDeque<usize>,
+    rows: Vec<Option<Active>>,
+    decoding: Box<dyn Decoding + 'a>,
+    finished: Vec<Option<Rollout>>,
+    tokens: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine<'a>,
+        decoding: Box<dyn Decoding + 'a>,
+        requests: &'a [Request],
+        params: &'a SamplingParams,
+        limits: Limits,
+    ) -> Self {
+        let rows = limits.rows.min(requests.len());
+        Self {
+            engine,
+            requests,
+            params,
+            limits,
+            waiting: (0..requests.len()).collect(),
+            rows: (0..rows).map(|_| None).collect(),
+            decoding,
+            finished: requests.iter().map(|_| None).collect(),
+            tokens: 0,
+        }
+    }
+
+    pub(crate) fn run(
+        mut self,
+        on_progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Rollout>, RolloutError> {
+        while !self.is_done() {
+            self.admit()?;
+            on_progress(self.progress());
+            self.shrink();
+            self.step()?;
+        }
+        on_progress(self.progress());
+        Ok(self.finished.into_iter().flatten().collect())
+    }
+
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.rows.iter().all(Option::is_none)
+    }
+
+    fn progress(&self) -> Progress {
+        let finished = self
+            .finished
+            .iter()
+            .filter(|rollout| rollout.is_some())
+            .count();
+        Progress {
+            finished,
+            total: self.requests.len(),
+            tokens: self.tokens,
+        }
+    }
+
+    /// Fills free rows with waiting requests, a group's common prompt computed once.
+    fn admit(&mut self) -> Result<(), RolloutError> {
+        while !self.waiting.is_empty() {
+            let free: Vec<usize> = (0..self.rows.len())
+                .filter(|&i| self.rows[i].is_none())
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            let entering = self.next_entrants(free.len());
+            self.enter(&entering, &free[..entering.len()])?;
+        }
+        Ok(())
+    }
+
+    /// As many waiting requests as there are free rows, or fewer where their distinct prompts exceed the budget.
+    fn next_entrants(&mut self, free: usize) -> Vec<usize> {
+        let budget = (self.engine.options.prefill_tokens / self.limits.prompt_length).max(1);
+        let mut prompts: Vec<&[u32]> = Vec::new();
+        let mut entering = Vec::new();
+        while let Some(&next) = self.waiting.front() {
+            let prompt = self.requests[next].prompt_ids.as_slice();
+            if !prompts.contains(&prompt) {
+                if prompts.len() == budget {
+                    break;
+                }
+                prompts.push(prompt);
+            }
+            if entering.len() == free {
+                break;
+            }
+            self.waiting.pop_front();
+            entering.push(next);
+        }
+        entering
+    }
+
+    /// Computes the entrants' prompts, copies them into the cache and samples each one's first token.
+    fn enter(&mut self, entering: &[usize], rows: &[usize]) -> Result<(), RolloutError> {
+        let mut distinct: Vec<&[u32]> = Vec::new();
+        let mut place = HashMap::new();
+        let sources: Vec<usize> = entering
+            .iter()
+            .map(|&request| {
+                let prompt = self.requests[request].prompt_ids.as_slice();
+                *place.entry(prompt).or_insert_with(|| {
+                    distinct.push(prompt);
+                    distinct.len() - 1
+                })
+            })
+            .collect();
+        let logits = self.decoding.enter(&distinct, &sources, rows)?;
+        for ((&request, &row), &source) in entering.iter().zip(rows).zip(&sources) {
+            let mut active = Active {
+                request,
+                ..Active::default()
+            };
+            let sampled = draw((self.requests, self.params), &active, &logits[source])?;
+            self.rows[row] = self.advance(&mut active, sampled)?.then_some(active);
+        }
+        Ok(())
+    }
+
+    /// Drops idle rows once nothing waits for them.
+    fn shrink(&mut self) {
+        let active: Vec<usize> = self.active();
+        if !self.waiting.is_empty() || active.is_empty() {
+            return;
+        }
+        let Some(target) = self.decoding.shrink(&active) else {
+            return;
+        };
+        let mut rows: Vec<Option<Active>> = active.iter().map(|&i| self.rows[i].take()).collect();
+        rows.resize_with(target, || None);
+        self.rows = rows;
+    }
+
+    fn active(&self) -> Vec<usize> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(row, active)| active.as_ref().map(|_| row))
+            .collect()
+    }
+
+    /// One token for every active row.
+    fn step(&mut self) -> Result<(), RolloutError> {
+        let rows = self.active();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let active: Vec<Active> = rows
+            .iter()
+            .filter_map(|&row| self.rows[row].take())
+            .collect();
+        let (ids, positions): (Vec<u32>, Vec<i32>) =
+            active.iter().map(|active| self.last_token(active)).unzip();
+        let logits = self.decoding.step(&rows, &ids, &positions)?;
+        let draws: Vec<Result<Sampled, RolloutError>> = {
+            let batch = (self.requests, self.params);
+            let vocab = self.engine.config.vocab_size;
+            let parts = active.par_iter().zip(logits.par_chunks_exact(vocab));
+            parts
+                .map(|(active, logits)| draw(batch, active, logits))
+                .collect()
+        };
+        for ((row, mut active), sampled) in rows.into_iter().zip(active).zip(draws) {
+            self.rows[row] = self.advance(&mut active, sampled?)?.then_some(active);
+        }
+        Ok(())
+    }
+
+    /// The token that a row feeds to the model, and its position.
+    fn last_token(&self, active: &Active) -> (u32, i32) {
+        let prompt = self.requests[active.request].prompt_ids.len();
+        let last = active.response_ids.last().copied().unwrap_or(0);
+        (last, (prompt + active.response_ids.len() - 1) as i32)
+    }
+
+    /// Takes a sampled token in; `false` once the response has ended and been filed.
+    fn advance(&mut self, active: &mut Active, sampled: Sampled) -> Result<bool, RolloutError> {
+        active.response_ids.push(sampled.id);
+        active.log_probs.push(sampled.log_prob);
+        active.entropies.push(sampled.entropy);
+        let warm = sampled.entropy_at_temperature;
+        active.entropies_at_temperature.push(warm);
+        self.tokens += 1;
+        let Some(finish) = self.finish(active)? else {
+            return Ok(true);
+        };
+        let request = &self.requests[active.request];
+        self.finished[active.request] = Some(Rollout {
+            prompt_ids: request.prompt_ids.clone(),
+            response_ids: std::mem::take(&mut active.response_ids),
+            sampler_log_probs: std::mem::take(&mut active.log_probs),
+            sampler_entropies: std::mem::take(&mut active.entropies),
+            sampler_entropies_at_temperature: std::mem::take(&mut active.entropies_at_temperature),
+            finish,
+            key: request.key,
+        });
+        Ok(false)
+    }
+
+    fn finish(&self, active: &Active) -> Result<Option<FinishReason>, RolloutError> {
+        let ids = &active.response_ids;
+        let last = ids.last().copied().unwrap_or(0);
+        if !self.params.ignore_stops {
+            if self.params.stop_token_ids.contains(&last) {
+                return Ok(Some(FinishReason::EndToken));
+            }
+            if self.ends_in_stop_string(ids)? {
+                return Ok(Some(FinishReason::StopString));
+            }
+        }
+        let length = self.requests[active.request].prompt_ids.len() + ids.len();
+        let is_full = length >= self.engine.config.max_position_embeddings;
+        let is_long = ids.len() >= self.params.max_new_tokens;
+        Ok((is_long || is_full).then_some(FinishReason::Length))
+    }
+
+    /// Whether the newest token completed a stop string; only the tail that could hold one is decoded.
+    fn ends_in_stop_string(&self, ids: &[u32]) -> Result<bool, RolloutError> {
+        let stops = &self.params.stop_strings;
+        let Some(longest) = stops.iter().map(String::len).max() else {
+            return Ok(false);
+        };
+        let Some(tokenizer) = self.engine.tokenizer else {
+            return Ok(false);
+        };
+        // A token may be a part of a character, so the tail begins some tokens before the longest stop could.
+        let tail = &ids[ids.len().saturating_sub(longest + 4)..];
+        let text = tokenizer.decode(tail, false)?;
+        Ok(stops.iter().any(|stop| text.contains(stop.as_str())))
+    }
+}
+
+/// The next token of a sequence.
+fn draw(
+    (requests, params): (&[Request], &SamplingParams),
+    active: &Active,
+    logits: &[f32],
+) -> Result<Sampled, RolloutError> {
+    let key = &requests[active.request].key;
+    let token = active.response_ids.len();
+    sample(logits, params, key, token).ok_or(RolloutError::NonFiniteLogits {
+        row: key.row,
+        token,
+    })
+}
