@@ -5,7 +5,14 @@
 //! that does not depend on them, on the number of threads, or on how many rows are computed together: a token's
 //! figures are the same bits in decoding and in training.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what is not inlined is compiled for the oldest CPU rather than this one"
+)]
+
+mod adamw;
 mod attention;
+mod bf16;
 mod exponential;
 mod matrix;
 mod norm;
@@ -18,8 +25,11 @@ mod rotary;
 mod softmax;
 mod swiglu;
 mod vectorized;
+mod weight;
 
+pub use adamw::{AdamW, scale, sum_of_squares};
 pub use attention::{Attention, HeadCache, Segment};
+pub use bf16::{Level, PackedBf16, level};
 pub use exponential::exp;
 pub use matrix::{PANEL, Packed, Panels, View};
 pub use norm::{rms_norm, rms_norm_backward};
@@ -27,6 +37,7 @@ pub use product::{Start, general, in_pool, multiply, multiply_shared};
 pub use rotary::{Rotary, rotate, rotate_back};
 pub use softmax::{Softmax, softmax_gradient};
 pub use swiglu::{swiglu, swiglu_backward};
+pub use weight::{Compute, Weight, product};
 
 /// Whether this CPU has vector instructions with a fused multiply-add, without which these loops are slow.
 pub fn is_fast() -> bool {

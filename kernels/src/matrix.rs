@@ -53,12 +53,34 @@ impl<'a> View<'a> {
     }
 
     /// The same elements with rows and columns exchanged.
+    #[must_use]
     pub fn transposed(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
             row_stride: self.column_stride,
             column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Some of its rows and columns.
+    ///
+    /// # Panics
+    /// If either range leaves the view.
+    #[must_use]
+    pub fn part(self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) -> Self {
+        assert!(
+            rows.end <= self.rows && columns.end <= self.columns,
+            "{rows:?} x {columns:?} of {} x {}",
+            self.rows,
+            self.columns
+        );
+        let start = rows.start * self.row_stride + columns.start * self.column_stride;
+        Self {
+            data: self.data.get(start..).unwrap_or_default(),
+            rows: rows.len(),
+            columns: columns.len(),
             ..self
         }
     }
@@ -212,7 +234,8 @@ impl<'a> Panels<'a> {
         self.n.div_ceil(PANEL)
     }
 
-    pub(crate) fn panel(&self, index: usize) -> &'a [f32] {
-        &self.data[index * self.stride..][..self.k * PANEL]
+    /// Some rows of a panel.
+    pub(crate) fn rows(&self, panel: usize, rows: &std::ops::Range<usize>) -> &'a [f32] {
+        &self.data[panel * self.stride + rows.start * PANEL..][..rows.len() * PANEL]
     }
 }

@@ -16,8 +16,10 @@ pub enum Start {
 
 /// Rows of a tile: with the panel's two AVX2 registers each, twelve sums in flight.
 const TILE_ROWS: usize = 6;
+/// Elements of a sum that are gone through before the next panel's, so that the left side stays in the second cache.
+const MOST_DEPTH: usize = 768;
 /// Panels between which a shared product is split among threads.
-const PANELS_PER_TASK: usize = 4;
+pub(crate) const PANELS_PER_TASK: usize = 4;
 
 /// `c = a·b` or `c += a·b` on the calling thread: `a` `[m, k]`, `c` `[m, n]` in rows of `c_stride`.
 ///
@@ -27,10 +29,7 @@ const PANELS_PER_TASK: usize = 4;
 /// If the shapes do not fit.
 pub fn multiply(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
     check(&a, b, c.len(), c_stride);
-    let out = Output {
-        data: c.as_mut_ptr(),
-        stride: c_stride,
-    };
+    let out = Output::new(c, c_stride);
     // SAFETY: `c` is borrowed mutably and holds all rows and columns (checked).
     unsafe { panels(&a, b, 0..b.count(), out, start) }
 }
@@ -46,10 +45,7 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// As [`multiply`].
 pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
     check(&a, b, c.len(), c_stride);
-    let out = Output {
-        data: c.as_mut_ptr(),
-        stride: c_stride,
-    };
+    let out = Output::new(c, c_stride);
     let tasks = b.count().div_ceil(PANELS_PER_TASK);
     (0..tasks).into_par_iter().for_each(|task| {
         let range = task * PANELS_PER_TASK..((task + 1) * PANELS_PER_TASK).min(b.count());
@@ -72,9 +68,22 @@ fn check(a: &View<'_>, b: Panels<'_>, c_len: usize, c_stride: usize) {
 
 /// Where tiles are written.
 #[derive(Clone, Copy)]
-struct Output {
+pub(crate) struct Output {
     data: *mut f32,
     stride: usize,
+}
+
+impl Output {
+    pub(crate) fn new(cells: &mut [f32], stride: usize) -> Self {
+        Self {
+            data: cells.as_mut_ptr(),
+            stride,
+        }
+    }
+
+    pub(crate) fn start(self) -> *mut f32 {
+        self.data
+    }
 }
 
 // SAFETY: a plain address; whoever writes through it sees to it that no two threads write the same element.
@@ -97,6 +106,7 @@ unsafe fn panels(
         range,
         out,
         start,
+        depth: 0..0,
     });
 }
 
@@ -106,6 +116,8 @@ struct Product<'a> {
     range: std::ops::Range<usize>,
     out: Output,
     start: Start,
+    /// The rows of `b`, and columns of `a`, that are being summed over.
+    depth: std::ops::Range<usize>,
 }
 
 impl WithSimd for Product<'_> {
@@ -124,26 +136,38 @@ impl WithSimd for Product<'_> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
+    fn run<S: Simd, const VECTORS: usize>(mut self, simd: S) {
         debug_assert_eq!(S::F32_LANES * VECTORS, PANEL);
+        let parts = self.b.k.div_ceil(MOST_DEPTH).max(1);
+        let depth = self.b.k.div_ceil(parts);
+        for part in 0..parts {
+            self.depth = part * depth..((part + 1) * depth).min(self.b.k);
+            for panel in self.range.clone() {
+                self.panel::<S, VECTORS>(simd, panel);
+            }
+            // What is there is now the sum so far: the order of the sum is that of k all the same.
+            self.start = Start::Existing;
+        }
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd, const VECTORS: usize>(&self, simd: S, panel: usize) {
         let m = self.a.rows;
         let tiles = m.div_ceil(TILE_ROWS);
-        for panel in self.range.clone() {
-            let mut row = 0;
-            for tile in 0..tiles {
-                // Rows are shared out evenly: a last tile of one row would wait for its few sums.
-                let rows = (m - row).div_ceil(tiles - tile);
-                let next = if tile == 0 { panel + 1 } else { usize::MAX };
-                match rows {
-                    1 => self.tile::<S, VECTORS, 1>(simd, panel, row, next),
-                    2 => self.tile::<S, VECTORS, 2>(simd, panel, row, next),
-                    3 => self.tile::<S, VECTORS, 3>(simd, panel, row, next),
-                    4 => self.tile::<S, VECTORS, 4>(simd, panel, row, next),
-                    5 => self.tile::<S, VECTORS, 5>(simd, panel, row, next),
-                    _ => self.tile::<S, VECTORS, 6>(simd, panel, row, next),
-                }
-                row += rows;
+        let mut row = 0;
+        for tile in 0..tiles {
+            // Rows are shared out evenly: a last tile of one row would wait for its few sums.
+            let rows = (m - row).div_ceil(tiles - tile);
+            let next = if tile == 0 { panel + 1 } else { usize::MAX };
+            match rows {
+                1 => self.tile::<S, VECTORS, 1>(simd, panel, row, next),
+                2 => self.tile::<S, VECTORS, 2>(simd, panel, row, next),
+                3 => self.tile::<S, VECTORS, 3>(simd, panel, row, next),
+                4 => self.tile::<S, VECTORS, 4>(simd, panel, row, next),
+                5 => self.tile::<S, VECTORS, 5>(simd, panel, row, next),
+                _ => self.tile::<S, VECTORS, 6>(simd, panel, row, next),
             }
+            row += rows;
         }
     }
 
@@ -156,11 +180,12 @@ impl Product<'_> {
         row: usize,
         next: usize,
     ) {
-        let (k, width) = (self.b.k, PANEL.min(self.b.n - panel * PANEL));
+        let (k, width) = (self.depth.len(), PANEL.min(self.b.n - panel * PANEL));
         let step = self.a.column_stride;
+        let first = self.depth.start * step;
         let reach = if k == 0 { 0 } else { (k - 1) * step + 1 };
         let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|r| &self.a.data[(row + r) * self.a.row_stride..][..reach]);
+            std::array::from_fn(|r| &self.a.data[(row + r) * self.a.row_stride + first..][..reach]);
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         let mut edge = [[0.0_f32; PANEL]; ROWS];
         let cells = |r: usize| {
@@ -180,11 +205,11 @@ impl Product<'_> {
                 sums[r].copy_from_slice(vectors);
             }
         }
-        let (vectors, _) = S::as_simd_f32s(self.b.panel(panel));
+        let (vectors, _) = S::as_simd_f32s(self.b.rows(panel, &self.depth));
         let mut coming = if next < self.b.count() {
-            self.b.panel(next).as_ptr()
+            self.b.rows(next, &self.depth).as_ptr()
         } else {
-            self.b.panel(panel).as_ptr()
+            self.b.rows(panel, &self.depth).as_ptr()
         };
         let is_first = next != usize::MAX;
         let mut at = 0;

@@ -31,7 +31,7 @@ impl Rotary {
     }
 }
 
-/// Turns the heads of rows `[first_token ..]`: the pair (x_i, x_{i + d/2}) by the angle of frequency i (arXiv 2104.09864).
+/// Turns the heads of rows `[first_token ..]`: the pair (`x_i`, x_{i + d/2}) by the angle of frequency i (arXiv 2104.09864).
 ///
 /// # Shapes
 /// Each row of `stride` elements begins with `heads` heads of `2·half`.

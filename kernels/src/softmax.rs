@@ -77,7 +77,7 @@ fn scaled_weights_loop(cells: &mut [f32], largest: f32, inverse: f32, scale: f32
 }
 
 vectorized! {
-    /// x becomes scale·exp((x - warm)·inverse) - weight·exp(x - plain)·(log p + entropy), log p = x - plain - log_total.
+    /// x becomes scale·exp((x - warm)·inverse) - weight·exp(x - plain)·(log p + entropy).
     fn both_gradients(cells: &mut [f32], warm: [f32; 3], plain: [f32; 4]) -> () = both_gradients_loop
 }
 
@@ -107,8 +107,8 @@ fn block_sums(block: &[f32], largest: f32, inverse: f32) -> [f64; 2] {
     };
     let (whole, rest) = block.as_chunks::<LANES>();
     for chunk in whole {
-        for lane in 0..LANES {
-            add(lane, chunk[lane]);
+        for (lane, &x) in chunk.iter().enumerate() {
+            add(lane, x);
         }
     }
     for (lane, &x) in rest.iter().enumerate() {

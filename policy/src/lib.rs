@@ -22,8 +22,8 @@ pub use gguf::{ImportSummary, import_gguf};
 pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{
-    CausalLm, Decoder, Execution, KvCache, PADDING_POSITION, PackedModel, PackedTokens, Prefix,
-    Recompute, TokenBatch,
+    CausalLm, Compute, Decoder, Execution, KvCache, PADDING_POSITION, PackedModel, PackedTokens,
+    Prefilled, Prefix, Recompute, TokenBatch,
 };
 pub use output::OutputFolder;
 pub use tokenizer::Tokenizer;

@@ -10,7 +10,8 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use policy::{
-    CausalLm, EntropyPass, Execution, HeadOptions, ModelConfig, PackedTokens, Policy, Recompute,
+    CausalLm, Compute, EntropyPass, Execution, HeadOptions, ModelConfig, PackedTokens, Policy,
+    Recompute,
 };
 use serde_json::json;
 
@@ -156,8 +157,8 @@ fn check(model: &CausalLm, name: &str) {
             let found = outcome(
                 model,
                 Execution {
-                    plain: false,
                     recompute,
+                    ..Execution::default()
                 },
                 temperature,
             );
@@ -217,4 +218,37 @@ fn biases_everywhere_and_odd_sizes_are_no_exception() {
     let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
     let model = CausalLm::new(&config, &Device::flex().autodiff()).map(&mut Wave(0.0));
     check(&model, "biases");
+}
+
+/// Rounding operands to bf16 moves figures by its own size and no more, the same bits whatever is computed again.
+#[test]
+fn bf16_stays_within_its_rounding() {
+    let dir = tests::data("models").join("qwen3");
+    let policy = Policy::load(&dir, DType::F32, &Device::flex().autodiff()).unwrap();
+    let exact = outcome(&policy.model, Execution::default(), 1.0);
+    let rounded = MODES.map(|recompute| {
+        let execution = Execution {
+            recompute,
+            compute: Compute::Bf16,
+            ..Execution::default()
+        };
+        outcome(&policy.model, execution, 1.0)
+    });
+    for mode in &rounded[1..] {
+        assert_eq!(mode.log_probs, rounded[0].log_probs);
+        assert_eq!(mode.gradients, rounded[0].gradients);
+    }
+    // bf16 has eight binary digits; the tiny model's layers add up to some of their roundings.
+    let allowed = 0.05;
+    let change = largest_difference(&rounded[0].entropies, &exact.entropies);
+    assert!(
+        change > 0.0 && change < allowed * largest(&exact.entropies),
+        "{change}"
+    );
+    for (found, expected) in rounded[0].gradients.iter().zip(&exact.gradients) {
+        let dot: f32 = found.iter().zip(expected).map(|(a, b)| a * b).sum();
+        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let cosine = dot / (norm(found) * norm(expected));
+        assert!(cosine > 0.98, "a gradient's direction is kept to {cosine}");
+    }
 }

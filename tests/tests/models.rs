@@ -5,7 +5,9 @@ use burn::{
     module::Module,
     tensor::{DType, Device, Int, Tensor},
 };
-use policy::{EntropyPass, HeadOptions, PackedTokens, Policy, SaveDtype, TokenBatch};
+use policy::{
+    Compute, EntropyPass, Execution, HeadOptions, PackedTokens, Policy, SaveDtype, TokenBatch,
+};
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde_json::Value;
 
@@ -251,8 +253,16 @@ fn sampler_log_probs_are_those_of_a_full_pass() {
 /// second look.
 #[test]
 fn the_cpus_sampler_gives_the_bits_of_a_full_pass() {
-    for folder in FOLDERS {
-        let (policy, _) = load(folder);
+    let computes = [Compute::F32, Compute::Bf16];
+    for (folder, compute) in FOLDERS
+        .iter()
+        .flat_map(|&f| computes.map(|compute| (f, compute)))
+    {
+        let (mut policy, _) = load(folder);
+        policy.model = policy.model.with_execution(Execution {
+            compute,
+            ..Execution::default()
+        });
         assert!(policy.model.is_fused());
         let temperature = 1.5;
         let params = SamplingParams {

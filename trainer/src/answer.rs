@@ -1,6 +1,5 @@
 //! Problems to scored groups: prompts, generation, decoding and scoring, for training and evaluation alike.
 
-use burn::{module::Module, tensor::DType};
 use policy::{CausalLm, Policy};
 use reward::{Problem, Response, Reward, score_all};
 use rollout::{
@@ -13,8 +12,8 @@ use crate::{Group, PromptFormat, Scored, TrainerError, parallel::workers};
 pub struct Answerer<'a> {
     /// The model.
     pub policy: &'a Policy,
-    /// The type that it computes in.
-    pub dtype: DType,
+    /// Its weights as they generate, without gradients.
+    pub model: CausalLm,
     /// How problems become prompts.
     pub format: PromptFormat<'a>,
     /// What scores responses.
@@ -62,9 +61,8 @@ impl Answerer<'_> {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Group>, TrainerError> {
         let requests = self.requests(&problems, samples, key)?;
-        let model = self.policy.model.valid().cast(self.dtype);
-        let options = engine_options(self.policy, &model, self.batch_rows);
-        let engine = Engine::new(self.policy, &model, options);
+        let options = engine_options(self.policy, &self.model, self.batch_rows);
+        let engine = Engine::new(self.policy, &self.model, options);
         let rollouts = engine.generate(&requests, self.params, on_progress)?;
         self.score(problems, rollouts, samples)
     }

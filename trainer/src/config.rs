@@ -187,6 +187,11 @@ pub struct RolloutSection {
     /// Problems that a round samples for each group still missing; kept groups beyond `prompts_per_step` are the next
     /// step's first, sampled by a policy one step older.
     pub oversampling: f64,
+    /// `bf16` generates with weights rounded to bf16 on the CPU while training stays in f32: the gap is
+    /// `sampler_log_prob_gap` in the metrics, and the loss weighs tokens by truncated importance ratios (`loss.rollout_correction`
+    /// with its defaults, where the configuration has none of its own).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<Dtype>,
 }
 
 impl Default for RolloutSection {
@@ -204,6 +209,7 @@ impl Default for RolloutSection {
             filter_groups: true,
             max_sampling_rounds: 3,
             oversampling: 1.0,
+            dtype: None,
         }
     }
 }
@@ -789,6 +795,10 @@ fn with_every_option() -> TrainConfig {
             train: Some(PathBuf::new()),
             validation: Some(PathBuf::new()),
             ..DataSection::default()
+        },
+        rollout: RolloutSection {
+            dtype: Some(Dtype::Bf16),
+            ..RolloutSection::default()
         },
         loss: ObjectiveConfig {
             loss: LossConfig::PpoClip(PpoClip {

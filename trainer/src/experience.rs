@@ -1,6 +1,6 @@
 //! From scored, measured groups to what an update reads.
 
-use losses::AdvantageInputs;
+use losses::{AdvantageInputs, RolloutCorrection};
 
 use crate::{Event, Group, Observer, Trainer, TrainerError, batch::Sequence, measure::Measured};
 
@@ -93,7 +93,9 @@ impl Trainer {
         let rewards = self.token_rewards(groups, &measured);
         let (advantages, returns) = self.advantages(groups, &rewards, &measured, greedy_rewards)?;
         let size = self.config.rollout.group_size as u64;
-        let correction = self.config.loss.rollout_correction;
+        // Rounded generation is another policy than the one that learns, however near.
+        let rounded = self.samples_rounded().then(RolloutCorrection::default);
+        let correction = self.config.loss.rollout_correction.or(rounded);
         let samples = groups.iter().flat_map(|group| &group.samples);
         let rows = samples.zip(measured).zip(advantages).zip(returns);
         let experience =

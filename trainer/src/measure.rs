@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use burn::{
-    module::Module,
-    tensor::{DType, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 use policy::{CausalLm, EntropyPass, HeadOptions};
 
 use crate::{
@@ -96,7 +93,7 @@ impl Trainer {
         !self.config.update.recompute_log_probs
             && self.reference.is_none()
             && self.critic.is_none()
-            && self.dtype == DType::F32
+            && !self.samples_rounded()
             && self.config.rollout.temperature > 0.0
             && self.policy.model.is_fused()
             && samples.all(is_new)

@@ -34,13 +34,12 @@ pub(crate) fn execution(memory: Memory, config: &ModelConfig, tokens: usize) -> 
     let recompute = match memory {
         Memory::Fast => Recompute::Nothing,
         Memory::Balanced => Recompute::FeedForward,
-        Memory::Small => Recompute::Block,
         Memory::Auto if fits(config, tokens, free_bytes()) => Recompute::FeedForward,
-        Memory::Auto => Recompute::Block,
+        Memory::Auto | Memory::Small => Recompute::Block,
     };
     Execution {
-        plain: false,
         recompute,
+        ..Execution::default()
     }
 }
 

@@ -40,7 +40,7 @@ impl Trainer {
             ignore_stops: true,
             ..self.sampling.clone()
         };
-        let model = self.computing_model();
+        let model = self.sampling_model();
         let options = engine_options(&self.policy, &model, self.config.rollout.batch_rows);
         let engine = Engine::new(&self.policy, &model, options);
         let rollouts = engine.generate(&requests, &params, &mut |_| ())?;

@@ -5,13 +5,13 @@ use std::path::Path;
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
 use losses::{LintContext, PolicyObjective};
-use policy::{CausalLm, Policy};
+use policy::{CausalLm, Compute, Execution, Policy};
 use reward::{Problem, Reward};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
+    AnswerKey, Answerer, Dtype, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
     RunFolder, StepMetrics, StepOutcome, TrainConfig, TrainerError,
     checkpoint::{prune, read_state},
     config::check,
@@ -116,7 +116,7 @@ impl Trainer {
             "loaded as f32, which is what they are trained in",
             policy.model.dtype().name(),
         )?;
-        let dtype = config.model.dtype.into();
+        let mut dtype = config.model.dtype.into();
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
         let objective = PolicyObjective::new(config.loss, config.entropy)?;
@@ -124,7 +124,11 @@ impl Trainer {
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
         let tokens = max_tokens(&config, &policy.model);
-        let execution = execution(config.update.memory, &policy.config, tokens);
+        let mut execution = execution(config.update.memory, &policy.config, tokens);
+        if dtype == DType::BF16 && policy.model.is_fused() {
+            // The CPU's own loops round as they multiply; the tensors stay f32.
+            (execution.compute, dtype) = (Compute::Bf16, DType::F32);
+        }
         let mut policy = policy;
         policy.model = policy.model.with_execution(execution);
         let trainer = Self {
@@ -172,6 +176,27 @@ impl Trainer {
     /// The policy as it computes, without gradients.
     pub(crate) fn computing_model(&self) -> CausalLm {
         self.policy.model.valid().cast(self.dtype)
+    }
+
+    /// The policy as it generates: as it computes, or in bf16 where the configuration has it so.
+    pub(crate) fn sampling_model(&self) -> CausalLm {
+        let model = self.computing_model();
+        if !self.samples_rounded() {
+            return model;
+        }
+        let execution = model.execution();
+        model.with_execution(Execution {
+            compute: Compute::Bf16,
+            ..execution
+        })
+    }
+
+    /// Whether generation rounds its weights where training does not, so that the two give other log-probabilities.
+    pub(crate) fn samples_rounded(&self) -> bool {
+        let model = &self.policy.model;
+        self.config.rollout.dtype == Some(Dtype::Bf16)
+            && model.is_fused()
+            && model.execution().compute == Compute::F32
     }
 
     /// The policy as it is now.
@@ -348,7 +373,7 @@ impl Trainer {
     ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy: &self.policy,
-            dtype: self.dtype,
+            model: self.sampling_model(),
             format: PromptFormat::new(&self.policy, &self.config.data, self.source.is_task())?,
             reward: self.source.reward(),
             params,

@@ -500,7 +500,7 @@ impl Validation {
     ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy,
-            dtype: config.model.dtype.into(),
+            model: policy.model.valid().cast(DType::from(config.model.dtype)),
             format: PromptFormat::new(policy, &config.data, self.is_task)?,
             reward: self.reward.as_ref(),
             params,

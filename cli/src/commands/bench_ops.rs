@@ -44,10 +44,10 @@ fn products([m, k, n]: [usize; 3], seconds: f64) -> Result<()> {
     let packed = Packed::new(right);
     let rate = |nanoseconds: f64| 2.0 * (m * k * n) as f64 / nanoseconds;
     let one = time(seconds, || {
-        multiply(left, packed.panels(), &mut c, n, Start::Zero)
+        multiply(left, packed.panels(), &mut c, n, Start::Zero);
     });
     let all = time(seconds, || {
-        multiply_shared(left, packed.panels(), &mut c, n, Start::Zero)
+        multiply_shared(left, packed.panels(), &mut c, n, Start::Zero);
     });
     let library = time(seconds, || general(left, right, &mut c, n, Start::Zero));
     let figures = json!({

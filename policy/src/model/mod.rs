@@ -11,5 +11,7 @@ mod rope;
 
 pub use cache::KvCache;
 pub use decoder::{CausalLm, TokenBatch};
-pub use fused::{Decoder, Execution, PackedModel, PackedTokens, Prefix, Recompute};
+pub use fused::{
+    Compute, Decoder, Execution, PackedModel, PackedTokens, Prefilled, Prefix, Recompute,
+};
 pub use rope::PADDING_POSITION;

@@ -5,7 +5,7 @@ mod responses;
 mod sets;
 
 use anyhow::{Result, bail};
-use burn::tensor::DType;
+use burn::{module::Module, tensor::DType};
 use policy::Policy;
 use rollout::SamplingParams;
 use serde_json::{Value, json};
@@ -120,7 +120,7 @@ impl<'a> Evaluation<'a> {
     fn answer(&self, params: &SamplingParams, samples: usize) -> Result<Vec<Group>> {
         let answerer = Answerer {
             policy: self.policy,
-            dtype: DType::F32,
+            model: self.policy.model.valid().cast(DType::F32),
             format: self.format.clone(),
             reward: self.set.reward.as_ref(),
             params,

@@ -1,15 +1,15 @@
 //! A transformer block on plain slices, forward and backward, rows in parallel.
 
 use kernels::{
-    Packed, Panels, Start, View, general, multiply, rms_norm, rms_norm_backward, rotate,
-    rotate_back, swiglu, swiglu_backward,
+    Compute, Start, View, Weight, product, rms_norm, rms_norm_backward, rotate, rotate_back,
+    swiglu, swiglu_backward,
 };
 use rayon::prelude::*;
 
 use super::shape::{BlockPlan, Recompute, Shape};
 
 /// Rows that one thread takes through a block's linear layers together.
-const ROWS: usize = 48;
+const ROWS: usize = 96;
 
 /// A block's matrices, `[inputs, outputs]`, and its small vectors in one.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +58,15 @@ impl<'a> Weights<'a> {
     }
 }
 
-fn pack_all<const N: usize>(views: [View<'_>; N]) -> [Packed; N] {
-    let mut packed = std::array::from_fn(|_| Packed::default());
-    packed
-        .par_iter_mut()
-        .zip(views)
-        .for_each(|(packed, view)| packed.pack(&[view]));
-    packed
+fn pack_all<const N: usize>(views: [View<'_>; N], compute: Compute) -> [Weight; N] {
+    let mut packed = [const { None }; N];
+    let parts = packed.par_iter_mut().zip(views);
+    parts.for_each(|(packed, view)| *packed = Some(Weight::new(view, compute)));
+    packed.map(|packed| packed.unwrap_or_else(|| Weight::new(views[0], compute)))
 }
 
 /// The sum of products of left sides that lie side by side.
-fn summed(a: &[f32], stride: usize, matrices: &[&Packed], c: &mut [f32], width: usize) {
+fn summed(a: &[f32], stride: usize, matrices: &[&Weight], c: &mut [f32], width: usize) {
     let rows = c.len() / width;
     let mut from = 0;
     for (index, matrix) in matrices.iter().enumerate() {
@@ -78,13 +76,7 @@ fn summed(a: &[f32], stride: usize, matrices: &[&Packed], c: &mut [f32], width: 
         } else {
             Start::Existing
         };
-        multiply(
-            View::new(&a[from..], rows, k, stride),
-            matrix.panels(),
-            c,
-            width,
-            start,
-        );
+        matrix.multiply(View::new(&a[from..], rows, k, stride), c, width, start);
         from += k;
     }
 }
@@ -107,7 +99,7 @@ fn add_columns(x: &[f32], stride: usize, sums: &mut [f32]) {
 }
 
 /// How a product is computed: on the calling thread, or on all of them.
-pub(super) type Product = fn(View<'_>, Panels<'_>, &mut [f32], usize, Start);
+pub(super) type Product = fn(&Weight, View<'_>, &mut [f32], usize, Start);
 
 /// A block's arithmetic on rows of tokens.
 pub(super) struct Rows<'a> {
@@ -137,10 +129,10 @@ impl<'a> Rows<'a> {
     }
 
     /// Several products from one left side, their columns side by side.
-    fn side_by_side(&self, a: View<'_>, matrices: &[&Packed], c: &mut [f32], stride: usize) {
+    fn side_by_side(&self, a: View<'_>, matrices: &[&Weight], c: &mut [f32], stride: usize) {
         let mut from = 0;
         for matrix in matrices {
-            (self.product)(a, matrix.panels(), &mut c[from..], stride, Start::Zero);
+            (self.product)(matrix, a, &mut c[from..], stride, Start::Zero);
             from += matrix.dims()[1];
         }
     }
@@ -149,7 +141,7 @@ impl<'a> Rows<'a> {
     pub(super) fn raw(
         &self,
         x: &[f32],
-        matrices: &[&Packed],
+        matrices: &[&Weight],
         normed: &mut [f32],
         rows: &mut [f32],
     ) {
@@ -188,9 +180,9 @@ impl<'a> Rows<'a> {
     }
 
     /// The residual stream after attention: x + output(mixed).
-    pub(super) fn residual(&self, x: &[f32], mixed_rows: &[f32], output: &Packed, h: &mut [f32]) {
+    pub(super) fn residual(&self, x: &[f32], mixed_rows: &[f32], output: &Weight, h: &mut [f32]) {
         let mixed = View::dense(mixed_rows, self.shape.mixed_width());
-        (self.product)(mixed, output.panels(), h, self.shape.width, Start::Zero);
+        (self.product)(output, mixed, h, self.shape.width, Start::Zero);
         self.add_bias(h, self.shape.vectors.output_bias.as_ref());
         add(h, x);
     }
@@ -199,7 +191,7 @@ impl<'a> Rows<'a> {
     pub(super) fn gate_up(
         &self,
         h: &[f32],
-        matrices: &[&Packed],
+        matrices: &[&Weight],
         normed: &mut [f32],
         gate_up: &mut [f32],
     ) {
@@ -214,9 +206,9 @@ impl<'a> Rows<'a> {
     }
 
     /// The block's output: h + down(activated).
-    pub(super) fn finish(&self, h: &[f32], activated: &[f32], down: &Packed, y: &mut [f32]) {
+    pub(super) fn finish(&self, h: &[f32], activated: &[f32], down: &Weight, y: &mut [f32]) {
         let activated = View::dense(activated, self.shape.inner);
-        (self.product)(activated, down.panels(), y, self.shape.width, Start::Zero);
+        (self.product)(down, activated, y, self.shape.width, Start::Zero);
         self.add_bias(y, self.shape.vectors.down_bias.as_ref());
         add(y, h);
     }
@@ -252,7 +244,7 @@ impl<'a> Block<'a> {
             plan,
             shape,
             vectors: weights.vectors,
-            product: multiply,
+            product: Weight::multiply,
         };
         Self {
             rows,
@@ -289,7 +281,7 @@ impl<'a> Block<'a> {
     fn raw_rows(&self, x: &[f32]) -> Vec<f32> {
         let (width, row_width) = (self.shape.width, self.shape.attention.row_width());
         let [query, key, value, ..] = self.weights.matrices(self.shape);
-        let packed = pack_all([query, key, value]);
+        let packed = pack_all([query, key, value], self.plan.compute);
         let mut rows = vec![0.0; self.plan.layout.tokens * row_width];
         let chunks = rows
             .par_chunks_mut(ROWS * row_width)
@@ -318,7 +310,7 @@ impl<'a> Block<'a> {
     fn after_attention(&self, x: &[f32], mixed: &[f32], keep: Option<&mut [f32]>) -> Vec<f32> {
         let (width, inner) = (self.shape.width, self.shape.inner);
         let [_, _, _, output, gate, up, down] = self.weights.matrices(self.shape);
-        let [output, gate, up, down] = pack_all([output, gate, up, down]);
+        let [output, gate, up, down] = pack_all([output, gate, up, down], self.plan.compute);
         let mut y = vec![0.0; x.len()];
         let work = |scratch: &mut Scratch,
                     chunk: usize,
@@ -347,7 +339,7 @@ impl<'a> Block<'a> {
             .enumerate();
         match keep {
             None => chunks.for_each_init(Scratch::default, |scratch, (chunk, (x, y))| {
-                work(scratch, chunk, x, y, None)
+                work(scratch, chunk, x, y, None);
             }),
             Some(keep) => chunks
                 .zip(keep.par_chunks_mut(ROWS * 2 * inner))
@@ -409,10 +401,12 @@ impl<'a> Block<'a> {
             self.plan.layout.tokens,
         );
         let [_, _, _, output, gate, up, down] = self.weights.matrices(shape);
-        let [output_t, gate_t, up_t, down_t] =
-            pack_all([output, gate, up, down].map(View::transposed));
+        let [output_t, gate_t, up_t, down_t] = pack_all(
+            [output, gate, up, down].map(View::transposed),
+            self.plan.compute,
+        );
         let is_kept = gate_up.is_some();
-        let [output, gate, up] = pack_all([output, gate, up]);
+        let [output, gate, up] = pack_all([output, gate, up], self.plan.compute);
         let mut gate_up = gate_up.unwrap_or_else(|| vec![0.0; tokens * 2 * inner]);
         let mut activated = vec![0.0; tokens * inner];
         let mut normed = vec![0.0; tokens * width];
@@ -441,13 +435,13 @@ impl<'a> Block<'a> {
                 } else {
                     self.rows.gate_up(h, &[&gate, &up], normed, gate_up);
                 }
-                multiply(View::dense(dy, width), down_t.panels(), d_activated, inner, Start::Zero);
+                down_t.multiply(View::dense(dy, width), d_activated, inner, Start::Zero);
                 swiglu_backward(gate_up, inner, d_activated, activated);
                 summed(gate_up, 2 * inner, &[&gate_t, &up_t], d_normed, width);
                 dh.copy_from_slice(dy);
                 let mut d_norm = vec![0.0; width];
                 rms_norm_backward(h, self.rows.post_norm(), shape.epsilon, d_normed, dh, &mut d_norm);
-                multiply(View::dense(dh, width), output_t.panels(), d_mixed, mixed_width, Start::Zero);
+                output_t.multiply(View::dense(dh, width), d_mixed, mixed_width, Start::Zero);
                 d_norm
             })
             .collect();
@@ -486,7 +480,8 @@ impl<'a> Block<'a> {
             (6, View::dense(&activated, inner), View::dense(dy, width)),
         ];
         for (index, left, right) in pairs {
-            gradients.matrices[index] = wanted[index].then(|| outer(left, right));
+            gradients.matrices[index] =
+                wanted[index].then(|| outer(left, right, self.plan.compute));
         }
         (dh, d_mixed)
     }
@@ -508,7 +503,7 @@ impl<'a> Block<'a> {
             shape.attention.row_width(),
         );
         let [query, key, value, ..] = self.weights.matrices(shape);
-        let transposed = pack_all([query, key, value].map(View::transposed));
+        let transposed = pack_all([query, key, value].map(View::transposed), self.plan.compute);
         let (mut d_rows, mut normed, mut dx) =
             (vec![0.0; tokens * stride], vec![0.0; tokens * width], dh);
         let inputs = (x.par_chunks(ROWS * width), raw.par_chunks(ROWS * stride));
@@ -560,7 +555,7 @@ impl<'a> Block<'a> {
         for (index, columns) in shape.qkv_widths().into_iter().enumerate() {
             let right = View::new(&d_rows[from.min(d_rows.len())..], tokens, columns, stride);
             gradients.matrices[index] =
-                wanted[index].then(|| outer(View::dense(&normed, width), right));
+                wanted[index].then(|| outer(View::dense(&normed, width), right, self.plan.compute));
             from += columns;
         }
         gradients.x = dx;
@@ -585,15 +580,15 @@ impl<'a> Block<'a> {
 }
 
 /// A matrix's gradient: leftᵀ·right, a sum over tokens.
-fn outer(left: View<'_>, right: View<'_>) -> Vec<f32> {
+fn outer(left: View<'_>, right: View<'_>, compute: Compute) -> Vec<f32> {
     let [_, rows] = left.dims();
     let [_, columns] = right.dims();
     let mut gradient = vec![0.0; rows * columns];
-    general(
+    product(
+        compute,
         left.transposed(),
         right,
         &mut gradient,
-        columns,
         Start::Zero,
     );
     gradient

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor};
-use kernels::{
-    HeadCache, Packed, Start, View, in_pool, multiply, multiply_shared, rms_norm, swiglu,
-};
+use kernels::{Compute, HeadCache, Packed, Start, View, Weight, in_pool, rms_norm, swiglu};
 use rayon::prelude::*;
 
 use super::{
@@ -23,7 +21,7 @@ pub struct PackedModel {
     layers: Vec<PackedLayer>,
     norm: Vec<f32>,
     epsilon: f32,
-    head: Packed,
+    head: Weight,
     /// `[vocab, width]`.
     embedding: Tensor<2>,
     inverse_frequencies: Vec<f32>,
@@ -38,10 +36,10 @@ impl std::fmt::Debug for PackedModel {
 struct PackedLayer {
     shape: Arc<Shape>,
     vectors: Vec<f32>,
-    qkv: Vec<Packed>,
-    output: Packed,
-    gate_up: Vec<Packed>,
-    down: Packed,
+    qkv: Vec<Weight>,
+    output: Weight,
+    gate_up: Vec<Weight>,
+    down: Weight,
 }
 
 /// A prompt's keys and values, by layer and key head.
@@ -50,6 +48,9 @@ pub struct Prefix {
     caches: Vec<HeadCache>,
     tokens: usize,
 }
+
+/// A prompt's keys and values, and the logits after it.
+pub type Prefilled = (Arc<Prefix>, Vec<f32>);
 
 fn host(tensor: Tensor<1>) -> Result<Vec<f32>, PolicyError> {
     let failed = |error| PolicyError::Device {
@@ -67,14 +68,18 @@ fn host_matrix(matrix: Tensor<2>) -> Result<(Vec<f32>, usize), PolicyError> {
 }
 
 /// One packed matrix where the columns of all but the last fill whole panels, several otherwise.
-fn pack_beside(views: &[View<'_>]) -> Vec<Packed> {
+fn pack_beside(views: &[View<'_>], compute: Compute) -> Vec<Weight> {
     let mut before = views.iter().take(views.len().saturating_sub(1));
-    if before.all(|view| view.dims()[1].is_multiple_of(kernels::PANEL)) {
+    let is_whole = before.all(|view| view.dims()[1].is_multiple_of(kernels::PANEL));
+    if compute == Compute::F32 && is_whole {
         let mut packed = Packed::default();
         packed.pack(views);
-        return vec![packed];
+        return vec![Weight::F32(packed)];
     }
-    views.iter().map(|&view| Packed::new(view)).collect()
+    views
+        .iter()
+        .map(|&view| Weight::new(view, compute))
+        .collect()
 }
 
 impl CausalLm {
@@ -86,6 +91,7 @@ impl CausalLm {
         if !self.is_fused() {
             return Ok(None);
         }
+        let compute = self.execution.compute;
         let layers = self
             .model
             .layers
@@ -103,22 +109,19 @@ impl CausalLm {
                 Ok(PackedLayer {
                     shape: shape.clone(),
                     vectors: host(layer.vectors())?,
-                    qkv: pack_beside(&views[..3]),
-                    output: Packed::new(views[3]),
-                    gate_up: pack_beside(&views[4..6]),
-                    down: Packed::new(views[6]),
+                    qkv: pack_beside(&views[..3], compute),
+                    output: Weight::new(views[3], compute),
+                    gate_up: pack_beside(&views[4..6], compute),
+                    down: Weight::new(views[6], compute),
                 })
             });
         let embedding = self.model.embed_tokens.weight.val().without_autodiff();
-        let head = match &self.lm_head {
-            Some(head) => {
-                let (cells, columns) = host_matrix(head.weight.val())?;
-                Packed::new(View::dense(&cells, columns))
-            }
-            None => {
-                let (cells, columns) = host_matrix(embedding.clone())?;
-                Packed::new(View::dense(&cells, columns).transposed())
-            }
+        let head = if let Some(head) = &self.lm_head {
+            let (cells, columns) = host_matrix(head.weight.val())?;
+            Weight::new(View::dense(&cells, columns), compute)
+        } else {
+            let (cells, columns) = host_matrix(embedding.clone())?;
+            Weight::new(View::dense(&cells, columns).transposed(), compute)
         };
         Ok(Some(PackedModel {
             layers: layers.collect::<Result<_, PolicyError>>()?,
@@ -183,7 +186,11 @@ impl<'a> Decoder<'a> {
         Self {
             model,
             rows: (0..rows).map(|_| None).collect(),
-            product: if is_shared { multiply_shared } else { multiply },
+            product: if is_shared {
+                Weight::multiply_shared
+            } else {
+                Weight::multiply
+            },
             is_shared,
             logits: Vec::new(),
         }
@@ -193,7 +200,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// A device that fails to give embeddings.
-    pub fn prefill(&self, prompts: &[&[u32]]) -> Result<Vec<(Arc<Prefix>, Vec<f32>)>, PolicyError> {
+    pub fn prefill(&self, prompts: &[&[u32]]) -> Result<Vec<Prefilled>, PolicyError> {
         // Neighbours with one prompt would share it; the prompts are distinct.
         let tokens = PackedTokens::new(prompts.iter().map(|&prompt| (prompt, &[][..])));
         let layout = Arc::new(Layout::new(&tokens, &self.model.inverse_frequencies));
@@ -336,6 +343,7 @@ impl<'a> Decoder<'a> {
             shape: shape.clone(),
             layout: layout.clone(),
             recompute: Recompute::default(),
+            compute: Compute::default(),
         };
         let block = Rows {
             plan: &plan,
@@ -385,8 +393,8 @@ impl<'a> Decoder<'a> {
         rms_norm(x, &self.model.norm, self.model.epsilon, &mut normed);
         logits.resize(x.len() / width * vocab, 0.0);
         (self.product)(
+            &self.model.head,
             View::dense(&normed, width),
-            self.model.head.panels(),
             logits,
             vocab,
             Start::Zero,

@@ -15,7 +15,7 @@ use burn::{
     },
     tensor::{Shape, Tensor},
 };
-use kernels::{Packed, Softmax, Start, View, general, in_pool, multiply, softmax_gradient};
+use kernels::{Compute, Softmax, Start, View, Weight, general, in_pool, product, softmax_gradient};
 use rayon::prelude::*;
 
 use super::operation::{Cells, cells, tensor};
@@ -33,6 +33,7 @@ pub(super) struct HeadPlan {
     pub(super) targets: Arc<Vec<u32>>,
     pub(super) temperature: f32,
     pub(super) has_entropy: bool,
+    pub(super) compute: Compute,
     /// Whether the weight is `[vocab, width]`, the embedding's, rather than `[width, vocab]`.
     pub(super) is_tied: bool,
 }
@@ -91,7 +92,7 @@ impl<'a> Head<'a> {
     }
 
     fn forward(&self) -> (Vec<f32>, Vec<Sums>) {
-        let packed = Packed::new(self.weight);
+        let packed = Weight::new(self.weight, self.plan.compute);
         let targets = &self.plan.targets;
         let mut figures = vec![0.0; targets.len() * FIGURES];
         let chunks = figures
@@ -101,9 +102,8 @@ impl<'a> Head<'a> {
             .zip(self.hidden.par_chunks(ROWS * self.width))
             .map_init(Vec::new, |logits, ((figures, targets), hidden)| {
                 logits.resize(targets.len() * self.vocab, 0.0);
-                multiply(
+                packed.multiply(
                     View::dense(hidden, self.width),
-                    packed.panels(),
                     logits,
                     self.vocab,
                     Start::Zero,
@@ -133,7 +133,10 @@ impl<'a> Head<'a> {
         gradient: &[f32],
         wants_weight: bool,
     ) -> (Vec<f32>, Option<Vec<f32>>) {
-        let packed = Packed::new(self.weight);
+        let packed = Weight::new(self.weight, self.plan.compute);
+        let compute = self.plan.compute;
+        let back =
+            (compute == Compute::Bf16).then(|| Weight::new(self.weight.transposed(), compute));
         let mut d_hidden = vec![0.0; self.hidden.len()];
         let mut d_weight = wants_weight.then(|| vec![0.0; self.width * self.vocab]);
         let mut logits = vec![0.0; BACKWARD_ROWS.min(sums.len()) * self.vocab];
@@ -144,29 +147,32 @@ impl<'a> Head<'a> {
             self.logit_gradients(&packed, start, hidden, sums, gradient, logits);
             let d_logits = View::dense(logits, self.vocab);
             let d_part = &mut d_hidden[start * self.width..end * self.width];
-            general(
-                d_logits,
-                self.weight.transposed(),
-                d_part,
-                self.width,
-                Start::Zero,
-            );
+            match &back {
+                Some(back) => back.multiply_shared(d_logits, d_part, self.width, Start::Zero),
+                None => general(
+                    d_logits,
+                    self.weight.transposed(),
+                    d_part,
+                    self.width,
+                    Start::Zero,
+                ),
+            }
             let hidden = View::dense(hidden, self.width);
             match &mut d_weight {
                 Some(d_weight) if self.plan.is_tied => {
-                    general(
+                    product(
+                        compute,
                         d_logits.transposed(),
                         hidden,
                         d_weight,
-                        self.width,
                         Start::Existing,
                     );
                 }
-                Some(d_weight) => general(
+                Some(d_weight) => product(
+                    compute,
                     hidden.transposed(),
                     d_logits,
                     d_weight,
-                    self.vocab,
                     Start::Existing,
                 ),
                 None => {}
@@ -177,7 +183,7 @@ impl<'a> Head<'a> {
 
     fn logit_gradients(
         &self,
-        packed: &Packed,
+        packed: &Weight,
         start: usize,
         hidden: &[f32],
         sums: &[Sums],
@@ -188,9 +194,8 @@ impl<'a> Head<'a> {
             .par_chunks_mut(ROWS * self.vocab)
             .zip(hidden.par_chunks(ROWS * self.width));
         chunks.enumerate().for_each(|(chunk, (logits, hidden))| {
-            multiply(
+            packed.multiply(
                 View::dense(hidden, self.width),
-                packed.panels(),
                 logits,
                 self.vocab,
                 Start::Zero,

@@ -11,8 +11,9 @@ mod shape;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor};
+pub use kernels::Compute;
 
-pub use decode::{Decoder, PackedModel, Prefix};
+pub use decode::{Decoder, PackedModel, Prefilled, Prefix};
 pub use packing::PackedTokens;
 pub use shape::Recompute;
 pub(super) use shape::Shape;
@@ -26,13 +27,15 @@ use self::{
 use super::CausalLm;
 use crate::{EntropyPass, HeadOptions, TokenScores};
 
-/// How a model is computed. No choice changes a result beyond rounding.
+/// How a model is computed. No choice changes a result beyond the rounding that it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Execution {
     /// Whether the plain form is used even where a faster one is at hand: it is what the fast one is tested against.
     pub plain: bool,
     /// What the fast form computes again in its backward pass.
     pub recompute: Recompute,
+    /// What the fast form's products round their operands to; sums, norms and weights stay f32.
+    pub compute: Compute,
 }
 
 impl CausalLm {
@@ -41,6 +44,11 @@ impl CausalLm {
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.execution = execution;
         self
+    }
+
+    /// How this model is computed.
+    pub fn execution(&self) -> Execution {
+        self.execution
     }
 
     /// Whether the fast form computes this model: on the CPU, in f32, unless the plain form was asked for.
@@ -77,6 +85,7 @@ impl CausalLm {
                 shape: shape.clone(),
                 layout: layout.clone(),
                 recompute: self.execution.recompute,
+                compute: self.execution.compute,
             };
             x = decoder_block(x, layer.vectors(), layer.matrices(), plan);
         }
@@ -105,6 +114,7 @@ impl CausalLm {
             temperature: options.temperature as f32,
             has_entropy: options.entropy != EntropyPass::Skip,
             is_tied: self.lm_head.is_none(),
+            compute: self.execution.compute,
         };
         let figures = token_figures(hidden, weight, plan);
         let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use kernels::{Attention, Rotary, Segment};
+use kernels::{Attention, Compute, Rotary, Segment};
 
 use super::PackedTokens;
 use crate::ModelConfig;
@@ -144,4 +144,5 @@ pub(super) struct BlockPlan {
     pub(super) shape: Arc<Shape>,
     pub(super) layout: Arc<Layout>,
     pub(super) recompute: Recompute,
+    pub(super) compute: Compute,
 }

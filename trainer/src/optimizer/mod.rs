@@ -1,21 +1,17 @@
 //! Gradients to an update: the global norm, its clip, and AdamW.
 
-use crate::OptimizerSection;
+mod adamw;
+mod operations;
+
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    optim::{AdamWConfig, GradientsParams, ModuleOptimizer},
+    optim::GradientsParams,
     tensor::Tensor,
 };
 
-/// burn's AdamW as the configuration sets it.
-pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
-    AdamWConfig::new()
-        .with_beta_1(config.beta_1 as f32)
-        .with_beta_2(config.beta_2 as f32)
-        .with_epsilon(config.epsilon as f32)
-        .with_weight_decay(config.weight_decay as f32)
-        .init()
-}
+pub(crate) use adamw::adamw;
+
+use operations::{scaled, sum_of_squares};
 
 /// Euclidean norm of the whole gradient, all parameters together; the one transfer from the device.
 pub(crate) fn gradient_norm(model: &impl Module, gradients: &GradientsParams) -> f64 {
@@ -39,7 +35,7 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(gradient.square().sum());
+            self.sums.push(sum_of_squares(gradient));
         }
     }
 }
@@ -86,7 +82,8 @@ struct Scale<'a> {
 impl ModuleVisitor for Scale<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
-            self.gradients.register(param.id, gradient * self.factor);
+            let gradient = scaled(gradient, self.factor);
+            self.gradients.register(param.id, gradient);
         }
     }
 }

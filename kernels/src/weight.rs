@@ -1,0 +1,118 @@
+//! A right-hand matrix in either precision.
+
+use rayon::prelude::*;
+
+use crate::{
+    Packed, PackedBf16, Start, View, bf16, general, multiply, multiply_shared,
+    product::{Output, PANELS_PER_TASK},
+};
+
+/// What products round their operands to; sums are f32 in both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compute {
+    /// To nothing: operands are f32.
+    #[default]
+    F32,
+    /// To bf16, by AMX or AVX512-BF16 where the CPU has them.
+    Bf16,
+}
+
+/// A packed right-hand matrix `[k, n]`.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// In f32.
+    F32(Packed),
+    /// Rounded to bf16, in half the memory.
+    Bf16(PackedBf16),
+}
+
+/// Rows of a product that one thread computes at a time.
+const ROWS: usize = 96;
+
+impl Weight {
+    /// Packs a matrix.
+    pub fn new(view: View<'_>, compute: Compute) -> Self {
+        match compute {
+            Compute::F32 => Self::F32(Packed::new(view)),
+            Compute::Bf16 => Self::Bf16(PackedBf16::new(view)),
+        }
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::F32(packed) => packed.dims(),
+            Self::Bf16(packed) => [packed.k(), packed.n()],
+        }
+    }
+
+    /// `c = a·b` or `c += a·b` on the calling thread, as [`multiply`].
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn multiply(&self, a: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
+        match self {
+            Self::F32(packed) => multiply(a, packed.panels(), c, c_stride, start),
+            Self::Bf16(packed) => bf16::multiply(a, packed, c, c_stride, start == Start::Existing),
+        }
+    }
+
+    /// The same with the columns split among rayon's threads.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+    pub fn multiply_shared(&self, a: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
+        let packed = match self {
+            Self::F32(packed) => return multiply_shared(a, packed.panels(), c, c_stride, start),
+            Self::Bf16(packed) => packed,
+        };
+        let ([m, _], n) = (a.dims(), packed.n());
+        let needed = if m == 0 { 0 } else { (m - 1) * c_stride + n };
+        assert!(
+            c_stride >= n && c.len() >= needed,
+            "[{m}, {n}] by {c_stride} in {} elements",
+            c.len()
+        );
+        let out = Output::new(c, c_stride);
+        // The left side is rounded and packed by each task anew, so tasks are few.
+        let least = 4 * PANELS_PER_TASK;
+        let each = packed
+            .panels()
+            .div_ceil(4 * rayon::current_num_threads())
+            .max(least);
+        let tasks = packed.panels().div_ceil(each);
+        (0..tasks).into_par_iter().for_each(|task| {
+            let panels = task * each..((task + 1) * each).min(packed.panels());
+            let is_added = start == Start::Existing;
+            // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task
+            // writes the columns of its own panels alone.
+            unsafe { bf16::multiply_panels(a, packed, panels, out.start(), c_stride, is_added) }
+        });
+    }
+}
+
+/// `c = a·b` or `c += a·b` on all threads for operands that are used once, `c` without gaps.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product(compute: Compute, a: View<'_>, b: View<'_>, c: &mut [f32], start: Start) {
+    let ([rows, depth], [_, columns]) = (a.dims(), b.dims());
+    if compute == Compute::F32 {
+        return general(a, b, c, columns, start);
+    }
+    let packed = PackedBf16::new(b);
+    assert_eq!(
+        c.len(),
+        rows * columns,
+        "[{rows}, {columns}] in {} elements",
+        c.len()
+    );
+    c.par_chunks_mut(ROWS * columns)
+        .enumerate()
+        .for_each(|(chunk, c)| {
+            let first = chunk * ROWS;
+            let part = a.part(first..first + c.len() / columns, 0..depth);
+            bf16::multiply(part, &packed, c, columns, start == Start::Existing);
+        });
+}

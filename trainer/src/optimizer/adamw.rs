@@ -1,0 +1,120 @@
+//! AdamW: burn's, with one pass over each parameter where the CPU computes.
+
+use burn::{
+    optim::{
+        AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, LearningRate, ModuleOptimizer,
+        Optimizer,
+    },
+    tensor::{Device, Tensor},
+};
+
+use super::operations;
+use crate::OptimizerSection;
+
+/// AdamW as the configuration sets it.
+pub(crate) fn adamw(config: &OptimizerSection) -> ModuleOptimizer {
+    let burn = AdamWConfig::new()
+        .with_beta_1(config.beta_1 as f32)
+        .with_beta_2(config.beta_2 as f32)
+        .with_epsilon(config.epsilon as f32)
+        .with_weight_decay(config.weight_decay as f32)
+        .build();
+    ModuleOptimizer::from(OnePassAdamW {
+        burn,
+        beta_1: config.beta_1 as f32,
+        beta_2: config.beta_2 as f32,
+        epsilon: config.epsilon as f32,
+        weight_decay: config.weight_decay as f32,
+    })
+}
+
+/// The same update and the same state as burn's.
+#[derive(Clone)]
+struct OnePassAdamW {
+    burn: AdamW,
+    beta_1: f32,
+    beta_2: f32,
+    epsilon: f32,
+    weight_decay: f32,
+}
+
+impl Optimizer for OnePassAdamW {
+    type State<const D: usize> = AdamWState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        rate: LearningRate,
+        parameter: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<AdamWState<D>>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        if !(operations::takes(&parameter) && operations::takes(&gradient)) {
+            return self.burn.step(rate, parameter, gradient, state);
+        }
+        let mut momentum = state.map_or_else(
+            || {
+                let zeros = || Tensor::zeros_like(&parameter);
+                AdaptiveMomentumState::new(0, zeros(), zeros())
+            },
+            |state| state.momentum,
+        );
+        momentum.time += 1;
+        let time = momentum.time as i32;
+        let update = kernels::AdamW {
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            correction_1: 1.0 - self.beta_1.powi(time),
+            correction_2: 1.0 - self.beta_2.powi(time),
+            epsilon: self.epsilon,
+            rate: rate as f32,
+            keep: (1.0 - rate * f64::from(self.weight_decay)) as f32,
+        };
+        let moments = [momentum.moment_1, momentum.moment_2];
+        let (parameter, [moment_1, moment_2]) =
+            operations::adamw(parameter, gradient, moments, update);
+        let momentum = AdaptiveMomentumState::new(momentum.time, moment_1, moment_2);
+        (parameter, Some(AdamWState::new(momentum)))
+    }
+
+    fn to_device<const D: usize>(state: AdamWState<D>, device: &Device) -> AdamWState<D> {
+        AdamW::to_device(state, device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_are_burns_own() {
+        let config = OptimizerSection {
+            weight_decay: 0.1,
+            ..OptimizerSection::default()
+        };
+        let burn = AdamWConfig::new()
+            .with_beta_1(config.beta_1 as f32)
+            .with_beta_2(config.beta_2 as f32)
+            .with_epsilon(config.epsilon as f32)
+            .with_weight_decay(0.1)
+            .build();
+        let fast = OnePassAdamW {
+            burn: burn.clone(),
+            beta_1: config.beta_1 as f32,
+            beta_2: config.beta_2 as f32,
+            epsilon: config.epsilon as f32,
+            weight_decay: 0.1,
+        };
+        let device = Device::flex();
+        let start = || Tensor::<2>::from_data([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]], &device);
+        let (mut ours, mut theirs) = ((start(), None), (start(), None));
+        for step in 0..5_u8 {
+            let gradient = start().sin() * f64::from(step) - 0.3;
+            ours = fast.step(1e-2, ours.0, gradient.clone(), ours.1);
+            theirs = burn.step(1e-2, theirs.0, gradient, theirs.1);
+        }
+        let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
+        for (ours, theirs) in values(ours.0).into_iter().zip(values(theirs.0)) {
+            assert!((ours - theirs).abs() < 1e-6, "{ours} is not {theirs}");
+        }
+    }
+}
