@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup},
     optim::GradientsParams,
     tensor::{DType, Device, Tensor, TensorData},
 };
@@ -45,15 +45,17 @@ fn packed() -> PackedTokens {
 }
 
 struct Gradients<'a> {
-    gradients: &'a GradientsParams,
+    all: &'a GradientsParams,
     named: Vec<Vec<f32>>,
+    frozen: Vec<bool>,
 }
 
 impl ModuleVisitor for Gradients<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let gradient = self.gradients.get::<D>(param.id);
+        let gradient = self.all.get::<D>(param.id);
         let gradient = gradient.map(|gradient| gradient.into_data().iter::<f32>().collect());
         self.named.push(gradient.unwrap_or_default());
+        self.frozen.push(!param.base().is_require_grad());
     }
 }
 
@@ -61,6 +63,8 @@ struct Outcome {
     log_probs: Vec<f32>,
     entropies: Vec<f32>,
     gradients: Vec<Vec<f32>>,
+    /// Which parameters are not trained.
+    frozen: Vec<bool>,
 }
 
 fn outcome(model: &CausalLm, execution: Execution, temperature: f64) -> Outcome {
@@ -87,14 +91,16 @@ fn outcome(model: &CausalLm, execution: Execution, temperature: f64) -> Outcome 
     let loss = (scores.log_probs * weights.clone()).sum() + (entropies * weights * 0.3).sum();
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     let mut visitor = Gradients {
-        gradients: &gradients,
+        all: &gradients,
         named: Vec::new(),
+        frozen: Vec::new(),
     };
     model.visit(&mut visitor);
     Outcome {
         log_probs,
         entropies: values,
         gradients: visitor.named,
+        frozen: visitor.frozen,
     }
 }
 
@@ -103,11 +109,16 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter()
         .zip(b)
         .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max)
+        .fold(0.0, greater)
 }
 
 fn largest(a: &[f32]) -> f32 {
-    a.iter().map(|x| x.abs()).fold(0.0, f32::max)
+    a.iter().map(|x| x.abs()).fold(0.0, greater)
+}
+
+/// The greater one, or NaN where either is.
+fn greater(a: f32, b: f32) -> f32 {
+    if a >= b || a.is_nan() { a } else { b }
 }
 
 fn assert_same(found: &Outcome, expected: &Outcome, what: &str) {
@@ -129,8 +140,9 @@ fn assert_same(found: &Outcome, expected: &Outcome, what: &str) {
         .map(|gradient| largest(gradient))
         .fold(0.0, f32::max);
     for (index, (f, e)) in found.gradients.iter().zip(&expected.gradients).enumerate() {
+        assert_eq!(f.len(), e.len(), "{what}: gradient {index}");
         assert!(
-            largest(e) > 0.0,
+            expected.frozen[index] || largest(e) > 0.0,
             "{what}: parameter {index} has no gradient to compare"
         );
         // Sums over two hundred tokens in another order; a key's bias has a gradient that is rounding alone.
@@ -218,6 +230,38 @@ fn biases_everywhere_and_odd_sizes_are_no_exception() {
     let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
     let model = CausalLm::new(&config, &Device::flex().autodiff()).map(&mut Wave(0.0));
     check(&model, "biases");
+}
+
+/// Every trained parameter another value.
+struct TrainedWave(Wave);
+
+impl ModuleMapper for TrainedWave {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.base().is_require_grad() {
+            self.0.map_float(param)
+        } else {
+            param
+        }
+    }
+}
+
+#[test]
+fn adapters_learn_while_the_weights_beneath_are_frozen() {
+    let dir = tests::data("models").join("qwen3");
+    let policy = Policy::load(&dir, DType::F32, &Device::flex().autodiff()).unwrap();
+    let projections = ParamGroup::from_predicate("_proj");
+    let model = policy
+        .model
+        .apply_lora(Lora::new(2, 4.0).set_param_group(projections))
+        .map(&mut TrainedWave(Wave(0.0)));
+    let outcome = outcome(&model, Execution::default(), 1.0);
+    // Two factors of each of a block's seven projections.
+    let trained = outcome.frozen.iter().filter(|frozen| !**frozen).count();
+    assert_eq!(trained, 2 * 7 * policy.config.num_hidden_layers);
+    for (frozen, gradient) in outcome.frozen.iter().zip(&outcome.gradients) {
+        assert_eq!(*frozen, gradient.is_empty());
+    }
+    check(&model, "adapters");
 }
 
 /// Rounding operands to bf16 moves figures by its own size and no more, the same bits whatever is computed again.

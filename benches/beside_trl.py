@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One GRPO step of Anneal beside TRL's, in turn (A B A B), as ratios.
 
-usage: trl.py MODEL_DIR [float32|bfloat16] [rounds]      after `cargo build --release -p cli`
+usage: beside_trl.py MODEL_DIR [float32|bfloat16] [rounds]      after `cargo build --release -p cli`
 needs: pip install torch transformers trl datasets
 
 The work: 4 prompts x 8 responses of 44 + 64 tokens, one update. Each round runs three steps of each and keeps the
