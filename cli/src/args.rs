@@ -86,8 +86,9 @@ pub(crate) struct BenchStepArgs {
     /// The type that the model computes in; its weights stay f32
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
     pub(crate) dtype: String,
-    /// Ratios to hold the medians against: a JSON file of `figure: {"of": figure, "at_most": ratio}`; exit 1 where one
-    /// is over
+    /// Bounds to hold the medians against: a JSON list of `{"figure", "of", "at_most"}`, such as `benches/bounds.json`; the
+    /// figures gain `reference_seconds`, what 10¹² operations of a product take by a library here; exit 1 where a
+    /// ratio is over its bound
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
     #[command(flatten)]

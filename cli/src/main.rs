@@ -47,8 +47,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Report(args) => commands::report::run(&args),
         Command::Replay(args) => commands::replay::run(&args),
         Command::Import(args) => commands::import::run(&args),
-        Command::Bench(BenchCommand::Step(args)) => commands::bench_step::run(args),
-        Command::Bench(BenchCommand::Ops(args)) => commands::bench_ops::run(&args),
+        Command::Bench(BenchCommand::Step(args)) => commands::bench::step::run(args),
+        Command::Bench(BenchCommand::Ops(args)) => commands::bench::ops::run(&args),
         Command::Devices(args) => commands::devices::run(&args),
     }
 }

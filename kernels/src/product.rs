@@ -16,6 +16,8 @@ pub enum Start {
 
 /// Rows of a tile: with the panel's two AVX2 registers each, twelve sums in flight.
 const TILE_ROWS: usize = 6;
+/// The same for AVX-512, whose 32 registers hold two panels of twelve rows: more sums for each number that is read.
+const WIDE_TILE_ROWS: usize = 12;
 /// Elements of a sum that are gone through before the next panel's, so that the left side stays in the second cache.
 const MOST_DEPTH: usize = 768;
 /// Panels between which a shared product is split among threads.
@@ -126,24 +128,30 @@ impl WithSimd for Product<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F32_LANES {
-            16 => self.run::<S, 1>(simd),
-            8 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            _ => self.run::<S, 16>(simd),
+            16 => self.run::<S, 1, 2>(simd),
+            8 => self.run::<S, 2, 1>(simd),
+            4 => self.run::<S, 4, 1>(simd),
+            _ => self.run::<S, 16, 1>(simd),
         }
     }
 }
 
 impl Product<'_> {
+    /// `VECTORS` make a panel, and `PANELS` are gone through together.
     #[inline(always)]
-    fn run<S: Simd, const VECTORS: usize>(mut self, simd: S) {
+    fn run<S: Simd, const VECTORS: usize, const PANELS: usize>(mut self, simd: S) {
         debug_assert_eq!(S::F32_LANES * VECTORS, PANEL);
         let parts = self.b.k.div_ceil(MOST_DEPTH).max(1);
         let depth = self.b.k.div_ceil(parts);
+        let whole = self.range.len() / PANELS * PANELS;
+        let rest = self.range.start + whole..self.range.end;
         for part in 0..parts {
             self.depth = part * depth..((part + 1) * depth).min(self.b.k);
-            for panel in self.range.clone() {
-                self.panel::<S, VECTORS>(simd, panel);
+            for panel in (self.range.start..rest.start).step_by(PANELS) {
+                self.panels::<S, VECTORS, PANELS>(simd, panel);
+            }
+            for panel in rest.clone() {
+                self.panels::<S, VECTORS, 1>(simd, panel);
             }
             // What is there is now the sum so far: the order of the sum is that of k all the same.
             self.start = Start::Existing;
@@ -151,86 +159,111 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    fn panel<S: Simd, const VECTORS: usize>(&self, simd: S, panel: usize) {
+    fn panels<S: Simd, const VECTORS: usize, const PANELS: usize>(&self, simd: S, panel: usize) {
         let m = self.a.rows;
-        let tiles = m.div_ceil(TILE_ROWS);
+        let most = if S::F32_LANES == 16 {
+            WIDE_TILE_ROWS
+        } else {
+            TILE_ROWS
+        };
+        let tiles = m.div_ceil(most);
         let mut row = 0;
         for tile in 0..tiles {
             // Rows are shared out evenly: a last tile of one row would wait for its few sums.
             let rows = (m - row).div_ceil(tiles - tile);
-            let next = if tile == 0 { panel + 1 } else { usize::MAX };
+            let is_first = tile == 0;
+            macro_rules! tile {
+                ($rows:literal) => {
+                    self.tile::<S, VECTORS, PANELS, $rows>(simd, panel, row, is_first)
+                };
+            }
             match rows {
-                1 => self.tile::<S, VECTORS, 1>(simd, panel, row, next),
-                2 => self.tile::<S, VECTORS, 2>(simd, panel, row, next),
-                3 => self.tile::<S, VECTORS, 3>(simd, panel, row, next),
-                4 => self.tile::<S, VECTORS, 4>(simd, panel, row, next),
-                5 => self.tile::<S, VECTORS, 5>(simd, panel, row, next),
-                _ => self.tile::<S, VECTORS, 6>(simd, panel, row, next),
+                1 => tile!(1),
+                2 => tile!(2),
+                3 => tile!(3),
+                4 => tile!(4),
+                5 => tile!(5),
+                6 => tile!(6),
+                7 if S::F32_LANES == 16 => tile!(7),
+                8 if S::F32_LANES == 16 => tile!(8),
+                9 if S::F32_LANES == 16 => tile!(9),
+                10 if S::F32_LANES == 16 => tile!(10),
+                11 if S::F32_LANES == 16 => tile!(11),
+                _ if S::F32_LANES == 16 => tile!(12),
+                _ => unreachable!("{rows} rows of at most {most}"),
             }
             row += rows;
         }
     }
 
-    /// Rows from `row` on times a panel; meanwhile panel `next`, if there is one, is fetched from memory.
+    /// `ROWS` from `row` on times `PANELS` from `panel` on; meanwhile, where `is_first`, the panels after them are fetched
+    /// from memory.
     #[inline(always)]
-    fn tile<S: Simd, const VECTORS: usize, const ROWS: usize>(
+    fn tile<S: Simd, const VECTORS: usize, const PANELS: usize, const ROWS: usize>(
         &self,
         simd: S,
         panel: usize,
         row: usize,
-        next: usize,
+        is_first: bool,
     ) {
-        let (k, width) = (self.depth.len(), PANEL.min(self.b.n - panel * PANEL));
-        let step = self.a.column_stride;
+        let (k, step) = (self.depth.len(), self.a.column_stride);
         let first = self.depth.start * step;
         let reach = if k == 0 { 0 } else { (k - 1) * step + 1 };
         let rows: [&[f32]; ROWS] =
             std::array::from_fn(|r| &self.a.data[(row + r) * self.a.row_stride + first..][..reach]);
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        let mut edge = [[0.0_f32; PANEL]; ROWS];
-        let cells = |r: usize| {
+        let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
+        let mut edge = [[[0.0_f32; PANEL]; PANELS]; ROWS];
+        let cells = |r: usize, p: usize| {
+            let from = (panel + p) * PANEL;
             // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `panels`).
             unsafe {
-                let at = self
-                    .out
-                    .data
-                    .add((row + r) * self.out.stride + panel * PANEL);
-                std::slice::from_raw_parts_mut(at, width)
+                let at = self.out.data.add((row + r) * self.out.stride + from);
+                std::slice::from_raw_parts_mut(at, PANEL.min(self.b.n - from))
             }
         };
         if self.start == Start::Existing {
-            for r in 0..ROWS {
-                edge[r][..width].copy_from_slice(cells(r));
-                let (vectors, _) = S::as_simd_f32s(&edge[r]);
-                sums[r].copy_from_slice(vectors);
-            }
-        }
-        let (vectors, _) = S::as_simd_f32s(self.b.rows(panel, &self.depth));
-        let mut coming = if next < self.b.count() {
-            self.b.rows(next, &self.depth).as_ptr()
-        } else {
-            self.b.rows(panel, &self.depth).as_ptr()
-        };
-        let is_first = next != usize::MAX;
-        let mut at = 0;
-        for b in vectors.chunks_exact(VECTORS) {
-            if is_first {
-                prefetch(coming);
-                coming = coming.wrapping_add(PANEL);
-            }
-            for r in 0..ROWS {
-                // SAFETY: the panel has k rows, and each slice of `a` reaches to the k-th step.
-                let x = simd.splat_f32s(unsafe { *rows[r].get_unchecked(at) });
-                for v in 0..VECTORS {
-                    sums[r][v] = simd.mul_add_e_f32s(x, b[v], sums[r][v]);
+            for (r, (sums, edge)) in sums.iter_mut().zip(&mut edge).enumerate() {
+                for (p, (sums, edge)) in sums.iter_mut().zip(edge).enumerate() {
+                    let cells = cells(r, p);
+                    edge[..cells.len()].copy_from_slice(cells);
+                    sums.copy_from_slice(S::as_simd_f32s(edge).0);
                 }
             }
-            at += step;
         }
-        for r in 0..ROWS {
-            let (vectors, _) = S::as_mut_simd_f32s(&mut edge[r]);
-            vectors.copy_from_slice(&sums[r]);
-            cells(r).copy_from_slice(&edge[r][..width]);
+        let right: [&[f32]; PANELS] = std::array::from_fn(|p| self.b.rows(panel + p, &self.depth));
+        let right = right.map(|right| S::as_simd_f32s(right).0);
+        let mut coming: [*const f32; PANELS] = std::array::from_fn(|p| {
+            let next = panel + PANELS + p;
+            let next = if next < self.b.count() { next } else { panel };
+            self.b.rows(next, &self.depth).as_ptr()
+        });
+        for i in 0..k {
+            if is_first {
+                for line in &mut coming {
+                    prefetch(*line);
+                    *line = line.wrapping_add(PANEL);
+                }
+            }
+            // SAFETY: each panel has k rows of VECTORS vectors.
+            let b: [[S::f32s; VECTORS]; PANELS] = right.map(|right| {
+                std::array::from_fn(|v| unsafe { *right.get_unchecked(i * VECTORS + v) })
+            });
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                // SAFETY: each slice of `a` reaches to the k-th step.
+                let x = simd.splat_f32s(unsafe { *row.get_unchecked(i * step) });
+                for (b, sums) in b.iter().zip(sums) {
+                    for (b, sum) in b.iter().zip(sums) {
+                        *sum = simd.mul_add_e_f32s(x, *b, *sum);
+                    }
+                }
+            }
+        }
+        for (r, (sums, edge)) in sums.iter().zip(&mut edge).enumerate() {
+            for (p, (sums, edge)) in sums.iter().zip(edge).enumerate() {
+                S::as_mut_simd_f32s(edge).0.copy_from_slice(sums);
+                let cells = cells(r, p);
+                cells.copy_from_slice(&edge[..cells.len()]);
+            }
         }
     }
 }

@@ -52,11 +52,30 @@ fn without_times(lines: &[StepMetrics]) -> Vec<serde_json::Value> {
 
 #[test]
 fn the_bundled_base_learns_and_its_entropy_falls() {
+    learns("model.dtype=f32");
+}
+
+/// The same thresholds with operands rounded to bf16; there, generation and training still agree to the bit.
+#[test]
+fn the_bundled_base_learns_in_half_precision() {
+    for line in &learns("model.dtype=bf16")[1..] {
+        assert!(
+            line.sampler_log_prob_gap < 1e-6,
+            "step {}: the sampler's log-probabilities are {:e} off",
+            line.step,
+            line.sampler_log_prob_gap
+        );
+    }
+}
+
+fn learns(dtype: &str) -> Vec<StepMetrics> {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&[
+        dtype,
         "steps=12",
         "validation.problems=0",
         "checkpoint.rollouts=false",
+        "update.recompute_log_probs=true",
     ]);
     let lines = fresh(base(), &config, &dir.path().join("run"));
     // 256 answers a step: the standard error of three steps' mean accuracy is below 2 points.
@@ -73,6 +92,7 @@ fn the_bundled_base_learns_and_its_entropy_falls() {
         entropy(early),
         entropy(late)
     );
+    lines
 }
 
 const SMALL: [&str; 6] = [
@@ -118,6 +138,25 @@ fn a_seed_gives_one_run_whatever_the_threads_and_the_batch() {
             assert_eq!(*many, one, "{loss:?}");
         }
         assert!(many[2].selected_tokens > 0);
+    }
+}
+
+#[test]
+fn what_is_kept_for_the_backward_pass_changes_no_bit_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in ["model.dtype=f32", "model.dtype=bf16"] {
+        let runs = ["small", "balanced", "fast"].map(|memory| {
+            let setting = format!("update.memory={memory}");
+            let config = config(&[&SMALL[..], &[dtype, &setting]].concat());
+            fresh(
+                base(),
+                &config,
+                &dir.path().join(format!("{dtype}-{memory}")),
+            )
+        });
+        let [small, balanced, fast] = runs.map(|lines| without_times(&lines));
+        assert_eq!(small, balanced, "{dtype}");
+        assert_eq!(small, fast, "{dtype}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! One file a command.
 
-pub(crate) mod bench_ops;
-pub(crate) mod bench_step;
+pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod devices;
 pub(crate) mod eval;

@@ -1,13 +1,11 @@
 //! `anneal bench ops`.
 
-use std::time::Instant;
-
 use anyhow::{Result, bail};
 use kernels::{Packed, Softmax, Start, View, general, multiply, multiply_shared, rms_norm, swiglu};
 use serde_json::json;
 
-use super::print_json;
-use crate::args::BenchOpsArgs;
+use super::fastest_nanoseconds;
+use crate::{args::BenchOpsArgs, commands::print_json};
 
 pub(crate) fn run(args: &BenchOpsArgs) -> Result<()> {
     let seconds = args.seconds;
@@ -26,11 +24,13 @@ pub(crate) fn run(args: &BenchOpsArgs) -> Result<()> {
     let cells: Vec<f32> = (0..2048 * 3072).map(|i| (i % 97) as f32 * 0.01).collect();
     let mut out = vec![0.0; cells.len()];
     let rate = |count: usize, nanoseconds: f64| json!({ "elements": count, "elements_per_second": count as f64 * 1e9 / nanoseconds });
-    let nanoseconds = time(seconds, || swiglu(&cells, 1536, &mut out[..2048 * 1536]));
+    let nanoseconds =
+        fastest_nanoseconds(seconds, || swiglu(&cells, 1536, &mut out[..2048 * 1536]));
     report("swiglu", &rate(2048 * 1536, nanoseconds))?;
-    let nanoseconds = time(seconds, || rms_norm(&cells, &cells[..576], 1e-5, &mut out));
+    let nanoseconds =
+        fastest_nanoseconds(seconds, || rms_norm(&cells, &cells[..576], 1e-5, &mut out));
     report("rms_norm", &rate(cells.len(), nanoseconds))?;
-    let nanoseconds = time(seconds, || {
+    let nanoseconds = fastest_nanoseconds(seconds, || {
         std::hint::black_box(Softmax::new(&cells[..49152], 1.0));
     });
     report("softmax", &rate(49152, nanoseconds))
@@ -43,13 +43,13 @@ fn products([m, k, n]: [usize; 3], seconds: f64) -> Result<()> {
     let (left, right) = (View::dense(&a, k), View::dense(&b, n));
     let packed = Packed::new(right);
     let rate = |nanoseconds: f64| 2.0 * (m * k * n) as f64 / nanoseconds;
-    let one = time(seconds, || {
+    let one = fastest_nanoseconds(seconds, || {
         multiply(left, packed.panels(), &mut c, n, Start::Zero);
     });
-    let all = time(seconds, || {
+    let all = fastest_nanoseconds(seconds, || {
         multiply_shared(left, packed.panels(), &mut c, n, Start::Zero);
     });
-    let library = time(seconds, || general(left, right, &mut c, n, Start::Zero));
+    let library = fastest_nanoseconds(seconds, || general(left, right, &mut c, n, Start::Zero));
     let figures = json!({
         "shape": [m, k, n],
         "gflops_one_thread": rate(one),
@@ -61,17 +61,4 @@ fn products([m, k, n]: [usize; 3], seconds: f64) -> Result<()> {
 
 fn report(name: &str, figures: &serde_json::Value) -> Result<()> {
     print_json(&json!({ "op": name, "figures": figures }))
-}
-
-/// The fastest run in nanoseconds, over `seconds`, after one that warms up.
-fn time(seconds: f64, mut work: impl FnMut()) -> f64 {
-    work();
-    let started = Instant::now();
-    let mut fastest = f64::INFINITY;
-    while started.elapsed().as_secs_f64() < seconds {
-        let start = Instant::now();
-        work();
-        fastest = fastest.min(start.elapsed().as_nanos() as f64);
-    }
-    fastest
 }

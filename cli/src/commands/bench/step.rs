@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, bail};
 use burn::tensor::{DType, Device};
 use policy::{ModelConfig, Policy};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use trainer::{Event, Observer, Rehearsal, TrainConfig, Trainer, bundled_tokenizer, load_policy};
 
-use super::{print_json, say};
-use crate::{args::BenchStepArgs, device, progress};
+use super::guard::{Bounds, reference_seconds};
+use crate::{
+    args::BenchStepArgs,
+    commands::{print_json, say},
+    device, progress,
+};
 
 /// What a step cost. Tokens a second are of the responses: sampled, and learnt from.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -26,6 +30,7 @@ struct Cost {
 }
 
 pub(crate) fn run(args: BenchStepArgs) -> Result<()> {
+    let bounds = args.compare.as_deref().map(Bounds::read).transpose()?;
     let device = device::parse(&args.device.device)?.autodiff();
     let policy = match &args.model {
         Some(name) => load_policy(name, DType::F32, &device)?,
@@ -62,12 +67,12 @@ pub(crate) fn run(args: BenchStepArgs) -> Result<()> {
         costs.push(cost);
     }
     bar.finish_and_clear();
-    let medians = medians(&costs);
-    print_json(&labelled(&medians, "median_of_steps", json!(args.steps))?)?;
-    match &args.compare {
-        Some(file) => compare(file, &medians),
-        None => Ok(()),
+    let mut medians = labelled(&medians(&costs), "median_of_steps", json!(args.steps))?;
+    if bounds.is_some() {
+        medians.insert("reference_seconds".into(), json!(reference_seconds()));
     }
+    print_json(&medians)?;
+    bounds.map_or(Ok(()), |bounds| bounds.check(&medians))
 }
 
 /// A run's configuration of the asked size: one update over all that was sampled.
@@ -143,50 +148,4 @@ fn peak_rss_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kibibytes * 1024)
-}
-
-/// One committed ratio: a figure over another of the same run, which a slower or faster machine leaves as it is.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bound {
-    figure: String,
-    of: String,
-    at_most: f64,
-}
-
-/// Holds the medians' ratios against committed ones.
-fn compare(file: &Path, medians: &Cost) -> Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let bounds: Vec<Bound> = serde_json::from_str(&text)
-        .with_context(|| format!("{}: not a list of {{figure, of, at_most}}", file.display()))?;
-    let figures = labelled(medians, "median_of_steps", Value::Null)?;
-    let figure = |name: &str| {
-        let value = figures.get(name).and_then(Value::as_f64);
-        value.ok_or_else(|| anyhow!("{}: there is no figure '{name}'", file.display()))
-    };
-    let mut over = 0;
-    for bound in &bounds {
-        let ratio = figure(&bound.figure)? / figure(&bound.of)?;
-        let is_over = ratio > bound.at_most;
-        over += usize::from(is_over);
-        say(&format!(
-            "{} / {}: {ratio:.3}, at most {:.3}{}",
-            bound.figure,
-            bound.of,
-            bound.at_most,
-            if is_over {
-                ": slower than committed"
-            } else {
-                ""
-            }
-        ));
-    }
-    if over > 0 {
-        bail!(
-            "{over} of {} ratios are over those of {}",
-            bounds.len(),
-            file.display()
-        );
-    }
-    Ok(())
 }
