@@ -66,6 +66,7 @@ def measure(path, repeats):
     params = lib.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = ROWS * (PROMPT + NEW), 2048, 512, ROWS
     params.n_threads = params.n_threads_batch = 2
+    params.kv_unified = True  # a prompt's cells are those of all its rows
     for _ in range(repeats):
         context = lib.llama_init_from_model(model, params)
         batch = lib.llama_batch_init(2048, 0, ROWS)

@@ -1,9 +1,9 @@
 //! The CPU's inner loops on plain slices: matrix products on packed weights, attention over packed sequences, norms,
 //! softmax.
 //!
-//! All of the workspace's numeric `unsafe` is here. Instructions are chosen at run time, and every sum has one order
-//! that does not depend on them, on the number of threads, or on how many rows are computed together: a token's
-//! figures are the same bits in decoding and in training.
+//! All of the workspace's numeric `unsafe` is here. Instructions are chosen at run time. On one machine every sum of a
+//! product with packed weights, of attention and of a softmax has one order, whatever the number of threads and however
+//! many rows are computed together: a token's figures are the same bits in decoding and in training.
 
 #![allow(
     clippy::inline_always,

@@ -1,7 +1,18 @@
 //! Matrices as the kernels read them: strided views, and right-hand sides packed in panels.
 
+use rayon::prelude::*;
+
 /// Columns of a panel.
 pub const PANEL: usize = 16;
+/// Elements from which packing a matrix is shared among threads.
+pub(crate) const SHARED_ELEMENTS: usize = 1 << 18;
+
+/// Whether `lines` runs of `width` elements, `stride` apart, lie within `len`; no shape is too large to ask for.
+pub(crate) fn holds(len: usize, lines: usize, stride: usize, width: usize) -> bool {
+    let reach = |last: usize| last.checked_mul(stride)?.checked_add(width);
+    let needed = lines.checked_sub(1).map_or(Some(0), reach);
+    needed.is_some_and(|needed| needed <= len)
+}
 
 /// A strided view: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +30,9 @@ impl<'a> View<'a> {
     /// # Panics
     /// If `data` is too short for the shape.
     pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        let needed = if rows == 0 || columns == 0 {
-            0
-        } else {
-            (rows - 1) * stride + columns
-        };
+        let lines = if columns == 0 { 0 } else { rows };
         assert!(
-            data.len() >= needed,
+            holds(data.len(), lines, stride, columns),
             "[{rows}, {columns}] by {stride} in {} elements",
             data.len()
         );
@@ -114,8 +121,13 @@ impl Packed {
     pub fn pack(&mut self, views: &[View<'_>]) {
         self.k = views[0].rows;
         self.n = views.iter().map(|view| view.columns).sum();
-        self.data.clear();
-        self.data.reserve(self.n.div_ceil(PANEL) * PANEL * self.k);
+        // What was there is written over whole: only what is new needs zeros.
+        self.data
+            .resize(self.n.div_ceil(PANEL) * PANEL * self.k, 0.0);
+        if self.k == 0 {
+            return;
+        }
+        let mut rest = &mut self.data[..];
         for (index, view) in views.iter().enumerate() {
             assert_eq!(
                 view.rows, self.k,
@@ -127,35 +139,14 @@ impl Packed {
                 "{} columns beside others",
                 view.columns
             );
-            for start in (0..view.columns).step_by(PANEL) {
-                self.push_panel(view, start);
-            }
-        }
-    }
-
-    fn push_panel(&mut self, view: &View<'_>, start: usize) {
-        let width = PANEL.min(view.columns - start);
-        if view.column_stride == 1 {
-            for row in 0..self.k {
-                let from = row * view.row_stride + start;
-                self.data.extend_from_slice(&view.data[from..from + width]);
-                self.data.resize(self.data.len() + PANEL - width, 0.0);
-            }
-            return;
-        }
-        let at = self.data.len();
-        self.data.resize(at + self.k * PANEL, 0.0);
-        let panel = &mut self.data[at..];
-        for column in 0..width {
-            let from = (start + column) * view.column_stride;
-            let cells = panel[column..].iter_mut().step_by(PANEL);
-            if view.row_stride == 1 {
-                cells
-                    .zip(&view.data[from..from + self.k])
-                    .for_each(|(cell, &x)| *cell = x);
+            let panels;
+            (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * PANEL * self.k);
+            let size = PANEL * self.k;
+            let fill = |(index, panel): (usize, &mut [f32])| fill_panel(view, index * PANEL, panel);
+            if panels.len() < SHARED_ELEMENTS {
+                panels.chunks_exact_mut(size).enumerate().for_each(fill);
             } else {
-                let source = view.data[from..].iter().step_by(view.row_stride);
-                cells.zip(source).for_each(|(cell, &x)| *cell = x);
+                panels.par_chunks_exact_mut(size).enumerate().for_each(fill);
             }
         }
     }
@@ -181,6 +172,34 @@ impl Packed {
     }
 }
 
+/// The panel of the columns from `start` on.
+fn fill_panel(view: &View<'_>, start: usize, panel: &mut [f32]) {
+    let width = PANEL.min(view.columns - start);
+    if view.column_stride == 1 {
+        for (row, cells) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let from = row * view.row_stride + start;
+            cells[..width].copy_from_slice(&view.data[from..from + width]);
+            cells[width..].fill(0.0);
+        }
+        return;
+    }
+    for column in 0..width {
+        let from = (start + column) * view.column_stride;
+        let cells = panel[column..].iter_mut().step_by(PANEL);
+        if view.row_stride == 1 {
+            cells
+                .zip(&view.data[from..from + view.rows])
+                .for_each(|(cell, &x)| *cell = x);
+        } else {
+            let source = view.data[from..].iter().step_by(view.row_stride);
+            cells.zip(source).for_each(|(cell, &x)| *cell = x);
+        }
+    }
+    for cells in panel.chunks_exact_mut(PANEL) {
+        cells[width..].fill(0.0);
+    }
+}
+
 /// Panels of [`PANEL`] columns that begin `stride` elements apart: a packed matrix, or the corner of one.
 #[derive(Debug, Clone, Copy)]
 pub struct Panels<'a> {
@@ -196,14 +215,8 @@ impl<'a> Panels<'a> {
     /// # Panics
     /// If the buffer is too short.
     pub fn new(data: &'a [f32], k: usize, n: usize, stride: usize) -> Self {
-        let count = n.div_ceil(PANEL);
-        let needed = if count == 0 {
-            0
-        } else {
-            (count - 1) * stride + k * PANEL
-        };
         assert!(
-            data.len() >= needed,
+            holds(data.len(), n.div_ceil(PANEL), stride, k * PANEL),
             "[{k}, {n}] in panels by {stride} in {} elements",
             data.len()
         );

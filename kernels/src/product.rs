@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::{PANEL, Panels, View};
+use crate::{PANEL, Panels, View, matrix::holds};
 
 /// What a product starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,9 +60,8 @@ pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usiz
 fn check(a: &View<'_>, b: Panels<'_>, c_len: usize, c_stride: usize) {
     let [m, k] = a.dims();
     assert_eq!(k, b.k, "[{m}, {k}] times [{}, {}]", b.k, b.n);
-    let needed = if m == 0 { 0 } else { (m - 1) * c_stride + b.n };
     assert!(
-        c_stride >= b.n && c_len >= needed,
+        c_stride >= b.n && holds(c_len, m, c_stride, b.n),
         "[{m}, {}] by {c_stride} in {c_len} elements",
         b.n
     );
@@ -288,9 +287,8 @@ fn prefetch(line: *const f32) {
 pub fn general(a: View<'_>, b: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
     let ([m, k], [b_rows, n]) = (a.dims(), b.dims());
     assert_eq!(k, b_rows, "[{m}, {k}] times [{b_rows}, {n}]");
-    let needed = if m == 0 { 0 } else { (m - 1) * c_stride + n };
     assert!(
-        c_stride >= n && c.len() >= needed,
+        c_stride >= n && holds(c.len(), m, c_stride, n),
         "[{m}, {n}] by {c_stride} in {} elements",
         c.len()
     );

@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use crate::{
-    Packed, PackedBf16, Start, View, bf16, general, multiply, multiply_shared,
+    Packed, PackedBf16, Start, View, bf16, general,
+    matrix::holds,
+    multiply, multiply_shared,
     product::{Output, PANELS_PER_TASK},
 };
 
@@ -68,9 +70,8 @@ impl Weight {
             Self::Bf16(packed) => packed,
         };
         let ([m, _], n) = (a.dims(), packed.n());
-        let needed = if m == 0 { 0 } else { (m - 1) * c_stride + n };
         assert!(
-            c_stride >= n && c.len() >= needed,
+            c_stride >= n && holds(c.len(), m, c_stride, n),
             "[{m}, {n}] by {c_stride} in {} elements",
             c.len()
         );

@@ -51,7 +51,7 @@ fn entropy_seconds(trainer: &Trainer, groups: &[Group]) -> f64 {
         .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
         .collect();
     let model = trainer.policy().model.valid();
-    let batches = micro_batches(&sequences, trainer.max_tokens());
+    let batches = micro_batches(&sequences, trainer.token_budget());
     let pass = |entropy: EntropyPass| {
         let started = Instant::now();
         for range in &batches {

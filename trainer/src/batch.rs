@@ -36,20 +36,61 @@ impl Sequence {
     }
 }
 
-/// Cuts sequences, in order, into runs of at most `max_tokens`, a prompt that neighbours share counted once; one
-/// sequence at least each.
-pub fn micro_batches(sequences: &[Sequence], max_tokens: usize) -> Vec<std::ops::Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut tokens) = (0, 0);
-    for (index, sequence) in sequences.iter().enumerate() {
-        let (prompt, response) = sequence.parts();
-        let shares = index > start && sequences[index - 1].parts().0 == prompt;
-        let more = response.len() + if shares { 0 } else { prompt.len() };
-        if index > start && tokens + more > max_tokens {
-            ranges.push(start..index);
-            (start, tokens) = (index, sequence.ids.len());
+/// How many tokens go through the model at once, and how they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBudget {
+    /// The most tokens of a pass.
+    pub tokens: usize,
+    /// Whether sequences are laid end to end and neighbours share their prompt, as the CPU's own loops have them, rather
+    /// than padded to rows of one length.
+    pub is_packed: bool,
+}
+
+/// What a run of sequences holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    packed: usize,
+    rows: usize,
+    longest: usize,
+}
+
+impl Count {
+    fn and(self, sequence: &Sequence, shares_prompt: bool) -> Self {
+        let prompt = if shares_prompt {
+            0
         } else {
-            tokens += more;
+            sequence.prompt_tokens
+        };
+        Self {
+            packed: self.packed + prompt + sequence.response_tokens(),
+            rows: self.rows + 1,
+            longest: self.longest.max(sequence.ids.len()),
+        }
+    }
+
+    fn fits(self, budget: TokenBudget) -> bool {
+        let tokens = if budget.is_packed {
+            self.packed
+        } else {
+            self.rows * self.longest
+        };
+        tokens <= budget.tokens
+    }
+}
+
+/// Cuts sequences, in order, into runs that fit the budget; one sequence at least each.
+pub fn micro_batches(sequences: &[Sequence], budget: TokenBudget) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut count) = (0, Count::default());
+    for (index, sequence) in sequences.iter().enumerate() {
+        let is_first = index == start;
+        let shares = !is_first && sequences[index - 1].parts().0 == sequence.parts().0;
+        let grown = count.and(sequence, shares);
+        if is_first || grown.fits(budget) {
+            count = grown;
+        } else {
+            ranges.push(start..index);
+            (start, count) = (index, Count::default().and(sequence, false));
         }
     }
     if start < sequences.len() {
@@ -162,11 +203,28 @@ mod tests {
             sequence(1, 1),
             sequence(5, 9),
         ];
+        let packed = |tokens| {
+            let is_packed = true;
+            micro_batches(&sequences, TokenBudget { tokens, is_packed })
+        };
         // The second shares the first one's prompt: 4 + 4 tokens.
-        assert_eq!(micro_batches(&sequences, 8), vec![0..2, 2..3, 3..4]);
-        assert_eq!(micro_batches(&sequences, 1), vec![0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(micro_batches(&sequences, 1000), vec![0..4]);
-        assert!(micro_batches(&[], 8).is_empty());
+        assert_eq!(packed(8), vec![0..2, 2..3, 3..4]);
+        assert_eq!(packed(1), vec![0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(packed(1000), vec![0..4]);
+        // Rows of 4 and 6 tokens, padded, are 12; with the third, of 2, they are 18.
+        let padded = |tokens| {
+            let is_packed = false;
+            micro_batches(&sequences, TokenBudget { tokens, is_packed })
+        };
+        assert_eq!(padded(11), vec![0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(padded(12), vec![0..2, 2..3, 3..4]);
+        assert_eq!(padded(18), vec![0..3, 3..4]);
+        assert_eq!(padded(56), vec![0..4]);
+        let budget = TokenBudget {
+            tokens: 8,
+            is_packed: true,
+        };
+        assert!(micro_batches(&[], budget).is_empty());
     }
 
     #[test]

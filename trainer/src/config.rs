@@ -407,6 +407,19 @@ impl TrainConfig {
                     .into(),
             });
         }
+        if self.rollout.dtype == Some(Dtype::F16) {
+            return Err(TrainerError::Config {
+                message: "rollout.dtype = \"f16\": generation rounds to bf16, or to nothing; use bf16 or leave it out"
+                    .into(),
+            });
+        }
+        if (self.rollout.dtype, self.model.dtype) == (Some(Dtype::F32), Dtype::Bf16) {
+            return Err(TrainerError::Config {
+                message: "rollout.dtype = \"f32\" with model.dtype = \"bf16\": generation rounds as training does; \
+                          leave rollout.dtype out"
+                    .into(),
+            });
+        }
         let sampling = self.sampling();
         check_sampling(&sampling, "rollout")?;
         check(
@@ -429,6 +442,18 @@ impl TrainConfig {
         self.task.validate()?;
         self.reward.validate()?;
         self.monitor.validate()
+    }
+
+    /// Generation in another type than training is the CPU's own loops' alone.
+    pub(crate) fn check_rollout_dtype(&self, is_fused: bool) -> Result<(), TrainerError> {
+        if self.rollout.dtype == Some(Dtype::Bf16) && !is_fused {
+            return Err(TrainerError::Config {
+                message: "rollout.dtype = \"bf16\" is for `--device flex` on a CPU with AVX2 alone; set model.dtype = \
+                          \"bf16\", which generates and trains in it"
+                    .into(),
+            });
+        }
+        Ok(())
     }
 
     /// Groups must be large enough for rewards to differ in, and for the estimator to compare.

@@ -124,8 +124,15 @@ impl Critic {
             return false;
         }
         let gradients = clip(&self.model, gradients, norm, self.max_grad_norm);
-        let (rate, model) = (self.config.learning_rate, self.model.clone());
-        self.model = self.optimizer.step(rate, model, gradients);
+        // Taken out rather than cloned: what nothing else holds is updated in place.
+        let empty = CriticModel {
+            trunk: None,
+            head: self.model.head.clone(),
+        };
+        let model = std::mem::replace(&mut self.model, empty);
+        self.model = self
+            .optimizer
+            .step(self.config.learning_rate, model, gradients);
         true
     }
 

@@ -39,7 +39,11 @@ impl Trainer {
             entropy_prompt_mean: parts.entropy_prompt_mean(),
             by_difficulty: parts.by(|group| Difficulty::of(correct(group), group.samples.len())),
             by_source: several(parts.by(|group| group.problem.source.clone())),
-            sampler_log_prob_gap: sampler_gap(&sampling.groups, &log_probs),
+            sampler_log_prob_gap: sampler_mean(&sampling.groups, &log_probs, f64::abs),
+            // k3 of KL(sampler ‖ trainer): each token's share is 0 or more.
+            sampler_kl: Some(sampler_mean(&sampling.groups, &log_probs, |x| {
+                x.exp_m1() - x
+            })),
             correction_weight_mean: weights.map(|rows| mean(rows.into_iter().flatten())),
             response_length_mean: sampling.tokens as f64 / responses,
             truncated_fraction: sampling.truncated as f64 / responses,
@@ -196,12 +200,15 @@ fn correct(group: &Group) -> usize {
     samples.filter(|sample| sample.score.correct).count()
 }
 
-/// Mean `|log π_sampler - log π_trainer|`: what numerics alone put between the two, in nats.
-fn sampler_gap(groups: &[Group], log_probs: &[f32]) -> f64 {
+/// Mean over tokens of a figure of `log π_trainer - log π_sampler`: what numerics put between the two, in nats.
+fn sampler_mean(groups: &[Group], log_probs: &[f32], figure: fn(f64) -> f64) -> f64 {
     let samples = groups.iter().flat_map(|group| &group.samples);
     let sampler = samples.flat_map(|sample| &sample.rollout.sampler_log_probs);
-    let gaps: Vec<f32> = sampler.zip(log_probs).map(|(s, t)| (s - t).abs()).collect();
-    mean(&gaps)
+    let gaps = sampler.zip(log_probs);
+    let figures: Vec<f32> = gaps
+        .map(|(s, t)| figure(f64::from(*t) - f64::from(*s)) as f32)
+        .collect();
+    mean(&figures)
 }
 
 fn mean<'a>(figures: impl IntoIterator<Item = &'a f32>) -> f64 {

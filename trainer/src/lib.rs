@@ -33,7 +33,7 @@ mod update;
 
 pub use answer::{AnswerKey, Answerer};
 pub use base::{bundled_base, bundled_tokenizer, load_policy};
-pub use batch::{Collated, Sequence, micro_batches};
+pub use batch::{Collated, Sequence, TokenBudget, micro_batches};
 pub use checkpoint::list_checkpoints;
 pub use config::{
     CheckpointSection, DataSection, Dtype, MeasurementSection, Memory, ModelSection,

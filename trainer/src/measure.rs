@@ -69,7 +69,7 @@ impl Trainer {
             critic: critic.as_ref(),
         };
         let temperature = self.config.rollout.temperature;
-        let ranges = micro_batches(&sequences, self.max_tokens());
+        let ranges = micro_batches(&sequences, self.token_budget());
         let parts = map_ordered(&ranges, self.workers, |range: &Range<usize>| {
             measure_part(&sequences[range.clone()], &models, temperature)
         });

@@ -1,9 +1,10 @@
 //! How much of a forward pass fits into memory.
 
-use policy::{CausalLm, Execution, ModelConfig, Recompute};
+use burn::tensor::DType;
+use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{Memory, TrainConfig, Trainer};
+use crate::{Dtype, Memory, TokenBudget, Trainer};
 
 /// Tokens that go through the model at once where the configuration leaves it open: packed ones on the CPU, and rows
 /// with padding elsewhere.
@@ -13,33 +14,60 @@ const DEVICE_TOKENS: usize = 512;
 /// The share of the free memory that a run may plan with: others live there too.
 const USABLE_SHARE: f64 = 0.8;
 
-/// Tokens that go through the model at once.
-pub(crate) fn max_tokens(config: &TrainConfig, model: &CausalLm) -> usize {
-    match config.update.max_tokens {
-        0 if model.is_fused() => CPU_TOKENS,
-        0 => DEVICE_TOKENS,
-        tokens => tokens,
+impl TokenBudget {
+    /// The budget of passes of a model; 0 tokens leave the number open.
+    pub(crate) fn new(tokens: usize, model: &CausalLm) -> Self {
+        let is_packed = model.is_fused();
+        let tokens = match tokens {
+            0 if is_packed => CPU_TOKENS,
+            0 => DEVICE_TOKENS,
+            tokens => tokens,
+        };
+        Self { tokens, is_packed }
     }
 }
 
 impl Trainer {
-    /// Tokens that go through the model at once.
-    pub fn max_tokens(&self) -> usize {
-        max_tokens(&self.config, &self.policy.model)
+    /// What goes through the model at once.
+    pub fn token_budget(&self) -> TokenBudget {
+        TokenBudget::new(self.config.update.max_tokens, &self.policy.model)
     }
 }
 
-/// How the model is computed under a setting, for passes of `tokens`.
-pub(crate) fn execution(memory: Memory, config: &ModelConfig, tokens: usize) -> Execution {
+/// The policy as a run computes it, in passes of `tokens`, with the type that its tensors are cast to for that.
+pub(crate) fn prepare(
+    mut policy: Policy,
+    dtype: Dtype,
+    memory: Memory,
+    tokens: usize,
+) -> (Policy, DType) {
     let recompute = match memory {
         Memory::Fast => Recompute::Nothing,
         Memory::Balanced => Recompute::FeedForward,
-        Memory::Auto if fits(config, tokens, free_bytes()) => Recompute::FeedForward,
+        Memory::Auto if fits(&policy.config, tokens, free_bytes()) => Recompute::FeedForward,
         Memory::Auto | Memory::Small => Recompute::Block,
     };
-    Execution {
+    let tensors = tensor_dtype(&policy.model, dtype);
+    let compute = if dtype == Dtype::Bf16 && tensors == DType::F32 {
+        Compute::Bf16
+    } else {
+        Compute::F32
+    };
+    let execution = Execution {
         recompute,
-        ..Execution::default()
+        compute,
+        ..policy.model.execution()
+    };
+    policy.model = policy.model.with_execution(execution);
+    (policy, tensors)
+}
+
+/// The type that a model's tensors are cast to where it computes in `dtype`: the CPU's own loops round to bf16 as they
+/// multiply, and their tensors stay f32.
+pub(crate) fn tensor_dtype(model: &CausalLm, dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::Bf16 if model.is_fused() => DType::F32,
+        dtype => dtype.into(),
     }
 }
 

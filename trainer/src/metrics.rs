@@ -66,6 +66,8 @@ pub struct StepMetrics {
     pub skipped_updates: u64,
     #[serde(deserialize_with = "nullable")]
     pub sampler_log_prob_gap: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler_kl: Option<f64>,
     pub groups_dropped: u64,
     pub rewards_missing: u64,
     pub verdicts_undecided: u64,
@@ -178,6 +180,7 @@ impl Default for StepMetrics {
             updates: 0,
             skipped_updates: 0,
             sampler_log_prob_gap: f64::NAN,
+            sampler_kl: None,
             groups_dropped: 0,
             rewards_missing: 0,
             verdicts_undecided: 0,

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, Dtype, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
-    RunFolder, StepMetrics, StepOutcome, TrainConfig, TrainerError,
+    RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig, TrainerError,
     checkpoint::{prune, read_state},
     config::check,
     critic::Critic,
-    memory::{execution, max_tokens},
+    memory::prepare,
     optimizer::adamw,
     parallel::{graphs_held, workers},
 };
@@ -116,21 +116,15 @@ impl Trainer {
             "loaded as f32, which is what they are trained in",
             policy.model.dtype().name(),
         )?;
-        let mut dtype = config.model.dtype.into();
+        let tokens = TokenBudget::new(config.update.max_tokens, &policy.model).tokens;
+        let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
+        config.check_rollout_dtype(policy.model.is_fused())?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
         let objective = PolicyObjective::new(config.loss, config.entropy)?;
         let needs_critic = config.advantage.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
-        let tokens = max_tokens(&config, &policy.model);
-        let mut execution = execution(config.update.memory, &policy.config, tokens);
-        if dtype == DType::BF16 && policy.model.is_fused() {
-            // The CPU's own loops round as they multiply; the tensors stay f32.
-            (execution.compute, dtype) = (Compute::Bf16, DType::F32);
-        }
-        let mut policy = policy;
-        policy.model = policy.model.with_execution(execution);
         let trainer = Self {
             reference: objective
                 .needs_reference()
@@ -274,6 +268,14 @@ impl Trainer {
         for warning in self.objective.warnings(&context) {
             observer.on_event(Event::Warning(&warning));
         }
+        let rounds =
+            self.policy.model.execution().compute == Compute::Bf16 || self.samples_rounded();
+        if rounds && kernels::level() < kernels::Level::Avx512Bf16 {
+            observer.on_event(Event::Warning(
+                "this CPU has no instructions for bf16 (AVX512-BF16 or AMX): products are no faster than in f32, and \
+                 take half the memory alone",
+            ));
+        }
     }
 
     /// Warns where entropy goes wrong, and ends the run where the configuration asks for it.
@@ -385,6 +387,8 @@ impl Trainer {
     fn validator<'a>(&'a self, params: &'a SamplingParams) -> Result<Answerer<'a>, TrainerError> {
         let is_task = self.source.validates_task();
         Ok(Answerer {
+            // What is measured is the policy that is trained, not its rounding for generation.
+            model: self.computing_model(),
             format: PromptFormat::new(&self.policy, &self.config.data, is_task)?,
             reward: self.source.validation_reward(),
             ..self.answerer(params)?

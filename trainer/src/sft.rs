@@ -20,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    AnswerKey, Answerer, DataSection, Dtype, ModelSection, OptimizerSection, PromptFormat,
+    AnswerKey, Answerer, DataSection, Dtype, Memory, ModelSection, OptimizerSection, PromptFormat,
     TrainerError,
-    batch::{Collated, Sequence, longest_response, micro_batches},
+    batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
+    memory::{prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     source::shuffled,
@@ -317,7 +318,7 @@ impl Lessons {
 /// end token, or many gradients in a row that are not finite.
 pub fn train_supervised(
     config: &SftConfig,
-    mut policy: Policy,
+    policy: Policy,
     on_progress: &mut dyn FnMut(SftProgress),
 ) -> Result<(Policy, SftReport), TrainerError> {
     let lessons = Lessons::new(config)?;
@@ -334,7 +335,7 @@ pub fn train_supervised(
     }
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
-    let dtype = config.model.dtype.into();
+    let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
     let mut report = SftReport::default();
     let (mut skipped, mut skipped_in_a_row) = (0, 0);
     for step in 0..config.steps {
@@ -400,7 +401,7 @@ fn gradient(
         temperature: 1.0,
         entropy: EntropyPass::Skip,
     };
-    let ranges = micro_batches(sequences, MICRO_BATCH_TOKENS);
+    let ranges = micro_batches(sequences, TokenBudget::new(MICRO_BATCH_TOKENS, model));
     let part = |range: &Range<usize>| {
         let part = &sequences[range.clone()];
         let model = model.clone().fork(&model.device());
@@ -423,7 +424,7 @@ fn gradient(
     (total, accumulator.grads())
 }
 
-/// Tokens, padding included, that go through the model at once.
+/// Tokens that go through the model at once.
 const MICRO_BATCH_TOKENS: usize = 2048;
 
 /// Lesson `index` in tokens.
@@ -500,7 +501,10 @@ impl Validation {
     ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy,
-            model: policy.model.valid().cast(DType::from(config.model.dtype)),
+            model: policy
+                .model
+                .valid()
+                .cast(tensor_dtype(&policy.model, config.model.dtype)),
             format: PromptFormat::new(policy, &config.data, self.is_task)?,
             reward: self.reward.as_ref(),
             params,

@@ -16,7 +16,7 @@ use policy::{CausalLm, EntropyPass, HeadOptions};
 
 use crate::{
     Event, Observer, StepMetrics, Trainer, TrainerError,
-    batch::{Collated, Sequence, longest_response, micro_batches},
+    batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     critic::CriticModel,
     experience::Experience,
     measure::read,
@@ -79,7 +79,7 @@ impl Trainer {
                 entropy_bonus,
                 updates_before: updates.moved,
                 first_row: place * size,
-                ..MiniBatch::new(mini_batches[place], self.max_tokens())
+                ..MiniBatch::new(mini_batches[place], self.token_budget())
             };
             self.update_once(&batch, &key, &mut updates)?;
         }
@@ -521,7 +521,7 @@ struct Columns {
 }
 
 impl<'a> MiniBatch<'a> {
-    fn new(experiences: &'a [Experience], max_tokens: usize) -> Self {
+    fn new(experiences: &'a [Experience], budget: TokenBudget) -> Self {
         let sequences: Vec<Sequence> = experiences
             .iter()
             .map(|experience| experience.sequence.clone())
@@ -529,7 +529,7 @@ impl<'a> MiniBatch<'a> {
         let response_len = longest_response(&sequences);
         Self {
             experiences,
-            ranges: micro_batches(&sequences, max_tokens),
+            ranges: micro_batches(&sequences, budget),
             response_len,
             columns: Columns::new(experiences, response_len),
             row_keys: experiences.iter().map(|row| row.row_key).collect(),

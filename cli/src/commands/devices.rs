@@ -15,14 +15,19 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
             .iter()
             .map(|(name, built)| json!({"backend": name, "built": built}))
             .collect();
-        return print_json(&json!({ "backends": list, "threads": rayon::current_num_threads() }));
+        return print_json(&json!({
+            "backends": list,
+            "threads": rayon::current_num_threads(),
+            "bf16_instructions": kernels::level().name(),
+        }));
     }
     let mut stdout = io::stdout();
     for (name, built) in BACKENDS {
         let state = match (name, built) {
             ("flex", _) => format!(
-                "CPU, {} threads (the default)",
-                rayon::current_num_threads()
+                "CPU, {} threads, bf16 by {} (the default)",
+                rayon::current_num_threads(),
+                kernels::level().name()
             ),
             (_, true) => "in this build".to_owned(),
             (_, false) => format!("build with `--features {name}`"),

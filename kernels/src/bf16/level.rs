@@ -19,6 +19,16 @@ impl Level {
     /// Every level, slowest first.
     pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512Bf16, Self::Amx];
 
+    /// The instructions' name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "plain code",
+            Self::Avx2 => "AVX2",
+            Self::Avx512Bf16 => "AVX512-BF16",
+            Self::Amx => "AMX-BF16",
+        }
+    }
+
     /// Whether this CPU has the instructions and the operating system lets us use them.
     pub fn is_available(self) -> bool {
         self <= level() && (self != Self::Avx512Bf16 || avx512_bf16())

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::pack::{DEPTH, LANES, Tile, Wide, pack_rows, widen};
 use super::{Level, PANEL_COLUMNS, PackedBf16, level, portable};
-use crate::View;
+use crate::{View, matrix::holds};
 
 /// `c[r * c_stride + j] = (accumulate ? c[r * c_stride + j] : 0) + Σ_k bf16(a[r, k]) · b[k, j]`
 /// at this machine's best [`Level`], on the calling thread.
@@ -31,9 +31,8 @@ pub(crate) fn multiply_at(
     if a.rows == 0 || b.n() == 0 {
         return;
     }
-    let needed = (a.rows - 1) * c_stride + b.n();
     assert!(
-        c_stride >= b.n() && c.len() >= needed,
+        c_stride >= b.n() && holds(c.len(), a.rows, c_stride, b.n()),
         "c has {} elements and stride {c_stride} for {} x {}",
         c.len(),
         a.rows,

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::View;
+use rayon::prelude::*;
+
+use crate::{View, matrix::SHARED_ELEMENTS};
 
 /// Columns in a panel of a [`PackedBf16`]; the last panel is filled up with zeros.
 pub(crate) const PANEL_COLUMNS: usize = LANES;
@@ -77,13 +79,16 @@ impl PackedBf16 {
 /// Packs the columns of `view` into `tiles`: panels of 16 columns, tiles along `k` within.
 fn pack_panels(view: View, tiles: &mut [Tile]) {
     let depth_tiles = view.rows.div_ceil(DEPTH);
-    for (panel, tiles) in tiles.chunks_exact_mut(depth_tiles.max(1)).enumerate() {
+    let fill = |(panel, tiles): (usize, &mut [Tile])| {
         let columns = panel * LANES..view.columns.min((panel + 1) * LANES);
-        pack_lanes(
-            view.part(0..view.rows, columns).transposed(),
-            Lines::Pairs,
-            tiles,
-        );
+        let panel = view.part(0..view.rows, columns);
+        pack_lanes(panel.transposed(), Lines::Pairs, tiles);
+    };
+    let size = depth_tiles.max(1);
+    if view.rows * view.columns < SHARED_ELEMENTS {
+        tiles.chunks_exact_mut(size).enumerate().for_each(fill);
+    } else {
+        tiles.par_chunks_exact_mut(size).enumerate().for_each(fill);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `anneal bench ops`.
 
 use anyhow::{Result, bail};
-use kernels::{Packed, Softmax, Start, View, general, multiply, multiply_shared, rms_norm, swiglu};
+use kernels::{Compute, Softmax, Start, View, Weight, general, rms_norm, swiglu};
 use serde_json::json;
 
 use super::fastest_nanoseconds;
@@ -36,26 +36,26 @@ pub(crate) fn run(args: &BenchOpsArgs) -> Result<()> {
     report("softmax", &rate(49152, nanoseconds))
 }
 
-/// A product by each of its routines.
+/// A product by each of its routines: of weights packed once, and of the library that takes them as they are.
 fn products([m, k, n]: [usize; 3], seconds: f64) -> Result<()> {
     let cells = |count: usize| -> Vec<f32> { (0..count).map(|i| (i % 89) as f32 * 0.01).collect() };
     let (a, b, mut c) = (cells(m * k), cells(k * n), vec![0.0; m * n]);
     let (left, right) = (View::dense(&a, k), View::dense(&b, n));
-    let packed = Packed::new(right);
-    let rate = |nanoseconds: f64| 2.0 * (m * k * n) as f64 / nanoseconds;
-    let one = fastest_nanoseconds(seconds, || {
-        multiply(left, packed.panels(), &mut c, n, Start::Zero);
-    });
-    let all = fastest_nanoseconds(seconds, || {
-        multiply_shared(left, packed.panels(), &mut c, n, Start::Zero);
-    });
+    let gflops = |nanoseconds: f64| 2.0 * (m * k * n) as f64 / nanoseconds;
     let library = fastest_nanoseconds(seconds, || general(left, right, &mut c, n, Start::Zero));
-    let figures = json!({
+    let mut figures = json!({
         "shape": [m, k, n],
-        "gflops_one_thread": rate(one),
-        "gflops_all_threads": rate(all),
-        "gflops_gemm_crate_all_threads": rate(library),
+        "gflops_gemm_crate_all_threads": gflops(library),
     });
+    for (name, compute) in [("f32", Compute::F32), ("bf16", Compute::Bf16)] {
+        let weight = Weight::new(right, compute);
+        let one = fastest_nanoseconds(seconds, || weight.multiply(left, &mut c, n, Start::Zero));
+        let all = fastest_nanoseconds(seconds, || {
+            weight.multiply_shared(left, &mut c, n, Start::Zero);
+        });
+        figures[format!("gflops_{name}_one_thread")] = json!(gflops(one));
+        figures[format!("gflops_{name}_all_threads")] = json!(gflops(all));
+    }
     report("product", &figures)
 }
 

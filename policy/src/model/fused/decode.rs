@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::{Compute, HeadCache, Packed, Start, View, Weight, in_pool, rms_norm, swiglu};
 use rayon::prelude::*;
 
@@ -52,19 +52,28 @@ pub struct Prefix {
 /// A prompt's keys and values, and the logits after it.
 pub type Prefilled = (Arc<Prefix>, Vec<f32>);
 
-fn host(tensor: Tensor<1>) -> Result<Vec<f32>, PolicyError> {
-    let failed = |error| PolicyError::Device {
-        message: format!("{error:?}"),
-    };
-    tensor
-        .without_autodiff()
-        .try_into_vec_as::<f32>()
-        .map_err(failed)
-}
+/// A tensor's elements on the host, as they are there: the CPU's are not copied one by one.
+struct Host(TensorData);
 
-fn host_matrix(matrix: Tensor<2>) -> Result<(Vec<f32>, usize), PolicyError> {
-    let [rows, columns] = matrix.dims();
-    Ok((host(matrix.reshape([rows * columns]))?, columns))
+impl Host {
+    fn new<const D: usize>(tensor: Tensor<D>) -> Result<Self, PolicyError> {
+        let failed = |error: String| PolicyError::Device { message: error };
+        let data = tensor.without_autodiff().try_into_data();
+        let host = Self(data.map_err(|error| failed(format!("{error:?}")))?);
+        match host.0.as_slice::<f32>() {
+            Ok(_) => Ok(host),
+            Err(error) => Err(failed(format!("{error:?}"))),
+        }
+    }
+
+    fn cells(&self) -> &[f32] {
+        self.0.as_slice().unwrap_or_default()
+    }
+
+    /// A matrix in rows of `columns`.
+    fn view(&self, columns: usize) -> View<'_> {
+        View::dense(self.cells(), columns)
+    }
 }
 
 /// One packed matrix where the columns of all but the last fill whole panels, several otherwise.
@@ -100,15 +109,16 @@ impl CausalLm {
             .map(|(layer, shape)| {
                 let mut matrices = Vec::with_capacity(7);
                 for matrix in layer.matrices() {
-                    matrices.push(host_matrix(matrix)?);
+                    let [_, columns] = matrix.dims();
+                    matrices.push((Host::new(matrix)?, columns));
                 }
                 let views: Vec<View<'_>> = matrices
                     .iter()
-                    .map(|(cells, columns)| View::dense(cells, *columns))
+                    .map(|(host, columns)| host.view(*columns))
                     .collect();
                 Ok(PackedLayer {
                     shape: shape.clone(),
-                    vectors: host(layer.vectors())?,
+                    vectors: Host::new(layer.vectors())?.cells().to_vec(),
                     qkv: pack_beside(&views[..3], compute),
                     output: Weight::new(views[3], compute),
                     gate_up: pack_beside(&views[4..6], compute),
@@ -117,15 +127,17 @@ impl CausalLm {
             });
         let embedding = self.model.embed_tokens.weight.val().without_autodiff();
         let head = if let Some(head) = &self.lm_head {
-            let (cells, columns) = host_matrix(head.weight.val())?;
-            Weight::new(View::dense(&cells, columns), compute)
+            let weight = head.weight.val();
+            let [_, columns] = weight.dims();
+            Weight::new(Host::new(weight)?.view(columns), compute)
         } else {
-            let (cells, columns) = host_matrix(embedding.clone())?;
-            Weight::new(View::dense(&cells, columns).transposed(), compute)
+            let [_, columns] = embedding.dims();
+            let host = Host::new(embedding.clone())?;
+            Weight::new(host.view(columns).transposed(), compute)
         };
         Ok(Some(PackedModel {
             layers: layers.collect::<Result<_, PolicyError>>()?,
-            norm: host(self.model.norm.gamma.val())?,
+            norm: Host::new(self.model.norm.gamma.val())?.cells().to_vec(),
             epsilon: self.shapes.first().map_or(0.0, |shape| shape.epsilon),
             head,
             embedding,
@@ -139,7 +151,8 @@ impl PackedModel {
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let ids =
             Tensor::<1, Int>::from_data(ids.as_slice(), (&self.embedding.device(), DType::I32));
-        Ok(host_matrix(self.embedding.clone().select(0, ids))?.0)
+        let rows = Host::new(self.embedding.clone().select(0, ids))?;
+        Ok(rows.cells().to_vec())
     }
 
     fn width(&self) -> usize {
