@@ -14,6 +14,10 @@ mod adamw;
 mod attention;
 mod bf16;
 mod exponential;
+#[allow(
+    unsafe_code,
+    reason = "a packed matrix's memory is written once, and not zeroed before"
+)]
 mod matrix;
 mod norm;
 #[allow(

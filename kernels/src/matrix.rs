@@ -1,5 +1,7 @@
 //! Matrices as the kernels read them: strided views, and right-hand sides packed in panels.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 /// Columns of a panel.
@@ -121,13 +123,13 @@ impl Packed {
     pub fn pack(&mut self, views: &[View<'_>]) {
         self.k = views[0].rows;
         self.n = views.iter().map(|view| view.columns).sum();
-        // What was there is written over whole: only what is new needs zeros.
-        self.data
-            .resize(self.n.div_ceil(PANEL) * PANEL * self.k, 0.0);
+        self.data.clear();
         if self.k == 0 {
             return;
         }
-        let mut rest = &mut self.data[..];
+        let len = self.n.div_ceil(PANEL) * PANEL * self.k;
+        self.data.reserve(len);
+        let mut rest = &mut self.data.spare_capacity_mut()[..len];
         for (index, view) in views.iter().enumerate() {
             assert_eq!(
                 view.rows, self.k,
@@ -142,13 +144,18 @@ impl Packed {
             let panels;
             (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * PANEL * self.k);
             let size = PANEL * self.k;
-            let fill = |(index, panel): (usize, &mut [f32])| fill_panel(view, index * PANEL, panel);
+            let fill = |(index, panel): (usize, &mut [MaybeUninit<f32>])| {
+                fill_panel(view, index * PANEL, panel);
+            };
             if panels.len() < SHARED_ELEMENTS {
                 panels.chunks_exact_mut(size).enumerate().for_each(fill);
             } else {
                 panels.par_chunks_exact_mut(size).enumerate().for_each(fill);
             }
         }
+        assert!(rest.is_empty(), "the matrices make up all panels");
+        // SAFETY: the elements were split among the matrices without a rest, and `fill_panel` writes each of its own.
+        unsafe { self.data.set_len(len) }
     }
 
     /// Rows and columns.
@@ -172,31 +179,40 @@ impl Packed {
     }
 }
 
-/// The panel of the columns from `start` on.
-fn fill_panel(view: &View<'_>, start: usize, panel: &mut [f32]) {
+/// The panel of the columns from `start` on, every element of it.
+fn fill_panel(view: &View<'_>, start: usize, panel: &mut [MaybeUninit<f32>]) {
     let width = PANEL.min(view.columns - start);
+    let (lines, _) = panel.as_chunks_mut::<PANEL>();
     if view.column_stride == 1 {
-        for (row, cells) in panel.chunks_exact_mut(PANEL).enumerate() {
-            let from = row * view.row_stride + start;
-            cells[..width].copy_from_slice(&view.data[from..from + width]);
-            cells[width..].fill(0.0);
+        for (row, line) in lines.iter_mut().enumerate() {
+            let source = &view.data[row * view.row_stride + start..][..width];
+            // A copy of known length is a few instructions, and most panels are full.
+            if let Ok(source) = <&[f32; PANEL]>::try_from(source) {
+                *line = source.map(MaybeUninit::new);
+            } else {
+                line[..width].write_copy_of_slice(source);
+                line[width..].fill(MaybeUninit::new(0.0));
+            }
         }
         return;
     }
     for column in 0..width {
         let from = (start + column) * view.column_stride;
-        let cells = panel[column..].iter_mut().step_by(PANEL);
+        let cells = lines.iter_mut().map(|line| &mut line[column]);
         if view.row_stride == 1 {
-            cells
-                .zip(&view.data[from..from + view.rows])
-                .for_each(|(cell, &x)| *cell = x);
+            let source = &view.data[from..from + view.rows];
+            cells.zip(source).for_each(|(cell, &x)| {
+                cell.write(x);
+            });
         } else {
             let source = view.data[from..].iter().step_by(view.row_stride);
-            cells.zip(source).for_each(|(cell, &x)| *cell = x);
+            let mut pairs = cells.zip(source);
+            let written = pairs.by_ref().map(|(cell, &x)| cell.write(x)).count();
+            assert_eq!(written, view.rows, "a view reaches as far as its shape");
         }
     }
-    for cells in panel.chunks_exact_mut(PANEL) {
-        cells[width..].fill(0.0);
+    for line in lines {
+        line[width..].fill(MaybeUninit::new(0.0));
     }
 }
 
