@@ -1,5 +1,7 @@
 //! Drawing one token from logits.
 
+use std::cmp::Ordering;
+
 use kernels::Softmax;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -175,7 +177,7 @@ fn invert(tokens: impl Iterator<Item = (usize, f32)>, target: f64) -> usize {
 
 /// Ids that survive top-k, then top-p, then min-p, in falling order of weight.
 fn truncate(weights: &[f32], total: f64, params: &SamplingParams) -> Vec<usize> {
-    let falling = |a: &usize, b: &usize| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b));
+    let falling = |a: &usize, b: &usize| falling(weights, *a, *b);
     let floor = params.min_p as f32;
     // The largest weight is 1, so min-p is a bound on weights and cuts before the sort.
     let mut kept: Vec<usize> = (0..weights.len())
@@ -186,19 +188,51 @@ fn truncate(weights: &[f32], total: f64, params: &SamplingParams) -> Vec<usize> 
         kept.select_nth_unstable_by(k, falling);
         kept.truncate(k);
     }
-    kept.sort_unstable_by(falling);
     if params.top_p < 1.0 {
         let mass = if k > 0 { top_mass(weights, k) } else { total };
-        kept.truncate(nucleus(weights, &kept, params.top_p * mass));
+        let target = params.top_p * mass;
+        drop_light(weights, &mut kept, target);
+        kept.sort_unstable_by(falling);
+        kept.truncate(nucleus(weights, &kept, target));
+    } else {
+        kept.sort_unstable_by(falling);
     }
     kept
 }
 
 /// The weight of the k heaviest tokens: what top-p takes its share of after top-k.
 fn top_mass(weights: &[f32], k: usize) -> f64 {
-    let mut sorted = weights.to_vec();
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    sorted.iter().take(k).map(|&weight| f64::from(weight)).sum()
+    let falling = |a: &f32, b: &f32| b.total_cmp(a);
+    let mut heaviest = weights.to_vec();
+    if k < heaviest.len() {
+        heaviest.select_nth_unstable_by(k, falling);
+        heaviest.truncate(k);
+    }
+    heaviest.sort_unstable_by(falling);
+    heaviest.iter().map(|&weight| f64::from(weight)).sum()
+}
+
+/// Leaves out tokens that are too light for the nucleus, so that a few are sorted and not the vocabulary.
+fn drop_light(weights: &[f32], kept: &mut Vec<usize>, target: f64) {
+    const FEW: usize = 64;
+    const GROWTH: usize = 4;
+    // Sums in another order may differ by rounding: with this much to spare, the sorted sum reaches the target too.
+    let enough = target * (1.0 + 1e-9);
+    let mut count = FEW;
+    while count < kept.len() {
+        kept.select_nth_unstable_by(count, |&a, &b| falling(weights, a, b));
+        let mass: f64 = kept[..count].iter().map(|&id| f64::from(weights[id])).sum();
+        if mass >= enough {
+            kept.truncate(count);
+            return;
+        }
+        count *= GROWTH;
+    }
+}
+
+/// Heavier tokens first, and of equal ones that with the smaller id.
+fn falling(weights: &[f32], a: usize, b: usize) -> Ordering {
+    weights[b].total_cmp(&weights[a]).then(a.cmp(&b))
 }
 
 /// How many of the heaviest tokens it takes to reach `target`; at least one.
@@ -294,6 +328,42 @@ mod tests {
             ..Default::default()
         };
         assert_close(&frequencies(&both, &logits), &[0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn large_vocabularies_keep_what_sorting_them_whole_would() {
+        let mut state = 7_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / 16_777_216.0
+        };
+        for (steepness, top_k) in [(0, 0), (4, 0), (30, 0), (30, 700), (4, 3)] {
+            // Rounded, so that many weights are equal.
+            let weights: Vec<f32> = (0..3000)
+                .map(|_| (next().powi(steepness) * 1000.0).round() / 1000.0)
+                .collect();
+            let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+            for top_p in [1e-6, 0.1, 0.5, 0.9, 0.999] {
+                let params = SamplingParams {
+                    top_k,
+                    top_p,
+                    ..Default::default()
+                };
+                let mut sorted: Vec<usize> = (0..weights.len()).collect();
+                sorted.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]).then(a.cmp(b)));
+                let mass = if top_k > 0 {
+                    sorted.truncate(top_k);
+                    sorted.iter().map(|&id| f64::from(weights[id])).sum()
+                } else {
+                    total
+                };
+                sorted.truncate(nucleus(&weights, &sorted, top_p * mass));
+                let found = truncate(&weights, total, &params);
+                assert_eq!(found, sorted, "{steepness}, {top_k}, {top_p}");
+            }
+        }
     }
 
     #[test]
