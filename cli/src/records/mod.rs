@@ -5,6 +5,7 @@
 //! a file of which nothing can be used is an error.
 
 mod columns;
+mod law;
 mod read;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub(crate) use columns::{ENTROPY_KEYS, REWARD_KEYS};
+pub(crate) use law::check_two_columns;
 
 /// Names under which the step's number is kept, ours first.
 const STEP_KEYS: [&str; 8] = [
@@ -26,6 +28,16 @@ const STEP_KEYS: [&str; 8] = [
     "train/global_step",
     "trainer/global_step",
     "iteration",
+];
+
+/// Clocks, which go on within a step and are no figures of it.
+const CLOCK_KEYS: [&str; 6] = [
+    "_runtime",
+    "_timestamp",
+    "Wall time",
+    "Relative Time (Process)",
+    "epoch",
+    "train/epoch",
 ];
 
 /// One row: figures by dotted key.
@@ -40,7 +52,8 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Reads a file by its contents: an object or array of points, JSON lines, or comma-separated values.
+    /// Reads a file by its contents: an object or array of points, a trainer's state with its log, JSON lines, or values
+    /// separated by commas, semicolons or tabs.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(place)?;
@@ -62,6 +75,23 @@ impl Records {
         let keys = self.rows.iter().flat_map(BTreeMap::keys);
         let keys: BTreeSet<&str> = keys.map(String::as_str).collect();
         keys.into_iter().collect()
+    }
+
+    /// Whether any row has a figure under this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.rows.iter().any(|row| row.contains_key(key))
+    }
+
+    /// Gives a column's figures a second name.
+    pub(crate) fn alias(&mut self, key: &str, name: &str) {
+        if key == name {
+            return;
+        }
+        for row in &mut self.rows {
+            if let Some(figure) = row.get(key).copied() {
+                row.insert(name.to_owned(), figure);
+            }
+        }
     }
 
     /// A key's figure in each row.
@@ -87,9 +117,7 @@ fn in_order(rows: Vec<Row>, notes: &mut Vec<String>) -> Vec<Row> {
             continue;
         };
         let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
-        let repeats = row
-            .keys()
-            .any(|key| !is_step(key) && last.contains_key(key));
+        let repeats = repeats(&row, last);
         if step > last_step {
             kept.push(row);
         } else if step < last_step && !repeats {
@@ -128,9 +156,17 @@ fn merged(kept: &mut Vec<Row>, row: Row, step: f64) -> bool {
         kept.push(row);
         return false;
     };
-    let repeats = row.keys().any(|key| !is_step(key) && own.contains_key(key));
+    let is_repeated = repeats(&row, own);
     own.extend(row);
-    repeats
+    is_repeated
+}
+
+/// Whether a row has a figure that another has too.
+fn repeats(row: &Row, other: &Row) -> bool {
+    let is_figure = |key: &&String| !is_step(key) && !CLOCK_KEYS.contains(&key.as_str());
+    row.keys()
+        .filter(is_figure)
+        .any(|key| other.contains_key(key))
 }
 
 fn is_step(key: &str) -> bool {
@@ -212,6 +248,33 @@ mod tests {
         assert_eq!(steps(&table), [1.0, 2.0]);
         assert_eq!(table.column("a - actor/entropy"), [Some(0.5), None]);
         assert_eq!(table.column("b"), [None, Some(3.0)]);
+    }
+
+    #[test]
+    fn a_trainer_s_state_is_read_by_its_log() {
+        let found = records(
+            "{\n \"best_metric\": null, \"global_step\": 2,\n \"log_history\": [\n  {\"epoch\": 0.1, \"entropy\": 0.5, \"step\": 1},\n  \
+             {\"epoch\": 0.2, \"entropy\": 0.4, \"step\": 2},\n  {\"epoch\": 0.2, \"step\": 2, \"eval_reward\": 0.3}\n ]\n}\n",
+        );
+        assert_eq!(steps(&found), [1.0, 2.0]);
+        assert_eq!(found.column("entropy"), [Some(0.5), Some(0.4)]);
+        assert_eq!(found.column("eval_reward"), [None, Some(0.3)]);
+        assert!(found.notes.is_empty(), "{:?}", found.notes);
+    }
+
+    #[test]
+    fn tables_of_other_delimiters_are_read() {
+        for text in [
+            "step\tentropy, nats\treward\n1\t0.5\t0.1\n2\t0.4\t0.2\n",
+            "step;entropy, nats;reward\n1;0.5;0.1\n2;0.4;0.2\n",
+            "step;\"entropy, nats\";reward\n1;0,5;0,1\n2;0,4;0,2\n",
+            "step,\"entropy, nats\",reward\n1,0.5,0.1\n2,0.4,0.2\n",
+        ] {
+            let found = records(text);
+            assert_eq!(steps(&found), [1.0, 2.0], "{text}");
+            let expected = [Some(0.5), Some(0.4)];
+            assert_eq!(found.column("entropy, nats"), expected, "{text}");
+        }
     }
 
     #[test]
