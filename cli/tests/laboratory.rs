@@ -373,6 +373,8 @@ fn a_comparison_is_run_once_and_extended() {
         rows.len() == 3 && rows[1].starts_with("grpo") && rows[2].starts_with("kl_cov"),
         "{table}"
     );
+    // Each run validated before its first step and after its last: only what was trained counts.
+    assert!(rows[0].contains("(last 1)"), "{table}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("\"comparison\"") && page.contains("comparison-points"));
     let metrics = out.join("kl_cov/seed-2/metrics.jsonl");
@@ -387,6 +389,9 @@ fn a_comparison_is_run_once_and_extended() {
     let found: Value = serde_json::from_str(&printed).unwrap();
     let variants = found["variants"].as_array().unwrap();
     assert_eq!(variants[1]["seeds"], json!([1, 2]));
+    assert_eq!(variants[1]["validations_by_seed"], json!([1, 1]));
+    let (mean, last) = (&variants[1]["accuracy"], &variants[1]["accuracy_end"]);
+    assert_eq!(mean, last);
     let difference = variants[0]["accuracy_difference"]["mean"].as_f64().unwrap();
     assert!(
         difference.abs() < 1e-12,
@@ -437,6 +442,25 @@ fn a_run_that_ended_itself_goes_on_only_when_its_monitor_is_changed() {
     assert!(messages.contains("going on from step"), "{messages}");
     let text = fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 13);
+}
+
+#[test]
+fn a_comparison_of_different_tasks_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(
+        dir.path(),
+        "compare.toml",
+        "seeds = [1]\nsettings = ['steps=1', 'rollout.prompts_per_step=2', 'update.mini_batch_prompts=2', 'validation.problems=2']\n\
+         [[variants]]\nname = 'easy'\n[[variants]]\nname = 'hard'\nsettings = ['task.operands=3']\n",
+    );
+    let out = dir.path().join("out").display().to_string();
+    let (_, messages) = done(&["compare", "--config", &config, "--out", &out]);
+    let warning = messages.lines().find(|line| line.starts_with("warning: "));
+    let warning = warning.unwrap_or_else(|| panic!("{messages}"));
+    assert!(
+        warning.contains("different tasks")
+            && warning.contains("hard on arithmetic with operands 3")
+    );
 }
 
 #[test]
