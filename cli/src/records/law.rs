@@ -3,7 +3,7 @@
 use anyhow::Result;
 use entropy::LawPoint;
 
-use super::{Records, Row, STEP_KEYS, in_order, is_step, step_of};
+use super::{Records, Row, STEP_KEYS, is_step, step_of};
 use crate::{
     failure::Advised,
     records::{ENTROPY_KEYS, REWARD_KEYS},
@@ -48,20 +48,21 @@ impl Records {
             row.retain(|key, _| key == name || !is_step(key));
             row
         };
-        let rows = self.rows.iter().filter(|row| row.contains_key(name));
-        let rows: Vec<Row> = rows.map(own).collect();
-        let mut notes = self.notes.clone();
-        let left_out = match self.rows.len() - rows.len() {
+        let all = self.rows.iter().chain(&self.stray);
+        let total = all.clone().count();
+        let rows = all.filter(|row| row.contains_key(name)).map(own);
+        let mut rows: Vec<Row> = rows.collect();
+        // Each name counts in its own order; of one step, what came last stays last.
+        rows.sort_by(|a, b| a[name].total_cmp(&b[name]));
+        let mut notes = self.notes[..self.unreadable].to_vec();
+        let left_out = match total - rows.len() {
             0 => String::new(),
             count => format!("; {count} lines have none and are left out"),
         };
         notes.push(format!(
             "entropy and reward stand in different lines: they are joined by '{name}'{left_out}"
         ));
-        Self {
-            rows: in_order(rows, &mut notes),
-            notes,
-        }
+        Self::in_order(rows, notes)
     }
 
     /// The points of the rows that have both figures, with their steps; rows without a step count on.
@@ -152,6 +153,22 @@ mod tests {
             note.contains("'training/global_step'") && note.contains("1 lines have none"),
             "{note}"
         );
+    }
+
+    #[test]
+    fn a_block_of_each_figure_is_joined_too() {
+        let line = |(place, step, key): (u64, u64, &str)| {
+            format!("{{\"_step\":{place},\"training/global_step\":{step},\"{key}\":0.5}}\n")
+        };
+        let blocks = [
+            (0, 1, "entropy"),
+            (2, 2, "entropy"),
+            (1, 1, "reward"),
+            (3, 2, "reward"),
+        ];
+        let found = records(&blocks.map(line).concat()).joined_for("entropy", "reward");
+        assert_eq!(found.law_points("entropy", "reward").len(), 2);
+        assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
     }
 
     #[test]

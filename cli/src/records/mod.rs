@@ -49,6 +49,10 @@ pub(crate) struct Records {
     pub(crate) rows: Vec<Row>,
     /// For people: what was left out, and why.
     pub(crate) notes: Vec<String>,
+    /// The first of them, which are about lines that cannot be read.
+    unreadable: usize,
+    /// Rows that go back to a step which is not there: another name of the step may have a place for them.
+    stray: Vec<Row>,
 }
 
 impl Records {
@@ -59,15 +63,75 @@ impl Records {
         let bytes = std::fs::read(path).with_context(place)?;
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim_start_matches('\u{feff}');
-        let (rows, mut notes) = read::rows(text).with_context(place)?;
-        let rows = in_order(rows, &mut notes);
+        let (rows, notes) = read::rows(text).with_context(place)?;
         if rows.is_empty() {
             let why = notes
                 .first()
                 .map_or(String::new(), |note| format!(" ({note})"));
             bail!("{}: no line of figures{why}", path.display());
         }
-        Ok(Self { rows, notes })
+        Ok(Self::in_order(rows, notes))
+    }
+
+    /// Rows that no file has, such as means over several runs.
+    pub(crate) fn of(rows: Vec<Row>) -> Self {
+        Self::in_order(rows, Vec::new())
+    }
+
+    /// Rows by step: those of one step are one row, as some loggers write training and validation apart, and a run that
+    /// went on from a checkpoint writes its steps again.
+    fn in_order(rows: Vec<Row>, notes: Vec<String>) -> Self {
+        let mut found = Self {
+            unreadable: notes.len(),
+            notes,
+            ..Self::default()
+        };
+        let replaced: usize = rows.into_iter().map(|row| found.add(row)).sum();
+        if replaced > 0 {
+            found.notes.push(format!(
+                "steps come again or go back, as in a run that was resumed: {replaced} earlier lines are replaced by later ones"
+            ));
+        }
+        if !found.stray.is_empty() {
+            found.notes.push(format!(
+                "{} lines go back to an earlier step and hold other figures: they are left out",
+                found.stray.len()
+            ));
+        }
+        found
+    }
+
+    /// Puts a row where it belongs; how many earlier ones it replaces.
+    fn add(&mut self, row: Row) -> usize {
+        let kept = &mut self.rows;
+        let (Some(step), Some(last)) = (step_of(&row), kept.last()) else {
+            kept.push(row);
+            return 0;
+        };
+        let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
+        if step > last_step {
+            kept.push(row);
+            return 0;
+        }
+        if step < last_step && !repeats(&row, last) {
+            // Other figures of steps that are there, or a summary at the end, say: it takes nothing back.
+            let of = |own: &Row| step_of(own).unwrap_or(f64::NEG_INFINITY);
+            let place = kept.binary_search_by(|own| of(own).total_cmp(&step));
+            match place.ok().map(|place| &mut kept[place]) {
+                Some(own) if !repeats(&row, own) => own.extend(row),
+                _ => self.stray.push(row),
+            }
+            return 0;
+        }
+        let before = kept.len();
+        while kept
+            .last()
+            .and_then(step_of)
+            .is_some_and(|last| last > step)
+        {
+            kept.pop();
+        }
+        before - kept.len() + usize::from(merged(kept, row, step))
     }
 
     /// Every key that some row has.
@@ -104,49 +168,6 @@ impl Records {
 /// A row's step, where it has one.
 pub(crate) fn step_of(row: &Row) -> Option<f64> {
     STEP_KEYS.iter().find_map(|key| row.get(*key).copied())
-}
-
-/// Rows by step: those of one step are one row, as some loggers write training and validation apart, and a run that went
-/// on from a checkpoint writes its steps again.
-fn in_order(rows: Vec<Row>, notes: &mut Vec<String>) -> Vec<Row> {
-    let mut kept: Vec<Row> = Vec::new();
-    let (mut replaced, mut stray) = (0, 0);
-    for row in rows {
-        let (Some(step), Some(last)) = (step_of(&row), kept.last_mut()) else {
-            kept.push(row);
-            continue;
-        };
-        let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
-        let repeats = repeats(&row, last);
-        if step > last_step {
-            kept.push(row);
-        } else if step < last_step && !repeats {
-            // A summary at the end, say: it takes nothing back.
-            stray += 1;
-        } else {
-            let before = kept.len();
-            while kept
-                .last()
-                .and_then(step_of)
-                .is_some_and(|last| last > step)
-            {
-                kept.pop();
-            }
-            replaced += before - kept.len();
-            replaced += usize::from(merged(&mut kept, row, step));
-        }
-    }
-    if replaced > 0 {
-        notes.push(format!(
-            "steps come again or go back, as in a run that was resumed: {replaced} earlier lines are replaced by later ones"
-        ));
-    }
-    if stray > 0 {
-        notes.push(format!(
-            "{stray} lines go back to an earlier step and hold other figures: they are left out"
-        ));
-    }
-    kept
 }
 
 /// Adds a row's figures to those of its step; whether it replaced any.
@@ -221,6 +242,11 @@ mod tests {
             "{:?}",
             found.notes
         );
+        let blocks = [(1, "a"), (2, "a"), (1, "b"), (2, "b")];
+        let line = |(step, key): (u64, &str)| format!("{{\"step\":{step},\"{key}\":{step}}}\n");
+        let found = records(&blocks.map(line).concat());
+        assert_eq!(found.column("b"), [Some(1.0), Some(2.0)]);
+        assert!(found.notes.is_empty(), "{:?}", found.notes);
     }
 
     #[test]

@@ -156,10 +156,7 @@ impl Run {
             }
         }
         let whole = steps.into_values().filter(|rows| rows.len() == runs.len());
-        let records = Records {
-            rows: whole.map(|rows| mean_row(&rows)).collect(),
-            notes: Vec::new(),
-        };
+        let records = Records::of(whole.map(|rows| mean_row(&rows)).collect());
         let run = Self::of_records(name, records);
         let first = runs.into_iter().next();
         Self {

@@ -24,15 +24,10 @@ pub(super) fn points(
     reward_input: Option<&Path>,
     keys: Keys<'_>,
 ) -> Result<Vec<LawPoint>> {
-    let records = load(input)?;
     let place = || input.display().to_string();
-    let entropy_key = records.entropy_key(keys.entropy).with_context(place)?;
     let (records, points) = match reward_input.filter(|path| !is_same_file(path, input)) {
-        None => of_one(records, &entropy_key, keys.reward).with_context(place)?,
-        Some(path) => {
-            let points = of_two(&records, &entropy_key, path, keys.reward).with_context(place)?;
-            (records, points)
-        }
+        None => of_one(input, keys).with_context(place)?,
+        Some(path) => of_two(input, path, keys).with_context(place)?,
     };
     if let Some(note) = records.left_out(points.len()) {
         say(&format!("note: {}: {note}", input.display()));
@@ -41,21 +36,19 @@ pub(super) fn points(
 }
 
 /// The points of a file that has both figures, and its rows as they were joined.
-fn of_one(
-    records: Records,
-    entropy_key: &str,
-    reward_key: Option<&str>,
-) -> Result<(Records, Vec<LawPoint>)> {
-    let reward_key = records.reward_key(reward_key)?;
-    check_two_columns(entropy_key, &reward_key)?;
-    let told = records.notes.len();
-    let records = records.joined_for(entropy_key, &reward_key);
-    for note in &records.notes[told..] {
-        say(&format!("note: {note}"));
+fn of_one(input: &Path, keys: Keys<'_>) -> Result<(Records, Vec<LawPoint>)> {
+    let mut records = Records::load(input)?;
+    let columns = records.entropy_key(keys.entropy);
+    let columns = columns.and_then(|entropy| Ok((entropy, records.reward_key(keys.reward)?)));
+    if let Ok((entropy, reward)) = &columns {
+        records = records.joined_for(entropy, reward);
     }
-    let points = records.law_points(entropy_key, &reward_key);
+    tell(&records, input);
+    let (entropy, reward) = columns?;
+    check_two_columns(&entropy, &reward)?;
+    let points = records.law_points(&entropy, &reward);
     if points.is_empty() {
-        return Err(records.nothing_joined(entropy_key, &reward_key).into());
+        return Err(records.nothing_joined(&entropy, &reward).into());
     }
     Ok((
         records,
@@ -63,24 +56,25 @@ fn of_one(
     ))
 }
 
-/// The points of a file of entropies, with the rewards that another has at their steps.
-fn of_two(
-    records: &Records,
-    entropy_key: &str,
-    path: &Path,
-    reward_key: Option<&str>,
-) -> Result<Vec<LawPoint>> {
-    let others = load(path)?;
+/// The points of a file of entropies, with the rewards that another has at their steps, and the first's rows.
+fn of_two(input: &Path, path: &Path, keys: Keys<'_>) -> Result<(Records, Vec<LawPoint>)> {
+    let records = Records::load(input)?;
+    tell(&records, input);
+    let entropies = records.column(&records.entropy_key(keys.entropy)?);
+    let others = Records::load(path)?;
+    tell(&others, path);
     let place = || path.display().to_string();
-    let reward_key = others.reward_key(reward_key).with_context(place)?;
-    let rewards = by_step(records, &others, &others.column(&reward_key));
-    let pairs = records.column(entropy_key).into_iter().zip(rewards);
-    let points = pairs.filter_map(|(entropy, reward)| {
-        Some(LawPoint {
-            entropy: entropy?,
-            reward: reward?,
-        })
-    });
+    let reward_key = others.reward_key(keys.reward).with_context(place)?;
+    let rewards = by_step(&records, &others, &others.column(&reward_key));
+    let points = entropies
+        .into_iter()
+        .zip(rewards)
+        .filter_map(|(entropy, reward)| {
+            Some(LawPoint {
+                entropy: entropy?,
+                reward: reward?,
+            })
+        });
     let points: Vec<LawPoint> = points.collect();
     if points.is_empty() {
         return Err(Advised::new(
@@ -92,15 +86,14 @@ fn of_two(
         )
         .into());
     }
-    Ok(points)
+    Ok((records, points))
 }
 
-fn load(path: &Path) -> Result<Records> {
-    let records = Records::load(path)?;
+/// Says what is wrong with a file.
+fn tell(records: &Records, path: &Path) {
     for note in &records.notes {
         say(&format!("note: {}: {note}", path.display()));
     }
-    Ok(records)
 }
 
 /// Whether two paths lead to one file.
