@@ -99,16 +99,7 @@ impl Run {
                 self.notes.push(format!("No law is fitted: {error}."));
                 return;
             }
-            let records = std::mem::take(&mut self.records);
-            self.records = records.joined_for(entropy, reward);
-            self.points = self.records.law_points(entropy, reward);
-            self.notes.extend(match self.points.len() {
-                0 => Some(format!(
-                    "No law is fitted: {}.",
-                    self.records.nothing_joined(entropy, reward)
-                )),
-                points => self.records.left_out(points).map(|note| format!("{note}.")),
-            });
+            self.join(entropy, reward);
         }
         let own = [ENTROPY_KEYS[0], REWARD_KEYS[0]];
         for (place, (key, own)) in keys.into_iter().zip(own).enumerate() {
@@ -120,6 +111,21 @@ impl Run {
                 Err(error) => self.notes.push(format!("No law is fitted: {error}.")),
             }
         }
+    }
+
+    /// Takes the rows that have both figures for points, and says which have not.
+    fn join(&mut self, entropy: &str, reward: &str) {
+        let records = std::mem::take(&mut self.records);
+        self.records = records.joined_for(entropy, reward);
+        self.points = self.records.law_points(entropy, reward);
+        let note = match self.points.len() {
+            0 => Some(format!(
+                "No law is fitted: {}",
+                self.records.nothing_joined(entropy, reward)
+            )),
+            points => self.records.left_out(points),
+        };
+        self.notes.extend(note.map(|note| format!("{note}.")));
     }
 
     /// Fits the law where there are points enough, and says why not, or why not to believe it.
