@@ -298,8 +298,8 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads metrics.jsonl, JSON lines, {\"points\": [{\"entropy\", \"reward\"}, ...]}, and CSV as wandb and TensorBoard export it. Where no
-key is named, entropy and reward are found by the names that Anneal, verl, TRL, OpenRLHF, SkyRL and NeMo-RL give them.
+Reads metrics.jsonl, JSON lines, {\"points\": [{\"entropy\", \"reward\"}, ...]}, TRL's trainer_state.json, and CSV as wandb and TensorBoard
+export it. Where no key is named, entropy and reward are found by the names that Anneal, verl, TRL, OpenRLHF, SkyRL and NeMo-RL give them.
 
   anneal fit --input runs/kl/metrics.jsonl --first 0.15
   anneal fit --input wandb.csv --entropy-key actor/entropy --reward-key val-core/math/acc

@@ -1,12 +1,37 @@
 //! How a failure is told: one `error:` line, a `hint:` where there is one, exit code 1.
 
 use std::{
+    fmt::{self, Display, Formatter},
     io::{self, Write},
     process::ExitCode,
 };
 
 use rollout::RolloutError;
 use trainer::TrainerError;
+
+/// An error that knows what to do instead.
+#[derive(Debug)]
+pub(crate) struct Advised {
+    message: String,
+    hint: String,
+}
+
+impl Advised {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl Display for Advised {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Advised {}
 
 /// Prints what is wrong with the command line, or the help that it asks for.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
@@ -54,11 +79,14 @@ fn one_line(error: &anyhow::Error) -> String {
     line.replace('\n', " ")
 }
 
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+fn hint(error: &anyhow::Error) -> Option<&str> {
+    if let Some(advised) = error.downcast_ref::<Advised>() {
+        return Some(&advised.hint);
+    }
     match error.downcast_ref::<TrainerError>()? {
-        TrainerError::UnknownKey { .. } => {
-            Some("every key with its default is in the config.toml of any run folder")
-        }
+        TrainerError::UnknownKey { .. } => Some(
+            "a run's config.toml has every key that it used; PAPERS.md names the optional tables, such as [entropy.budget], and METRICS.md that one's keys",
+        ),
         TrainerError::PromptTooLong { .. } => Some(
             "lower max_new_tokens (train: rollout.max_new_tokens=N, eval: --max-new-tokens N), or take the long problems out of the data",
         ),

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use entropy::{Agreement, LawFit, LawPoint, fit_law, forecast};
 use trainer::StepMetrics;
 
-use crate::report::{EARLY_FRACTION, WINDOW_STEPS};
+use crate::report::{EARLY_FRACTION, LEAST_POINTS, WINDOW_STEPS};
 
 /// The steps so far.
 #[derive(Debug)]
@@ -15,9 +15,6 @@ pub(crate) struct Summary {
     /// Groups that a step should train on.
     wanted_groups: usize,
 }
-
-/// Steps before the law is fitted live: two coefficients want more than a few points.
-const LEAST_POINTS: usize = 8;
 
 impl Summary {
     pub(crate) fn new(wanted_groups: usize) -> Self {

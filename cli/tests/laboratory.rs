@@ -41,6 +41,29 @@ fn refused(args: &[&str]) -> String {
     errors[0].to_owned()
 }
 
+/// What the command advises where it refuses.
+fn hint(args: &[&str]) -> String {
+    let messages = String::from_utf8(anneal(args).stderr).unwrap();
+    let hint = messages
+        .lines()
+        .find_map(|line| line.strip_prefix("hint: "));
+    hint.unwrap_or_default().to_owned()
+}
+
+/// The data of the page that `report` writes of some runs.
+fn page(runs: &[&str], out: &Path) -> Value {
+    let out_text = out.display().to_string();
+    done(&[&["report"], runs, &["--out", &out_text]].concat());
+    let text = fs::read_to_string(out).unwrap();
+    let (_, data) = text.split_once("id=\"report-data\">").unwrap();
+    serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap()
+}
+
+fn charts(page: &Value) -> Vec<&str> {
+    let charts = page["charts"].as_array().unwrap().iter();
+    charts.filter_map(|chart| chart["id"].as_str()).collect()
+}
+
 fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     fs::write(&path, text).unwrap();
@@ -113,11 +136,6 @@ fn fit_reads_other_frameworks_logs() {
     let header = "\"Step\",\"run a - train/entropy\",\"run a - train/entropy__MIN\",\"run a - eval/accuracy\"\n";
     let wandb = file(dir.path(), "wandb.csv", &format!("{header}{rows}"));
     assert_law(&done(&["fit", "--input", &wandb, "--reward-key", "eval/accuracy"]).0);
-    let tensorboard = |figure: fn(f64) -> f64| {
-        let row = |(step, h): (usize, &f64)| format!("17{step}.5,{step},{}\n", figure(*h));
-        let rows: String = ENTROPIES.iter().enumerate().map(row).collect();
-        format!("Wall time,Step,Value\n{rows}")
-    };
     let entropies = file(dir.path(), "entropy.csv", &tensorboard(|h| h));
     let rewards = file(
         dir.path(),
@@ -125,6 +143,104 @@ fn fit_reads_other_frameworks_logs() {
         &tensorboard(|h| 0.7 - 0.2 * h.exp()),
     );
     assert_law(&done(&["fit", "--input", &entropies, "--reward-input", &rewards]).0);
+}
+
+/// A figure as `TensorBoard` exports it, a file each.
+fn tensorboard(figure: fn(f64) -> f64) -> String {
+    let row = |(step, h): (usize, &f64)| format!("17{step}.5,{step},{}\n", figure(*h));
+    let rows: String = ENTROPIES.iter().enumerate().map(row).collect();
+    format!("Wall time,Step,Value\n{rows}")
+}
+
+#[test]
+fn one_column_is_not_fitted_to_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = file(dir.path(), "entropy.csv", &tensorboard(|h| h));
+    let twice = ["fit", "--input", &alone, "--reward-input", &alone];
+    for args in [&twice[..3], &twice] {
+        assert!(refused(args).contains("are both its column 'Value'"));
+        assert!(hint(args).contains("--reward-input"));
+    }
+    let good = file(dir.path(), "good", &lines(&ENTROPIES, "entropy", "reward"));
+    let args = ["fit", "--input", &good, "--entropy-key", "reward"];
+    assert!(refused(&args).contains("are both its column 'reward'"));
+    let page = page(&[&alone], &dir.path().join("page.html"));
+    assert_eq!(charts(&page), [""; 0], "nothing says what the figure is");
+    assert!(
+        page["notes"][0]
+            .as_str()
+            .unwrap()
+            .contains("No law is fitted")
+    );
+    assert_eq!(page["tables"], json!([]));
+}
+
+#[test]
+fn figures_of_one_step_in_two_lines_are_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |(step, h): (usize, &f64)| {
+        let of_step = |place: usize, key: &str, figure: f64| json!({"_step": 2 * step + place, "_runtime": step, "training/global_step": step + 1, key: figure});
+        let (first, second) = (
+            of_step(0, "actor/entropy", *h),
+            of_step(1, "critic/score/mean", 0.7 - 0.2 * h.exp()),
+        );
+        format!("{first}\n{second}\n")
+    };
+    let text: String = ENTROPIES.iter().enumerate().map(line).collect();
+    let path = file(dir.path(), "wandb.jsonl", &text);
+    let (printed, messages) = done(&["fit", "--input", &path]);
+    assert_law(&printed);
+    assert!(
+        messages.contains("joined by 'training/global_step'"),
+        "{messages}"
+    );
+    let apart = text.replace("training/global_step", "other");
+    let apart = file(dir.path(), "apart.jsonl", &apart);
+    let error = refused(&["fit", "--input", &apart]);
+    assert!(
+        error.contains(
+            "no line has both 'actor/entropy' (8 lines) and 'critic/score/mean' (8 lines)"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn another_framework_s_log_is_drawn_by_its_own_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = lines(&ENTROPIES, "actor/entropy", "critic/score/mean");
+    let bad = "{\"step\": 9, \"actor/entropy\": NaN, \"critic/score/mean\": 0.5}\n";
+    let path = file(dir.path(), "verl.jsonl", &format!("{text}{bad}"));
+    let page = page(&[&path], &dir.path().join("page.html"));
+    assert_eq!(charts(&page), ["reward", "entropy", "law", "forecast"]);
+    let points = page["charts"][1]["series"][0]["y"].as_array().unwrap();
+    assert_eq!(points[..2], [json!(1.2), json!(1.0)]);
+    let caption = page["charts"][1]["caption"].as_str().unwrap();
+    assert!(caption.contains("'actor/entropy'"), "{caption}");
+    let left_out = page["notes"][0].as_str().unwrap();
+    assert!(
+        left_out.contains("1 of 9 lines lack entropy or reward"),
+        "{left_out}"
+    );
+    let forecast = page["charts"][3]["caption"].as_str().unwrap();
+    assert!(
+        forecast.contains("too few for an early forecast"),
+        "{forecast}"
+    );
+}
+
+#[test]
+fn a_report_fits_the_law_from_as_many_steps_as_a_run_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |count: usize| {
+        let text = lines(&ENTROPIES[..count], "entropy_token_mean", "reward_mean");
+        let path = file(dir.path(), "metrics.jsonl", &text);
+        page(&[&path], &dir.path().join("page.html"))
+    };
+    let short = of(7);
+    assert_eq!(short["tables"], json!([]));
+    assert!(short["notes"][0].as_str().unwrap().contains("7 steps have"));
+    assert_eq!(of(8)["tables"][0]["id"], "law-fits");
 }
 
 #[test]
@@ -181,13 +297,21 @@ fn fit_refuses_what_cannot_be_fitted() {
     assert!(refused(&["fit", "--input", &flat]).contains("same entropy"));
     let good = file(dir.path(), "good", &lines(&ENTROPIES, "entropy", "reward"));
     assert!(refused(&["fit", "--input", &good, "--first", "1.5"]).contains("between 0 and 1"));
-    assert!(refused(&["fit", "--input", &good, "--first", "0.15"]).contains("points are too few"));
+    let early = ["fit", "--input", &good, "--first", "0.15"];
+    assert!(
+        refused(&early).contains("the first 15 % of 8 points is 1; at least 3 are needed"),
+        "{}",
+        refused(&early)
+    );
+    assert_eq!(hint(&early), "--first 0.38 takes 3 or more");
+    done(&["fit", "--input", &good, "--first", "0.38"]);
     assert!(
         refused(&["fit", "--input", &good, "--entropy-key", "entrop"])
             .contains("there are: entropy, reward, step")
     );
     let unnamed = file(dir.path(), "unnamed", &lines(&ENTROPIES, "h", "r"));
-    assert!(refused(&["fit", "--input", &unnamed]).contains("--entropy-key"));
+    assert!(refused(&["fit", "--input", &unnamed]).contains("known by name"));
+    assert!(hint(&["fit", "--input", &unnamed]).contains("--entropy-key"));
     assert!(refused(&["fit", "--input", "/no/such/file"]).contains("/no/such/file"));
     let one_size = ["fit", "--input", &good, "--parameters", "1e9"];
     assert!(refused(&one_size).contains("1 points are too few"));
@@ -249,6 +373,8 @@ fn a_comparison_is_run_once_and_extended() {
         rows.len() == 3 && rows[1].starts_with("grpo") && rows[2].starts_with("kl_cov"),
         "{table}"
     );
+    // Each run validated before its first step and after its last: only what was trained counts.
+    assert!(rows[0].contains("(last 1)"), "{table}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("\"comparison\"") && page.contains("comparison-points"));
     let metrics = out.join("kl_cov/seed-2/metrics.jsonl");
@@ -263,6 +389,9 @@ fn a_comparison_is_run_once_and_extended() {
     let found: Value = serde_json::from_str(&printed).unwrap();
     let variants = found["variants"].as_array().unwrap();
     assert_eq!(variants[1]["seeds"], json!([1, 2]));
+    assert_eq!(variants[1]["validations_by_seed"], json!([1, 1]));
+    let (mean, last) = (&variants[1]["accuracy"], &variants[1]["accuracy_end"]);
+    assert_eq!(mean, last);
     let difference = variants[0]["accuracy_difference"]["mean"].as_f64().unwrap();
     assert!(
         difference.abs() < 1e-12,
@@ -313,6 +442,25 @@ fn a_run_that_ended_itself_goes_on_only_when_its_monitor_is_changed() {
     assert!(messages.contains("going on from step"), "{messages}");
     let text = fs::read_to_string(Path::new(&out).join("metrics.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 13);
+}
+
+#[test]
+fn a_comparison_of_different_tasks_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(
+        dir.path(),
+        "compare.toml",
+        "seeds = [1]\nsettings = ['steps=1', 'rollout.prompts_per_step=2', 'update.mini_batch_prompts=2', 'validation.problems=2']\n\
+         [[variants]]\nname = 'easy'\n[[variants]]\nname = 'hard'\nsettings = ['task.operands=3']\n",
+    );
+    let out = dir.path().join("out").display().to_string();
+    let (_, messages) = done(&["compare", "--config", &config, "--out", &out]);
+    let warning = messages.lines().find(|line| line.starts_with("warning: "));
+    let warning = warning.unwrap_or_else(|| panic!("{messages}"));
+    assert!(
+        warning.contains("different tasks")
+            && warning.contains("hard on arithmetic with operands 3")
+    );
 }
 
 #[test]

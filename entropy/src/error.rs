@@ -22,7 +22,7 @@ pub enum EntropyError {
     },
     /// A point is not a finite number, or its entropy is so large that e^H is not.
     #[error(
-        "point {index} is not usable: entropy {entropy_nats}, reward {reward}; \
+        "point {index} is not usable: entropy {entropy_nats:?}, reward {reward:?}; \
          both must be finite, and the entropy at most 350 nats"
     )]
     UnusablePoint {

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use burn::tensor::{DType, Device};
 use config::ValueKind;
-use losses::LossConfig;
+use losses::{BudgetLever, EntropyControl, LossConfig};
 use policy::{Policy, Tokenizer, resolve_model};
 
 use crate::TrainerError;
@@ -26,7 +26,10 @@ const FILES: [(&str, &[u8]); 4] = [
 ///
 /// The fractions of the entropy controllers are the paper's times ten or more: its mini-batches have hundreds of
 /// thousands of tokens, these a thousand, of which a share of 2e-4 is none.
-pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
+pub(crate) fn base_settings(
+    loss: &LossConfig,
+    entropy: &EntropyControl,
+) -> Vec<(String, ValueKind)> {
     let mut settings: Vec<(&str, ValueKind)> = vec![
         ("optimizer.learning_rate", 8e-5.into()),
         ("rollout.max_new_tokens", 64.into()),
@@ -47,6 +50,11 @@ pub(crate) fn base_settings(loss: &LossConfig) -> Vec<(String, ValueKind)> {
             settings.push(("loss.clip_high", 0.28.into()));
         }
         _ => (),
+    }
+    let lever = entropy.budget.map(|budget| budget.lever);
+    if lever == Some(BudgetLever::Bonus) {
+        // The default of 0.01, at its largest strength, lets entropy fall to 0.05 nats where 0.08 are wanted.
+        settings.push(("entropy.budget.bonus_coef", 0.05.into()));
     }
     let own = |(key, value): (&str, ValueKind)| (key.to_owned(), value);
     settings.into_iter().map(own).collect()
@@ -91,4 +99,23 @@ fn unpacked() -> Result<tempfile::TempDir, TrainerError> {
         fs::write(&path, bytes).map_err(io(&path))?;
     }
     Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::TrainConfig;
+
+    #[test]
+    fn a_budget_of_a_bonus_has_the_base_s_own_factor_unless_one_is_set() {
+        let coef = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+            let config = TrainConfig::load(None, &settings).unwrap();
+            config.entropy.budget.map(|budget| budget.bonus_coef)
+        };
+        assert_eq!(coef(&["entropy.budget.target_nats=0.08"]), Some(0.05));
+        assert_eq!(coef(&["entropy.budget.bonus_coef=0.02"]), Some(0.02));
+        assert_eq!(coef(&[]), None);
+        let other = ["entropy.budget.target_nats=0.08", "model.path=other"];
+        assert_eq!(coef(&other), Some(0.01));
+    }
 }

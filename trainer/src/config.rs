@@ -368,7 +368,7 @@ impl TrainConfig {
         let known = known_keys()?;
         let mut config: Self = load_layers(file, overrides, &known, Vec::new())?;
         if config.model.path.is_empty() {
-            let vetted = base_settings(&config.loss.loss);
+            let vetted = base_settings(&config.loss.loss, &config.entropy);
             config = load_layers(file, overrides, &known, vetted)?;
         }
         config.validate()?;

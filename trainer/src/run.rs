@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
-use losses::{LintContext, PolicyObjective};
+use losses::{BudgetLever, LintContext, PolicyObjective};
 use policy::{CausalLm, Compute, Execution, Policy};
 use reward::{Problem, Reward};
 use rollout::SamplingParams;
@@ -288,8 +288,9 @@ impl Trainer {
         if self.state.budget_exhausted_steps == EXHAUSTED_STEPS {
             observer.on_event(Event::Warning(&format!(
                 "step {step}: entropy.budget's lever has been at its limit for {EXHAUSTED_STEPS} steps, and entropy is \
-                 {:.4} nats, below its target: this lever cannot hold it",
-                point.entropy
+                 {:.4} nats, below its target: this lever cannot hold it; raise {}",
+                point.entropy,
+                self.budget_advice()
             )));
         }
         let target = self.objective.entropy_control().budget;
@@ -305,6 +306,15 @@ impl Trainer {
                 verdict.text
             )));
             self.state.ended = verdict.ends_run.then_some(verdict.text);
+        }
+    }
+
+    /// What gives an entropy budget more hold.
+    fn budget_advice(&self) -> &'static str {
+        let budget = self.objective.entropy_control().budget;
+        match budget.map(|budget| budget.lever) {
+            Some(BudgetLever::Bonus) => "entropy.budget.bonus_coef or max_strength",
+            _ => "entropy.budget.max_strength, or steer entropy.budget.lever = bonus",
         }
     }
 

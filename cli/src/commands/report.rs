@@ -10,6 +10,9 @@ use crate::{args::ReportArgs, device, report::Report};
 pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     device::parse(&args.device.device)?;
     let report = Report::of(&args.runs)?;
+    for note in report.notes() {
+        say(&format!("note: {note}"));
+    }
     if let Some(folder) = &args.charts {
         let written = report.write_charts(folder)?;
         if written.is_empty() {

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::Records;
+use crate::failure::Advised;
 
 /// Names of the policy's entropy: ours, a bare point's, and those that verl, TRL, `OpenRLHF`, `SkyRL` and NeMo-RL log.
 pub(crate) const ENTROPY_KEYS: [&str; 11] = [
@@ -48,7 +49,7 @@ impl Records {
     }
 
     /// The first of some keys that is there, or a `TensorBoard` export's only figure.
-    pub(crate) fn find_any(&self, keys: &[&str], what: &str, option: &str) -> Result<String> {
+    pub(super) fn find_any(&self, keys: &[&str], what: &str, option: &str) -> Result<String> {
         let names = self.keys();
         if let Some(key) = keys.iter().find(|key| !matching(&names, key).is_empty()) {
             return self.find(key);
@@ -57,10 +58,14 @@ impl Records {
         if names == ["Step", value, "Wall time"] {
             return Ok(value.to_owned());
         }
-        bail!(
-            "no column of {what} known by name; name it with {option}: there are {}",
-            self.listed()
+        Err(Advised::new(
+            format!(
+                "no column of {what} known by name; there are: {}",
+                self.listed()
+            ),
+            format!("name it with {option}"),
         )
+        .into())
     }
 
     fn listed(&self) -> String {

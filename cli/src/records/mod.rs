@@ -5,6 +5,7 @@
 //! a file of which nothing can be used is an error.
 
 mod columns;
+mod law;
 mod read;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub(crate) use columns::{ENTROPY_KEYS, REWARD_KEYS};
+pub(crate) use law::check_two_columns;
 
 /// Names under which the step's number is kept, ours first.
 const STEP_KEYS: [&str; 8] = [
@@ -28,6 +30,16 @@ const STEP_KEYS: [&str; 8] = [
     "iteration",
 ];
 
+/// Clocks, which go on within a step and are no figures of it.
+const CLOCK_KEYS: [&str; 6] = [
+    "_runtime",
+    "_timestamp",
+    "Wall time",
+    "Relative Time (Process)",
+    "epoch",
+    "train/epoch",
+];
+
 /// One row: figures by dotted key.
 pub(crate) type Row = BTreeMap<String, f64>;
 
@@ -37,24 +49,89 @@ pub(crate) struct Records {
     pub(crate) rows: Vec<Row>,
     /// For people: what was left out, and why.
     pub(crate) notes: Vec<String>,
+    /// The first of them, which are about lines that cannot be read.
+    unreadable: usize,
+    /// Rows that go back to a step which is not there: another name of the step may have a place for them.
+    stray: Vec<Row>,
 }
 
 impl Records {
-    /// Reads a file by its contents: an object or array of points, JSON lines, or comma-separated values.
+    /// Reads a file by its contents: an object or array of points, a trainer's state with its log, JSON lines, or values
+    /// separated by commas, semicolons or tabs.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(place)?;
         let text = String::from_utf8_lossy(&bytes);
         let text = text.trim_start_matches('\u{feff}');
-        let (rows, mut notes) = read::rows(text).with_context(place)?;
-        let rows = in_order(rows, &mut notes);
+        let (rows, notes) = read::rows(text).with_context(place)?;
         if rows.is_empty() {
             let why = notes
                 .first()
                 .map_or(String::new(), |note| format!(" ({note})"));
             bail!("{}: no line of figures{why}", path.display());
         }
-        Ok(Self { rows, notes })
+        Ok(Self::in_order(rows, notes))
+    }
+
+    /// Rows that no file has, such as means over several runs.
+    pub(crate) fn of(rows: Vec<Row>) -> Self {
+        Self::in_order(rows, Vec::new())
+    }
+
+    /// Rows by step: those of one step are one row, as some loggers write training and validation apart, and a run that
+    /// went on from a checkpoint writes its steps again.
+    fn in_order(rows: Vec<Row>, notes: Vec<String>) -> Self {
+        let mut found = Self {
+            unreadable: notes.len(),
+            notes,
+            ..Self::default()
+        };
+        let replaced: usize = rows.into_iter().map(|row| found.add(row)).sum();
+        if replaced > 0 {
+            found.notes.push(format!(
+                "steps come again or go back, as in a run that was resumed: {replaced} earlier lines are replaced by later ones"
+            ));
+        }
+        if !found.stray.is_empty() {
+            found.notes.push(format!(
+                "{} lines go back to an earlier step and hold other figures: they are left out",
+                found.stray.len()
+            ));
+        }
+        found
+    }
+
+    /// Puts a row where it belongs; how many earlier ones it replaces.
+    fn add(&mut self, row: Row) -> usize {
+        let kept = &mut self.rows;
+        let (Some(step), Some(last)) = (step_of(&row), kept.last()) else {
+            kept.push(row);
+            return 0;
+        };
+        let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
+        if step > last_step {
+            kept.push(row);
+            return 0;
+        }
+        if step < last_step && !repeats(&row, last) {
+            // Other figures of steps that are there, or a summary at the end, say: it takes nothing back.
+            let of = |own: &Row| step_of(own).unwrap_or(f64::NEG_INFINITY);
+            let place = kept.binary_search_by(|own| of(own).total_cmp(&step));
+            match place.ok().map(|place| &mut kept[place]) {
+                Some(own) if !repeats(&row, own) => own.extend(row),
+                _ => self.stray.push(row),
+            }
+            return 0;
+        }
+        let before = kept.len();
+        while kept
+            .last()
+            .and_then(step_of)
+            .is_some_and(|last| last > step)
+        {
+            kept.pop();
+        }
+        before - kept.len() + usize::from(merged(kept, row, step))
     }
 
     /// Every key that some row has.
@@ -62,6 +139,23 @@ impl Records {
         let keys = self.rows.iter().flat_map(BTreeMap::keys);
         let keys: BTreeSet<&str> = keys.map(String::as_str).collect();
         keys.into_iter().collect()
+    }
+
+    /// Whether any row has a figure under this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.rows.iter().any(|row| row.contains_key(key))
+    }
+
+    /// Gives a column's figures a second name.
+    pub(crate) fn alias(&mut self, key: &str, name: &str) {
+        if key == name {
+            return;
+        }
+        for row in &mut self.rows {
+            if let Some(figure) = row.get(key).copied() {
+                row.insert(name.to_owned(), figure);
+            }
+        }
     }
 
     /// A key's figure in each row.
@@ -76,51 +170,6 @@ pub(crate) fn step_of(row: &Row) -> Option<f64> {
     STEP_KEYS.iter().find_map(|key| row.get(*key).copied())
 }
 
-/// Rows by step: those of one step are one row, as some loggers write training and validation apart, and a run that went
-/// on from a checkpoint writes its steps again.
-fn in_order(rows: Vec<Row>, notes: &mut Vec<String>) -> Vec<Row> {
-    let mut kept: Vec<Row> = Vec::new();
-    let (mut replaced, mut stray) = (0, 0);
-    for row in rows {
-        let (Some(step), Some(last)) = (step_of(&row), kept.last_mut()) else {
-            kept.push(row);
-            continue;
-        };
-        let last_step = step_of(last).unwrap_or(f64::NEG_INFINITY);
-        let repeats = row
-            .keys()
-            .any(|key| !is_step(key) && last.contains_key(key));
-        if step > last_step {
-            kept.push(row);
-        } else if step < last_step && !repeats {
-            // A summary at the end, say: it takes nothing back.
-            stray += 1;
-        } else {
-            let before = kept.len();
-            while kept
-                .last()
-                .and_then(step_of)
-                .is_some_and(|last| last > step)
-            {
-                kept.pop();
-            }
-            replaced += before - kept.len();
-            replaced += usize::from(merged(&mut kept, row, step));
-        }
-    }
-    if replaced > 0 {
-        notes.push(format!(
-            "steps come again or go back, as in a run that was resumed: {replaced} earlier lines are replaced by later ones"
-        ));
-    }
-    if stray > 0 {
-        notes.push(format!(
-            "{stray} lines go back to an earlier step and hold other figures: they are left out"
-        ));
-    }
-    kept
-}
-
 /// Adds a row's figures to those of its step; whether it replaced any.
 fn merged(kept: &mut Vec<Row>, row: Row, step: f64) -> bool {
     let own = kept.last_mut().filter(|last| step_of(last) == Some(step));
@@ -128,9 +177,17 @@ fn merged(kept: &mut Vec<Row>, row: Row, step: f64) -> bool {
         kept.push(row);
         return false;
     };
-    let repeats = row.keys().any(|key| !is_step(key) && own.contains_key(key));
+    let is_repeated = repeats(&row, own);
     own.extend(row);
-    repeats
+    is_repeated
+}
+
+/// Whether a row has a figure that another has too.
+fn repeats(row: &Row, other: &Row) -> bool {
+    let is_figure = |key: &&String| !is_step(key) && !CLOCK_KEYS.contains(&key.as_str());
+    row.keys()
+        .filter(is_figure)
+        .any(|key| other.contains_key(key))
 }
 
 fn is_step(key: &str) -> bool {
@@ -185,6 +242,11 @@ mod tests {
             "{:?}",
             found.notes
         );
+        let blocks = [(1, "a"), (2, "a"), (1, "b"), (2, "b")];
+        let line = |(step, key): (u64, &str)| format!("{{\"step\":{step},\"{key}\":{step}}}\n");
+        let found = records(&blocks.map(line).concat());
+        assert_eq!(found.column("b"), [Some(1.0), Some(2.0)]);
+        assert!(found.notes.is_empty(), "{:?}", found.notes);
     }
 
     #[test]
@@ -212,6 +274,33 @@ mod tests {
         assert_eq!(steps(&table), [1.0, 2.0]);
         assert_eq!(table.column("a - actor/entropy"), [Some(0.5), None]);
         assert_eq!(table.column("b"), [None, Some(3.0)]);
+    }
+
+    #[test]
+    fn a_trainer_s_state_is_read_by_its_log() {
+        let found = records(
+            "{\n \"best_metric\": null, \"global_step\": 2,\n \"log_history\": [\n  {\"epoch\": 0.1, \"entropy\": 0.5, \"step\": 1},\n  \
+             {\"epoch\": 0.2, \"entropy\": 0.4, \"step\": 2},\n  {\"epoch\": 0.2, \"step\": 2, \"eval_reward\": 0.3}\n ]\n}\n",
+        );
+        assert_eq!(steps(&found), [1.0, 2.0]);
+        assert_eq!(found.column("entropy"), [Some(0.5), Some(0.4)]);
+        assert_eq!(found.column("eval_reward"), [None, Some(0.3)]);
+        assert!(found.notes.is_empty(), "{:?}", found.notes);
+    }
+
+    #[test]
+    fn tables_of_other_delimiters_are_read() {
+        for text in [
+            "step\tentropy, nats\treward\n1\t0.5\t0.1\n2\t0.4\t0.2\n",
+            "step;entropy, nats;reward\n1;0.5;0.1\n2;0.4;0.2\n",
+            "step;\"entropy, nats\";reward\n1;0,5;0,1\n2;0,4;0,2\n",
+            "step,\"entropy, nats\",reward\n1,0.5,0.1\n2,0.4,0.2\n",
+        ] {
+            let found = records(text);
+            assert_eq!(steps(&found), [1.0, 2.0], "{text}");
+            let expected = [Some(0.5), Some(0.4)];
+            assert_eq!(found.column("entropy, nats"), expected, "{text}");
+        }
     }
 
     #[test]

@@ -29,9 +29,11 @@ pub(super) fn rows(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
     }
 }
 
-/// An array of objects, or an object's `points`.
+/// An array of objects, an object's `points`, or the log of a `trainer_state.json`, as TRL writes it.
 fn points(value: &Value) -> Option<&Vec<Value>> {
-    value.as_array().or_else(|| value.get("points")?.as_array())
+    let within = |key| value.get(key)?.as_array();
+    let points = value.as_array().or_else(|| within("points"));
+    points.or_else(|| within("log_history"))
 }
 
 /// JSON lines. A bad line is told of by its number.
@@ -116,9 +118,28 @@ fn add_figures(value: &Value, key: &str, depth: usize, row: &mut Row) {
     }
 }
 
-/// Comma-separated values under a header.
+/// What separates the values under a header: the one of these that it has most of outside quotes.
+fn delimiter(text: &str) -> u8 {
+    let header = text.lines().next().unwrap_or_default();
+    let bare: String = header.split('"').step_by(2).collect();
+    let count = |&byte: &u8| bare.bytes().filter(|other| *other == byte).count();
+    // Of equals `max_by_key` takes the last: the comma, where there is none at all.
+    let known = [b';', b'\t', b','];
+    known.into_iter().max_by_key(count).unwrap_or(b',')
+}
+
+/// A cell's number; where semicolons separate, a comma may stand for the point.
+fn number(cell: &str, delimiter: u8) -> Option<f64> {
+    let read = cell.parse().ok();
+    let is_comma = delimiter == b';' && cell.matches(',').count() == 1;
+    read.or_else(|| is_comma.then(|| cell.replace(',', ".").parse().ok())?)
+}
+
+/// Separated values under a header.
 fn table(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
+    let delimiter = delimiter(text);
     let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(text.as_bytes());
@@ -140,7 +161,7 @@ fn table(text: &str) -> Result<(Vec<Row>, Vec<String>)> {
             ));
         }
         let cells = names.iter().zip(&record);
-        let figures = cells.filter_map(|(name, cell)| Some((name, cell.parse::<f64>().ok()?)));
+        let figures = cells.filter_map(|(name, cell)| Some((name, number(cell, delimiter)?)));
         let row: Row = figures
             .filter(|(_, figure)| figure.is_finite())
             .map(|(name, figure)| (name.to_owned(), figure))

@@ -15,12 +15,21 @@ pub(crate) struct Chart {
     pub(crate) series: Vec<Series>,
 }
 
+impl Chart {
+    /// Whether there is anything to draw.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.series.iter().all(Series::is_empty)
+    }
+}
+
 /// What an axis measures, and how.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Axis {
     pub(crate) label: &'static str,
     pub(crate) log: bool,
     pub(crate) percent: bool,
+    /// Whether it counts, so that no tick lies between whole numbers.
+    pub(crate) whole: bool,
 }
 
 /// How a series is drawn.
@@ -54,6 +63,9 @@ pub(crate) struct Series {
     pub(crate) run: usize,
     pub(crate) kind: Kind,
     pub(crate) style: Style,
+    /// Whether it is measured only at some steps, and joined across the others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) joined: bool,
     pub(crate) x: Vec<f64>,
     pub(crate) y: Vec<Option<f64>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -76,6 +88,7 @@ impl Series {
             run,
             kind,
             style: Style::Solid,
+            joined: false,
             x: points.iter().map(|point| point.0).collect(),
             y: points.iter().map(|point| finite(point.1)).collect(),
             low: Vec::new(),
@@ -98,13 +111,17 @@ impl Series {
         Self { style, ..self }
     }
 
+    pub(crate) fn joined(self, joined: bool) -> Self {
+        Self { joined, ..self }
+    }
+
     /// Whether there is anything to draw.
     pub(crate) fn is_empty(&self) -> bool {
         self.low.is_empty() && self.y.iter().all(Option::is_none)
     }
 }
 
-/// Text in rows.
+/// Text in rows. In a cell, what follows a line break is detail, such as an interval.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Table {
     pub(crate) id: &'static str,
@@ -138,19 +155,22 @@ impl Column {
     }
 }
 
+/// In one line, its spaces as a terminal has them.
+fn plain(text: &str) -> String {
+    text.replace(['\n', '\u{a0}'], " ")
+}
+
 impl Table {
     /// The table for a terminal, columns aligned.
     pub(crate) fn text(&self) -> String {
-        let header: Vec<&str> = self
+        let header: Vec<String> = self
             .columns
             .iter()
-            .map(|column| column.name.as_str())
+            .map(|column| plain(&column.name))
             .collect();
         let rows = self.rows.iter();
-        let rows: Vec<Vec<&str>> = rows
-            .map(|row| row.iter().map(String::as_str).collect())
-            .collect();
-        let lines: Vec<Vec<&str>> = std::iter::once(header).chain(rows).collect();
+        let rows = rows.map(|row| row.iter().map(|cell| plain(cell)).collect());
+        let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|column| width(column).unwrap_or(0))

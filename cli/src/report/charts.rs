@@ -15,7 +15,7 @@ const COST: &str = "Responses and cost";
 /// Places at which a formula is drawn.
 const CURVE_POINTS: usize = 80;
 
-/// Every chart of these runs; one without figures stays, and says so when drawn.
+/// The charts that these runs have figures for.
 pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
     let mut charts = vec![
         reward(runs),
@@ -47,6 +47,7 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
     if runs.iter().any(|run| run.has("entropy_strength")) {
         charts.insert(2, strength(runs));
     }
+    charts.retain(|chart| !chart.is_empty());
     charts
 }
 
@@ -108,7 +109,9 @@ fn lines(runs: &[Run], spec: &Spec<'_>) -> Chart {
             } else {
                 Style::Dashed
             };
-            series.push(Series::new(*name, index, Kind::Line, &run.series(key)).style(style));
+            let line = Series::new(*name, index, Kind::Line, &run.series(key));
+            let joined = *key == "validation_accuracy";
+            series.push(line.style(style).joined(joined));
         }
     }
     Chart {
@@ -125,8 +128,28 @@ fn lines(runs: &[Run], spec: &Spec<'_>) -> Chart {
 fn step_axis() -> Axis {
     Axis {
         label: "step",
+        whole: true,
         ..Axis::default()
     }
+}
+
+/// A caption, and which columns of other frameworks' logs stand for this figure (0 entropy, 1 reward).
+fn with_columns(caption: &str, runs: &[Run], figure: usize) -> String {
+    let of_run = |run: &Run| {
+        let column = run.foreign[figure].as_ref()?;
+        Some(match runs {
+            [_] => format!("'{column}', as the log has it."),
+            _ => format!(" {}: '{column}', as its log has it.", run.name),
+        })
+    };
+    let foreign: Vec<String> = runs.iter().filter_map(of_run).collect();
+    let own = if foreign.len() < runs.len() {
+        caption
+    } else {
+        ""
+    };
+    let whole = [&[own.to_owned()], &foreign[..]].concat().concat();
+    whole.trim().to_owned()
 }
 
 fn reward(runs: &[Run]) -> Chart {
@@ -136,16 +159,24 @@ fn reward(runs: &[Run]) -> Chart {
         ("accuracy_mean", "accuracy"),
     ];
     // Where the reward is 1 for a right answer and 0 for any other, accuracy is the same line twice.
-    let is_same = |run: &Run| run.series("reward_mean") == run.series("accuracy_mean");
+    let is_same = |run: &Run| {
+        !run.has("accuracy_mean") || run.series("reward_mean") == run.series("accuracy_mean")
+    };
     let shown = if runs.iter().all(is_same) { 2 } else { 3 };
     let spec = Spec::new("reward", "Reward and accuracy", LEARNING, "reward, accuracy", &keys[..shown])
         .caption("Reward and accuracy of sampled responses before the step's updates; held-out accuracy after them.");
-    lines(runs, &spec)
+    Chart {
+        caption: with_columns(spec.caption, runs, 1),
+        ..lines(runs, &spec)
+    }
 }
 
 fn entropy(runs: &[Run]) -> Chart {
+    // Whose mean another framework's figure is, its log does not say.
+    let is_foreign = runs.iter().any(|run| run.foreign[0].is_some());
+    let name = if is_foreign { "entropy" } else { "token mean" };
     let keys = [
-        ("entropy_token_mean", "token mean"),
+        ("entropy_token_mean", name),
         ("entropy_target", "target"),
         ("entropy_response_mean", "response mean"),
         ("entropy_sampled", "sampled"),
@@ -160,7 +191,10 @@ fn entropy(runs: &[Run]) -> Chart {
     };
     let spec = Spec::new("entropy", "Policy entropy", LEARNING, "nats", &keys[..shown])
         .caption("Exact entropy of the kept groups' tokens before the step's updates, in the conventions in use.");
-    lines(runs, &spec)
+    Chart {
+        caption: with_columns(spec.caption, runs, 0),
+        ..lines(runs, &spec)
+    }
 }
 
 fn strength(runs: &[Run]) -> Chart {
@@ -215,12 +249,26 @@ fn law(runs: &[Run]) -> Chart {
     Chart {
         id: "law",
         title: "R = -a·e^H + b",
-        caption: "Each step's reward against its entropy. Where the curve meets zero entropy is the ceiling, -a + b.".into(),
+        caption: law_caption(runs),
         group: LAW,
-        x: Axis { label: "entropy H, nats", ..Axis::default() },
-        y: Axis { label: "reward R", ..Axis::default() },
+        x: Axis {
+            label: "entropy H, nats",
+            ..Axis::default()
+        },
+        y: Axis {
+            label: "reward R",
+            ..Axis::default()
+        },
         series,
     }
+}
+
+fn law_caption(runs: &[Run]) -> String {
+    let points = "Each step's reward against its entropy.";
+    if runs.iter().all(|run| run.law.is_none()) {
+        return points.to_owned();
+    }
+    format!("{points} Where the curve meets zero entropy is the ceiling, -a + b.")
 }
 
 /// Reward by step beside what the run's first part forecasts from entropy.
@@ -258,15 +306,39 @@ fn forecast(runs: &[Run]) -> Chart {
             .collect();
         series.push(Series::new("reward", index, Kind::Line, &rewards));
     }
+    let (title, caption) = forecast_words(runs);
     Chart {
         id: "forecast",
-        title: "The early forecast",
-        caption: "Reward as the law, fitted to the first 15 % of the steps, expects it of each later step's entropy.".into(),
+        title,
+        caption: caption.to_owned(),
         group: LAW,
         x: step_axis(),
-        y: Axis { label: "reward", ..Axis::default() },
+        y: Axis {
+            label: "reward",
+            ..Axis::default()
+        },
         series,
     }
+}
+
+/// The chart's title and caption: a short run has no early fit.
+fn forecast_words(runs: &[Run]) -> (&'static str, &'static str) {
+    if runs.iter().any(|run| run.forecast.is_some()) {
+        return (
+            "The early forecast",
+            if runs.iter().all(|run| run.forecast.is_some()) {
+                "Reward as the law, fitted to the first 15 % of the steps, expects it of each later step's entropy."
+            } else {
+                "Reward as the law, fitted to the first 15 % of the steps, expects it of each later step's entropy. \
+                 A run of fewer than 20 steps has no early fit."
+            },
+        );
+    }
+    (
+        "Reward, step by step",
+        "Reward, and what the law expects of each step's entropy where it is fitted. \
+         The first 15 % of these steps are too few for an early forecast, which takes 20 steps.",
+    )
 }
 
 fn covariance(runs: &[Run]) -> Chart {

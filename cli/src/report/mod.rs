@@ -10,6 +10,7 @@ mod rollouts;
 mod run;
 mod svg;
 mod tables;
+mod task;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use anyhow::Result;
 
 pub(crate) use chart::{Axis, Chart, Column, Kind, Series, Table};
 use rollouts::Rollouts;
-pub(crate) use run::{EARLY_FRACTION, Run};
+pub(crate) use run::{EARLY_FRACTION, LEAST_POINTS, Run};
 pub(crate) use tables::WINDOW_STEPS;
 
 /// Everything that a report shows.
@@ -81,6 +82,11 @@ impl Report {
         }
     }
 
+    /// What the reader should know.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// Writes the page, whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         page::write(self, path)
@@ -93,29 +99,27 @@ impl Report {
     }
 }
 
-/// Warnings about the files, and about runs that are not alike.
+/// Warnings about the files and the law, and about runs that are not alike.
 fn notes(runs: &[Run]) -> Vec<String> {
-    let mut notes = Vec::new();
+    // What is said of several runs is said once.
+    let mut told: Vec<(&str, Vec<&str>)> = Vec::new();
     for run in runs {
-        let own = run.records.notes.iter();
-        notes.extend(own.map(|note| format!("{}: {note}", run.name)));
-    }
-    for run in runs.iter().filter(|_| runs.len() > 1) {
-        if run.folder.is_some() && run.task.is_none() {
-            notes.push(format!(
-                "{}: no config.toml that can be read, so its task and settings are unknown.",
-                run.name
-            ));
+        for note in run.records.notes.iter().chain(&run.notes) {
+            match told.iter_mut().find(|(other, _)| other == note) {
+                Some((_, names)) => names.push(&run.name),
+                None => told.push((note, vec![&run.name])),
+            }
         }
     }
-    let mut tasks: Vec<&str> = runs.iter().filter_map(|run| run.task.as_deref()).collect();
-    tasks.sort_unstable();
-    tasks.dedup();
-    if tasks.len() > 1 {
-        notes.push(format!(
-            "These runs are of different tasks ({}): their rewards, accuracies and laws do not compare.",
-            tasks.join(", ")
-        ));
-    }
-    notes
+    let told = told.into_iter();
+    let told = told.map(|(note, names)| format!("{}: {note}", names.join(", ")));
+    told.chain(task_notes(runs)).collect()
+}
+
+/// Warnings about runs of different tasks.
+pub(crate) fn task_notes(runs: &[Run]) -> Vec<String> {
+    let tasks = runs
+        .iter()
+        .map(|run| (run.name.as_str(), run.task.as_ref()));
+    task::notes(&tasks.collect::<Vec<_>>())
 }

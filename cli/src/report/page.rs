@@ -132,17 +132,20 @@ fn run(run: &Run) -> Value {
 /// What a run came to, in pairs of a label and a figure.
 fn summary(run: &Run) -> Vec<(String, String)> {
     let mut lines: Vec<(String, String)> = Vec::new();
-    let mut add = |label: &str, text: String| lines.push((label.to_owned(), text));
+    // A figure's parts stay in one line.
+    let mut add = |label: &str, text: String| {
+        lines.push((label.to_owned(), text.replace(' ', "\u{a0}")));
+    };
     let change = |key: &str, show: &dyn Fn(f64) -> String| {
         let figures = run.measured(key);
         let (first, last) = (figures.first()?, figures.last()?);
         Some(format!("{} → {}", show(*first), show(*last)))
     };
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-    let nats = |nats: f64| format!("{nats:.3}");
+    let three = |figure: f64| format!("{figure:.3}");
     if let Some(task) = &run.task {
         // Its name: the rest stands among the settings.
-        add("task", task.split(", ").next().unwrap_or(task).to_owned());
+        add("task", task.label());
     }
     if let Some(last) = run.points.last() {
         add("steps", format!("{:.0}", last.0));
@@ -152,15 +155,18 @@ fn summary(run: &Run) -> Vec<(String, String)> {
     }
     if let Some(text) = change("accuracy_mean", &percent) {
         add("sampled accuracy", text);
+    } else if let Some(text) = change("reward_mean", &three) {
+        add("reward", text);
     }
-    if let Some(text) = change("entropy_token_mean", &nats) {
+    if let Some(text) = change("entropy_token_mean", &three) {
         add("entropy, nats", text);
     }
     if let Some(fit) = run.law {
         add("the law's R²", format!("{:.3}", fit.r_squared));
-        add("the law's ceiling", ceiling(&fit));
-        if let Some(doubt) = fit.doubt() {
-            add("the law does not hold", doubt.to_string());
+        // Why a law does not hold stands among the notes; its ceiling is then none to read.
+        match fit.doubt() {
+            None => add("the law's ceiling", ceiling(&fit)),
+            Some(_) => add("the law", "does not hold".to_owned()),
         }
     }
     if let Some(forecast) = run.forecast {

@@ -11,10 +11,14 @@ use policy::Tokenizer;
 use toml::{Table, Value};
 use trainer::{bundled_tokenizer, list_checkpoints};
 
-use crate::records::{ENTROPY_KEYS, REWARD_KEYS, Records, Row, step_of};
+use super::task::Task;
+use crate::records::{ENTROPY_KEYS, REWARD_KEYS, Records, Row, check_two_columns, step_of};
 
 /// The share of a run that its early forecast is made from, as in the paper.
 pub(crate) const EARLY_FRACTION: f64 = 0.15;
+
+/// Steps before the law is fitted: two coefficients want more than a few points.
+pub(crate) const LEAST_POINTS: usize = 8;
 
 /// A run's figures and settings.
 #[derive(Debug)]
@@ -23,8 +27,12 @@ pub(crate) struct Run {
     /// The folder, where it is one and not a bare file.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) records: Records,
+    /// The columns that another framework's log has for entropy and for reward; ours have our names.
+    pub(crate) foreign: [Option<String>; 2],
+    /// For people: why there is no law, or what is to be doubted of it.
+    pub(crate) notes: Vec<String>,
     /// What it trained on; unknown of a bare file.
-    pub(crate) task: Option<String>,
+    pub(crate) task: Option<Task>,
     /// Every setting by its dotted key.
     pub(crate) settings: Vec<(String, String)>,
     /// The points of the law with their steps.
@@ -56,25 +64,93 @@ impl Run {
         let name = path.display().to_string();
         Ok(Self {
             folder,
-            task: task(&settings),
+            task: Task::of(&settings),
             settings: flat(&settings),
             ..Self::of_records(name.trim_end_matches('/'), records)
         })
     }
 
     fn of_records(name: &str, records: Records) -> Self {
-        let points = law_points(&records);
-        let bare: Vec<LawPoint> = points.iter().map(|(_, point)| *point).collect();
-        Self {
+        let mut run = Self {
             name: name.to_owned(),
             folder: None,
+            records,
+            foreign: [None, None],
+            notes: Vec::new(),
             task: None,
             settings: Vec::new(),
-            law: fit_law(&bare).ok(),
-            forecast: forecast(&bare, EARLY_FRACTION).ok(),
-            points,
-            records,
+            points: Vec::new(),
+            law: None,
+            forecast: None,
+        };
+        run.find_figures();
+        run.fit();
+        run
+    }
+
+    /// Finds entropy and reward by whatever name a log has for them, and gives them ours.
+    fn find_figures(&mut self) {
+        let keys = [
+            self.records.entropy_key(None),
+            self.records.reward_key(None),
+        ];
+        if let [Ok(entropy), Ok(reward)] = &keys {
+            if let Err(error) = check_two_columns(entropy, reward) {
+                self.notes.push(format!("No law is fitted: {error}."));
+                return;
+            }
+            self.join(entropy, reward);
         }
+        let own = [ENTROPY_KEYS[0], REWARD_KEYS[0]];
+        for (place, (key, own)) in keys.into_iter().zip(own).enumerate() {
+            match key {
+                Ok(key) => {
+                    self.records.alias(&key, own);
+                    self.foreign[place] = Some(key).filter(|key| key != own);
+                }
+                Err(error) => self.notes.push(format!("No law is fitted: {error}.")),
+            }
+        }
+    }
+
+    /// Takes the rows that have both figures for points, and says which have not.
+    fn join(&mut self, entropy: &str, reward: &str) {
+        let records = std::mem::take(&mut self.records);
+        self.records = records.joined_for(entropy, reward);
+        self.points = self.records.law_points(entropy, reward);
+        let note = match self.points.len() {
+            0 => Some(format!(
+                "No law is fitted: {}",
+                self.records.nothing_joined(entropy, reward)
+            )),
+            points => self.records.left_out(points),
+        };
+        self.notes.extend(note.map(|note| format!("{note}.")));
+    }
+
+    /// Fits the law where there are points enough, and says why not, or why not to believe it.
+    fn fit(&mut self) {
+        let count = self.points.len();
+        if count < LEAST_POINTS {
+            if count > 0 {
+                let have = if count == 1 { "step has" } else { "steps have" };
+                self.notes.push(format!(
+                    "No law is fitted: {count} {have} entropy and reward, and it takes {LEAST_POINTS}."
+                ));
+            }
+            return;
+        }
+        let points: Vec<LawPoint> = self.points.iter().map(|(_, point)| *point).collect();
+        match fit_law(&points) {
+            Ok(law) => {
+                let doubt = law.doubt();
+                let note = doubt.map(|doubt| format!("The law does not hold: {doubt}."));
+                self.notes.extend(note);
+                self.law = Some(law);
+            }
+            Err(error) => self.notes.push(format!("No law is fitted: {error}.")),
+        }
+        self.forecast = forecast(&points, EARLY_FRACTION).ok();
     }
 
     /// Runs of different seeds as one: the means of their figures, step by step, where all of them have the figure.
@@ -86,10 +162,7 @@ impl Run {
             }
         }
         let whole = steps.into_values().filter(|rows| rows.len() == runs.len());
-        let records = Records {
-            rows: whole.map(|rows| mean_row(&rows)).collect(),
-            notes: Vec::new(),
-        };
+        let records = Records::of(whole.map(|rows| mean_row(&rows)).collect());
         let run = Self::of_records(name, records);
         let first = runs.into_iter().next();
         Self {
@@ -113,7 +186,7 @@ impl Run {
 
     /// Whether any row has a figure under this key.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.records.rows.iter().any(|row| row.contains_key(key))
+        self.records.has(key)
     }
 
     fn steps(&self) -> Vec<f64> {
@@ -148,30 +221,6 @@ fn mean_row(rows: &[&Row]) -> Row {
     first.iter().filter_map(mean).collect()
 }
 
-/// The run's points on the law.
-fn law_points(records: &Records) -> Vec<(f64, LawPoint)> {
-    let column = |keys: &[&str]| {
-        let found = records.find_any(keys, "it", "it").ok();
-        found.map(|key| records.column(&key))
-    };
-    let (Some(entropies), Some(rewards)) = (column(&ENTROPY_KEYS), column(&REWARD_KEYS)) else {
-        return Vec::new();
-    };
-    let rows = records.rows.iter().enumerate();
-    rows.zip(entropies.into_iter().zip(rewards))
-        .filter_map(|((index, row), (entropy, reward))| {
-            let step = step_of(row).unwrap_or(index as f64);
-            Some((
-                step,
-                LawPoint {
-                    entropy: entropy?,
-                    reward: reward?,
-                },
-            ))
-        })
-        .collect()
-}
-
 fn settings(path: &Path) -> Result<Table> {
     if !path.exists() {
         return Ok(Table::new());
@@ -180,30 +229,8 @@ fn settings(path: &Path) -> Result<Table> {
     text.parse().with_context(|| path.display().to_string())
 }
 
-/// What a run trains on: the file of problems, or the task and its settings.
-fn task(settings: &Table) -> Option<String> {
-    let data = settings.get("data").and_then(|data| data.get("train"));
-    if let Some(Value::String(path)) = data {
-        // The file's name: the same file may be given by several paths.
-        let name = Path::new(path).file_name();
-        return Some(name.map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned()));
-    }
-    settings.get("task").map(|task| match task {
-        Value::Table(fields) => {
-            let name = fields
-                .get("name")
-                .and_then(Value::as_str)
-                .unwrap_or("a task");
-            let others = fields.iter().filter(|(key, _)| *key != "name");
-            let others = others.map(|(key, value)| format!(", {key} {value}"));
-            format!("{name}{}", others.collect::<String>())
-        }
-        other => other.to_string(),
-    })
-}
-
 /// Settings by dotted key.
-fn flat(table: &Table) -> Vec<(String, String)> {
+pub(super) fn flat(table: &Table) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (key, value) in table {
         match value {

@@ -30,7 +30,7 @@ fn law(runs: &[Run]) -> Table {
     let row = |run: &Run| {
         let fit = run.law?;
         let interval =
-            |value: f64, [low, high]: [f64; 2]| format!("{value:.3} ({low:.3} to {high:.3})");
+            |value: f64, [low, high]: [f64; 2]| format!("{value:.3}\n{low:.3} to {high:.3}");
         let (rmse, last, coverage) = match run.forecast {
             Some(forecast) => (
                 format!("{:.4}", forecast.early_prediction_rmse),
@@ -39,9 +39,8 @@ fn law(runs: &[Run]) -> Table {
             ),
             None => ("–".into(), "–".into(), "–".into()),
         };
-        let doubt = fit
-            .doubt()
-            .map_or_else(|| "holds".into(), |doubt| format!("does not hold: {doubt}"));
+        // Why is said above, among the notes.
+        let verdict = fit.doubt().map_or("holds", |_| "does not hold");
         Some(vec![
             run.name.clone(),
             interval(fit.a, fit.a_ci95),
@@ -52,18 +51,18 @@ fn law(runs: &[Run]) -> Table {
             rmse,
             last,
             coverage,
-            doubt,
+            verdict.to_owned(),
         ])
     };
     let numbers = [
         "a",
         "b",
-        "ceiling -a + b",
+        "ceiling",
         "R²",
         "RMSE",
         "early RMSE",
-        "early error at the end",
-        "within the early 95 %",
+        "early error at end",
+        "in early 95 %",
     ];
     let columns = std::iter::once(Column::text("run"))
         .chain(numbers.iter().map(|name| Column::number(name)))
@@ -71,7 +70,8 @@ fn law(runs: &[Run]) -> Table {
     Table {
         id: "law-fits",
         title: "R = -a·e^H + b, fitted",
-        caption: "Least squares over the steps, with 95 % Student-t intervals that assume independent residuals. The early columns are of the fit to the first 15 % of the steps, over the rest.".into(),
+        caption: "Least squares over the steps; the ceiling is -a + b. Below each is its 95 % interval (Student's t), which assumes independent residuals. The early columns are of the fit to the first 15 % of the steps, over the rest: \
+                  its error there, at the last step, and the share of steps within its 95 % interval.".into(),
         group: "The law",
         columns: columns.collect(),
         rows: runs.iter().filter_map(row).collect(),
@@ -125,11 +125,25 @@ fn mechanism(runs: &[Run]) -> Table {
 pub(crate) const WINDOW_STEPS: usize = 5;
 
 fn slope(slope: f64) -> String {
-    if slope.abs() < 100.0 {
-        format!("{slope:.3}")
-    } else {
-        format!("{slope:.3e}")
+    match slope.abs() {
+        size if size < 100.0 => format!("{slope:.3}"),
+        size if size < 1e5 => format!("{slope:.0}"),
+        _ => power(slope),
     }
+}
+
+/// `1.45×10⁶`.
+fn power(value: f64) -> String {
+    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let written = format!("{value:.2e}");
+    let Some((mantissa, exponent)) = written.split_once('e') else {
+        return written;
+    };
+    let raised = exponent.chars().map(|c| match c.to_digit(10) {
+        Some(digit) => DIGITS[digit as usize],
+        None => '⁻',
+    });
+    format!("{mantissa}×10{}", raised.collect::<String>())
 }
 
 /// How a prediction of the change of entropy goes with what was measured.
@@ -191,5 +205,17 @@ fn covariance(runs: &[Run]) -> Table {
             .chain(RANKS.map(|(name, _)| Column::number(name)))
             .collect(),
         rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_written_for_people() {
+        let found = [0.5934, -1.0, 144.96, -23_456.7, 1.45e6, -2e12].map(slope);
+        let expected = ["0.593", "-1.000", "145", "-23457", "1.45×10⁶", "-2.00×10¹²"];
+        assert_eq!(found, expected);
     }
 }

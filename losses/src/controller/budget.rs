@@ -40,10 +40,10 @@ pub enum BudgetLever {
 pub struct EntropyBudget {
     /// H* of the first step, in nats.
     pub target_nats: f64,
-    /// H* from step `over_steps` on; unset, the target stays.
+    /// H* after `over_steps` steps; unset, the target stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_target_nats: Option<f64>,
-    /// Steps over which the target moves.
+    /// Steps over which the target moves; set together with `final_target_nats`, or 0.
     pub over_steps: u64,
     /// What is steered.
     pub lever: BudgetLever,
@@ -79,7 +79,7 @@ impl EntropyBudget {
     /// Checks every setting.
     ///
     /// # Errors
-    /// A setting out of its range.
+    /// A setting out of its range, or one half of a schedule.
     pub fn validate(&self) -> Result<(), LossError> {
         let positive = |v: f64| v.is_finite() && v > 0.0;
         let at_least_0 = |v: f64| v.is_finite() && v >= 0.0;
@@ -88,6 +88,7 @@ impl EntropyBudget {
         check_range(key("target_nats"), self.target_nats, above, positive)?;
         let last = self.final_target_nats.unwrap_or(self.target_nats);
         check_range(key("final_target_nats"), last, above, positive)?;
+        self.check_schedule()?;
         check_range(key("bonus_coef"), self.bonus_coef, above, positive)?;
         let gain = "it must be finite and at least 0";
         check_range(key("integral_gain"), self.integral_gain, gain, at_least_0)?;
@@ -105,17 +106,25 @@ impl EntropyBudget {
         )
     }
 
+    /// A moving target has an end and steps to it.
+    fn check_schedule(&self) -> Result<(), LossError> {
+        let moves = self.final_target_nats.is_some();
+        let requirement = if moves {
+            "the target moves to entropy.budget.final_target_nats over this many steps: it must be at least 1"
+        } else {
+            "the target does not move without entropy.budget.final_target_nats: set that too, or leave this at 0"
+        };
+        let steps = self.over_steps as f64;
+        check_range("entropy.budget.over_steps", steps, requirement, |steps| {
+            moves == (steps > 0.0)
+        })
+    }
+
     /// H* of a step, counted from 1.
     pub fn target(&self, step: u64) -> f64 {
         let last = self.final_target_nats.unwrap_or(self.target_nats);
-        // Without steps to move over, the target is the last one from the start.
-        let moved = step.saturating_sub(1) as f64 / self.over_steps as f64;
-        let share = if self.over_steps == 0 {
-            1.0
-        } else {
-            moved.min(1.0)
-        };
-        self.target_nats + share * (last - self.target_nats)
+        let moved = step.saturating_sub(1) as f64 / self.over_steps.max(1) as f64;
+        self.target_nats + moved.min(1.0) * (last - self.target_nats)
     }
 
     /// log I after a step's measurement, from that of the step before (0 at first), and the step's strength s;
@@ -170,6 +179,24 @@ mod tests {
             assert!((moving.target(step) - target).abs() < 1e-12, "{step}");
         }
         assert!((budget().target(7) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn half_a_schedule_is_refused() {
+        let schedule = |final_target_nats, over_steps| EntropyBudget {
+            final_target_nats,
+            over_steps,
+            ..budget()
+        };
+        for half in [schedule(Some(0.1), 0), schedule(None, 10)] {
+            let error = half.validate().unwrap_err().to_string();
+            assert!(
+                error.contains("over_steps") && error.contains("final_target_nats"),
+                "{error}"
+            );
+        }
+        schedule(Some(0.1), 10).validate().unwrap();
+        schedule(None, 0).validate().unwrap();
     }
 
     #[test]

@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{print_json, say};
-use crate::{args::CompareArgs, device, report::Report};
+use crate::{
+    args::CompareArgs,
+    device,
+    report::{Report, task_notes},
+};
 use plan::{Plan, Planned};
 use results::Comparison;
 
@@ -32,6 +36,9 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     let comparison = Comparison::of(&plan.variants(), &runs)?;
     let page = args.out.join("report.html");
     let averages = comparison.averages(&runs)?;
+    for note in task_notes(&averages) {
+        say(&format!("warning: {note}"));
+    }
     Report::compare(averages, comparison.table(), comparison.chart()).write(&page)?;
     if args.json {
         print_json(&comparison)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::plan::Planned;
 use crate::{
-    records::Records,
+    records::{Records, Row, step_of},
     report::{Axis, Chart, Column, Kind, Run, Series, Table},
 };
 
@@ -26,8 +26,10 @@ pub(super) struct Comparison {
 pub(super) struct VariantResult {
     pub(super) name: String,
     pub(super) seeds: Vec<u64>,
-    /// Held-out accuracy, the mean of the last three validations, by seed; none without validation.
+    /// Held-out accuracy, the mean of the last validations, by seed; none without validation.
     pub(super) accuracy_by_seed: Vec<Option<f64>>,
+    /// How many validations that mean is of, by seed: three, or as many as a shorter run has after its first step.
+    pub(super) validations_by_seed: Vec<usize>,
     pub(super) entropy_end_by_seed: Vec<f64>,
     pub(super) accuracy: Option<MeanInterval>,
     pub(super) accuracy_difference: Option<MeanInterval>,
@@ -45,6 +47,8 @@ pub(super) struct VariantResult {
 /// One run's figures.
 struct Outcome {
     accuracy: f64,
+    /// Validations that `accuracy` is the mean of.
+    validations: usize,
     accuracy_end: f64,
     sampled: f64,
     entropy: f64,
@@ -64,13 +68,14 @@ impl Outcome {
                 .collect::<Vec<f64>>()
         };
         let sampled = figures("accuracy_mean");
-        let validations = figures("validation_accuracy");
+        let validations = validations(&records);
         if sampled.is_empty() {
             bail!("{}: no step was measured", run.folder.display());
         }
         let last = (sampled.len() as f64 * LAST_SHARE).ceil() as usize;
         Ok(Self {
             accuracy: mean_of_last(&validations, LAST_VALIDATIONS),
+            validations: validations.len().min(LAST_VALIDATIONS),
             accuracy_end: mean_of_last(&validations, 1),
             sampled: mean_of_last(&sampled, last),
             entropy: mean_of_last(&figures("entropy_token_mean"), last),
@@ -79,6 +84,14 @@ impl Outcome {
             tokens: figures("tokens_generated").iter().sum(),
         })
     }
+}
+
+/// The validations of what was trained: that of step 0 is of the policy which every run starts from.
+fn validations(records: &Records) -> Vec<f64> {
+    let is_trained = |row: &&Row| step_of(row).is_none_or(|step| step > 0.0);
+    let rows = records.rows.iter().filter(is_trained);
+    rows.filter_map(|row| row.get("validation_accuracy").copied())
+        .collect()
 }
 
 fn mean_of_last(figures: &[f64], count: usize) -> f64 {
@@ -113,19 +126,21 @@ impl Comparison {
     }
 
     pub(super) fn table(&self) -> Table {
+        let validations = self.validations();
+        let held_out = format!("held out, % (last\u{a0}{validations})");
         let names = [
-            "accuracy, held out",
+            &held_out,
             "difference, points",
-            "at the last validation",
-            "accuracy, sampled",
+            "last validation, %",
+            "sampled, %",
             "entropy, nats",
             "entropy, ratio",
-            "tokens selected",
+            "selected, %",
             "tokens, millions",
             "seconds a step",
             "time, ratio",
         ];
-        let percent = |x: Option<MeanInterval>| shown(x, 100.0, 1, " %");
+        let percent = |x: Option<MeanInterval>| shown(x, 100.0, 1);
         let row = |(index, variant): (usize, &VariantResult)| {
             // The first variant is what the others are related to.
             let related = |x: Option<MeanInterval>| x.filter(|_| index > 0);
@@ -135,12 +150,12 @@ impl Comparison {
                 difference(related(variant.accuracy_difference)),
                 percent(variant.accuracy_end),
                 percent(variant.accuracy_sampled),
-                shown(variant.entropy_end, 1.0, 4, ""),
-                shown(related(variant.entropy_end_ratio), 1.0, 2, ""),
+                shown(variant.entropy_end, 1.0, 4),
+                shown(related(variant.entropy_end_ratio), 1.0, 2),
                 percent(variant.selected_fraction),
-                shown(variant.tokens_generated, 1e-6, 2, ""),
-                shown(variant.step_seconds, 1.0, 2, ""),
-                shown(related(variant.step_seconds_ratio), 1.0, 2, ""),
+                shown(variant.tokens_generated, 1e-6, 2),
+                shown(variant.step_seconds, 1.0, 2),
+                shown(related(variant.step_seconds_ratio), 1.0, 2),
             ]
         };
         let seeds = self
@@ -152,13 +167,25 @@ impl Comparison {
             id: "comparison",
             title: "Comparison",
             caption: format!(
-                "Means over the seeds ({seeds}) with 95 % intervals (Student's t). Held-out accuracy is the mean of the last three validations of a run, \
-                 as a single one moves by some points. Differences and ratios are to the first variant, paired by seed; \
-                 entropy and sampled accuracy are of the last tenth of the steps, before each step's updates."
+                "Means over the seeds ({seeds}) with 95 % intervals (Student's t). Accuracies are held out or of sampled responses. Held-out accuracy \
+                 is the mean of a run's last validations after step 0 ({validations} here, {LAST_VALIDATIONS} where there are so many), as a single one moves by some points. \
+                 Differences and ratios are to the first variant, paired by seed; entropy and sampled accuracy are of the last tenth of the steps, \
+                 before each step's updates; selected are the tokens that an entropy controller acts on."
             ),
             group: "Comparison",
             columns: columns.chain(names.map(Column::number)).collect(),
             rows: self.variants.iter().enumerate().map(row).collect(),
+        }
+    }
+
+    /// How many validations the runs' accuracies are means of: `3`, or `1 to 3`.
+    fn validations(&self) -> String {
+        let counts = self.variants.iter();
+        let counts = counts.flat_map(|variant| &variant.validations_by_seed);
+        let (fewest, most) = (counts.clone().min(), counts.max());
+        match (fewest, most) {
+            (Some(fewest), Some(most)) if fewest < most => format!("{fewest} to {most}"),
+            (_, most) => most.map_or_else(String::new, ToString::to_string),
         }
     }
 
@@ -217,6 +244,7 @@ impl VariantResult {
                 .into_iter()
                 .map(|accuracy| Some(accuracy).filter(|a| a.is_finite()))
                 .collect(),
+            validations_by_seed: outcomes.iter().map(|(_, o)| o.validations).collect(),
             entropy_end_by_seed: all(|o| o.entropy),
             accuracy: mean(all(|o| o.accuracy)),
             accuracy_difference: mean(paired(|o| o.accuracy, |own, other| own - other)),
@@ -237,18 +265,18 @@ fn difference(interval: Option<MeanInterval>) -> String {
     let sign = interval
         .filter(|interval| interval.mean > 0.0)
         .map_or("", |_| "+");
-    format!("{sign}{}", shown(interval, 100.0, 1, ""))
+    format!("{sign}{}", shown(interval, 100.0, 1))
 }
 
-/// `75.2 ± 1.3 %`.
-fn shown(interval: Option<MeanInterval>, factor: f64, digits: usize, unit: &str) -> String {
+/// `75.2 ± 1.3`, in two lines where there is room for them.
+fn shown(interval: Option<MeanInterval>, factor: f64, digits: usize) -> String {
     let Some(MeanInterval { mean, half_width }) = interval else {
         return "–".into();
     };
     let mean = mean * factor;
     match half_width {
-        Some(half) => format!("{mean:.digits$} ± {:.digits$}{unit}", half * factor),
-        None => format!("{mean:.digits$}{unit}"),
+        Some(half) => format!("{mean:.digits$}\n± {:.digits$}", half * factor),
+        None => format!("{mean:.digits$}"),
     }
 }
 
@@ -259,6 +287,7 @@ mod tests {
     fn outcome(accuracy: f64, entropy: f64) -> Outcome {
         Outcome {
             accuracy,
+            validations: 3,
             accuracy_end: accuracy,
             sampled: accuracy,
             entropy,
@@ -288,12 +317,21 @@ mod tests {
                 half_width,
             })
         };
-        assert_eq!(
-            shown(interval(Some(0.0131)), 100.0, 1, " %"),
-            "75.2 ± 1.3 %"
-        );
-        assert_eq!(shown(interval(None), 1.0, 2, ""), "0.75");
-        assert_eq!(shown(None, 1.0, 2, ""), "–");
+        assert_eq!(shown(interval(Some(0.0131)), 100.0, 1), "75.2\n± 1.3");
+        assert_eq!(shown(interval(None), 1.0, 2), "0.75");
+        assert_eq!(shown(None, 1.0, 2), "–");
+    }
+
+    #[test]
+    fn the_validation_before_training_is_none_of_what_was_trained() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |(step, accuracy): (u64, f64)| {
+            format!("{{\"step\":{step},\"validation_accuracy\":{accuracy}}}\n")
+        };
+        let lines: String = [(0, 0.1), (5, 0.6), (10, 0.8)].map(line).concat();
+        std::fs::write(file.path(), lines).unwrap();
+        let records = Records::load(file.path()).unwrap();
+        assert_eq!(validations(&records), [0.6, 0.8]);
     }
 
     #[test]

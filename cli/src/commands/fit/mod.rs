@@ -5,12 +5,12 @@ mod points;
 use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
-use entropy::{Forecast, LawFit, fit_law, fit_scaling, forecast};
+use entropy::{EntropyError, Forecast, LawFit, fit_law, fit_scaling, forecast};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{print_json, say};
-use crate::{args::FitArgs, device};
+use crate::{args::FitArgs, device, failure::Advised};
 use points::{Keys, points};
 
 /// What is printed of one run. Keys that do not apply are left out.
@@ -73,7 +73,11 @@ pub(crate) fn run(args: &FitArgs) -> Result<()> {
 
 fn fit(points: &[entropy::LawPoint], first: Option<f64>) -> Result<Fitted> {
     let (forecast, all) = match first {
-        Some(first) => (Some(forecast(points, first)?), None),
+        Some(first) => {
+            let forecast = forecast(points, first);
+            let forecast = forecast.map_err(|error| too_short(error, first, points.len()))?;
+            (Some(forecast), None)
+        }
         None => (None, Some(fit_law(points)?)),
     };
     let law = forecast.map(|forecast| forecast.all).or(all);
@@ -84,6 +88,24 @@ fn fit(points: &[entropy::LawPoint], first: Option<f64>) -> Result<Fitted> {
         points: points.len(),
         doubt: doubt.map(|doubt| doubt.to_string()),
     })
+}
+
+/// Says which points are too few: those of the run's first part, where the whole has enough.
+fn too_short(error: EntropyError, first: f64, total: usize) -> anyhow::Error {
+    let EntropyError::TooFewPoints { found, needed } = error else {
+        return error.into();
+    };
+    // In whole hundredths, as a person would give it.
+    let enough = (100.0 * needed as f64 / total as f64).ceil() / 100.0;
+    if found >= total || enough >= 1.0 {
+        return error.into();
+    }
+    let percent = (first * 1e8).round() / 1e6;
+    Advised::new(
+        format!("--first {first}: the first {percent} % of {total} points is {found}; at least {needed} are needed"),
+        format!("--first {enough} takes {needed} or more"),
+    )
+    .into()
 }
 
 /// Doubts always; the fit in words where a person looks on.

@@ -7,7 +7,8 @@ use entropy::LawPoint;
 
 use crate::{
     commands::say,
-    records::{ENTROPY_KEYS, REWARD_KEYS, Records, step_of},
+    failure::Advised,
+    records::{Records, check_two_columns, step_of},
 };
 
 /// The columns that the user names.
@@ -17,64 +18,88 @@ pub(super) struct Keys<'a> {
     pub(super) reward: Option<&'a str>,
 }
 
-/// The points of a file, or of two whose rows are joined by step, with notes on what was left out.
+/// The points of a file, or of two whose rows are joined by step; what is left out is told of.
 pub(super) fn points(
     input: &Path,
     reward_input: Option<&Path>,
     keys: Keys<'_>,
 ) -> Result<Vec<LawPoint>> {
-    let records = load(input)?;
     let place = || input.display().to_string();
-    let entropy_key = match keys.entropy {
-        Some(key) => records.find(key),
-        None => records.find_any(&ENTROPY_KEYS, "entropies", "--entropy-key"),
+    let (records, points) = match reward_input.filter(|path| !is_same_file(path, input)) {
+        None => of_one(input, keys).with_context(place)?,
+        Some(path) => of_two(input, path, keys).with_context(place)?,
     };
-    let entropies = records.column(&entropy_key.with_context(place)?);
-    let rewards = match reward_input {
-        None => rewards(&records, keys.reward).with_context(place)?,
-        Some(path) => {
-            let others = load(path)?;
-            let found =
-                rewards(&others, keys.reward).with_context(|| path.display().to_string())?;
-            by_step(&records, &others, &found)
-        }
-    };
-    let pairs = entropies.into_iter().zip(rewards);
-    let pairs: Vec<Option<LawPoint>> = pairs
-        .map(|(entropy, reward)| {
+    if let Some(note) = records.left_out(points.len()) {
+        say(&format!("note: {}: {note}", input.display()));
+    }
+    Ok(points)
+}
+
+/// The points of a file that has both figures, and its rows as they were joined.
+fn of_one(input: &Path, keys: Keys<'_>) -> Result<(Records, Vec<LawPoint>)> {
+    let mut records = Records::load(input)?;
+    let columns = records.entropy_key(keys.entropy);
+    let columns = columns.and_then(|entropy| Ok((entropy, records.reward_key(keys.reward)?)));
+    if let Ok((entropy, reward)) = &columns {
+        records = records.joined_for(entropy, reward);
+    }
+    tell(&records, input);
+    let (entropy, reward) = columns?;
+    check_two_columns(&entropy, &reward)?;
+    let points = records.law_points(&entropy, &reward);
+    if points.is_empty() {
+        return Err(records.nothing_joined(&entropy, &reward).into());
+    }
+    Ok((
+        records,
+        points.into_iter().map(|(_, point)| point).collect(),
+    ))
+}
+
+/// The points of a file of entropies, with the rewards that another has at their steps, and the first's rows.
+fn of_two(input: &Path, path: &Path, keys: Keys<'_>) -> Result<(Records, Vec<LawPoint>)> {
+    let records = Records::load(input)?;
+    tell(&records, input);
+    let entropies = records.column(&records.entropy_key(keys.entropy)?);
+    let others = Records::load(path)?;
+    tell(&others, path);
+    let place = || path.display().to_string();
+    let reward_key = others.reward_key(keys.reward).with_context(place)?;
+    let rewards = by_step(&records, &others, &others.column(&reward_key));
+    let points = entropies
+        .into_iter()
+        .zip(rewards)
+        .filter_map(|(entropy, reward)| {
             Some(LawPoint {
                 entropy: entropy?,
                 reward: reward?,
             })
-        })
-        .collect();
-    let total = pairs.len();
-    let found: Vec<LawPoint> = pairs.into_iter().flatten().collect();
-    // Our own first line is the validation before any update, and never has either.
-    if total > found.len() + usize::from(is_step_0(&records)) {
-        say(&format!(
-            "note: {}: {} of {total} lines lack entropy or reward and are left out",
-            input.display(),
-            total - found.len()
-        ));
+        });
+    let points: Vec<LawPoint> = points.collect();
+    if points.is_empty() {
+        return Err(Advised::new(
+            format!(
+                "no step of it with an entropy has a reward in {}",
+                path.display()
+            ),
+            "the two files are joined by step: export both over the same steps",
+        )
+        .into());
     }
-    Ok(found)
+    Ok((records, points))
 }
 
-fn load(path: &Path) -> Result<Records> {
-    let records = Records::load(path)?;
+/// Says what is wrong with a file.
+fn tell(records: &Records, path: &Path) {
     for note in &records.notes {
         say(&format!("note: {}: {note}", path.display()));
     }
-    Ok(records)
 }
 
-fn rewards(records: &Records, key: Option<&str>) -> Result<Vec<Option<f64>>> {
-    let key = match key {
-        Some(key) => records.find(key)?,
-        None => records.find_any(&REWARD_KEYS, "rewards", "--reward-key")?,
-    };
-    Ok(records.column(&key))
+/// Whether two paths lead to one file.
+fn is_same_file(first: &Path, second: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(first).is_some_and(|first| Some(first) == real(second))
 }
 
 /// The other file's figures at these rows' steps.
@@ -83,9 +108,4 @@ fn by_step(records: &Records, others: &Records, figures: &[Option<f64>]) -> Vec<
     let by_step: HashMap<Option<u64>, Option<f64>> = steps.zip(figures.iter().copied()).collect();
     let at = |row| by_step.get(&Some(step_of(row)?.to_bits())).copied()?;
     records.rows.iter().map(at).collect()
-}
-
-fn is_step_0(records: &Records) -> bool {
-    let first = records.rows.first();
-    first.and_then(step_of) == Some(0.0)
 }

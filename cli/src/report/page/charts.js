@@ -139,7 +139,7 @@ function fillColumns(trace, data, placeOfRow, definition) {
     const values = trace.rows.map((_, index) => (isDrawable(source[index], definition.y) ? source[index] : null));
     trace.count = values.filter((value) => value !== null).length;
     // Something measured only now and then, such as a validation score, is joined across what was not measured.
-    const sparse = kind !== "band" && trace.count < values.length / 2;
+    const sparse = kind !== "band" && (series.joined || trace.count < values.length / 2);
     trace.marked = kind === "line" && (sparse || trace.count <= 25);
     const column = new Array(data[0].length).fill(undefined);
     trace.rows.forEach((row, index) => {
@@ -178,7 +178,7 @@ function seriesSettings(trace) {
     alpha: faint ? 0.5 : 1,
     dash: trace.dash,
     spanGaps: false,
-    paths: trace.kind === "curve" && trace.count < 40 ? uPlot.paths.spline() : uPlot.paths.linear(),
+    paths: uPlot.paths.linear(),
     points: { show: trace.marked, filter: () => (trace.marked ? null : trace.isolated), size: 6, width: 1.5, fill: () => theme.paper, stroke },
   }];
 }
@@ -188,12 +188,16 @@ function bandSettings(trace, _index, bands) {
   return { series: [trace.columns[1], trace.columns[0]], fill: () => canvasColor(trace) + (bands.length > 1 ? "1c" : "2b") };
 }
 
+const WHOLE_STEPS = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8].flatMap((power) => [power, 2 * power, 5 * power]);
+
 function axisSettings(axis, scale) {
   const grid = { stroke: () => theme.grid, width: 1, filter: (plot, splits) => (axis.log ? wholePowers(splits) : splits) };
   const shared = { scale, grid, ticks: { show: false }, stroke: () => theme.muted, font: theme.font };
   const values = (plot, splits, _axis, _space, increment) => splits.map((split) => formatTick(split, axis, increment));
+  // A count has no value between two whole numbers.
+  const whole = axis.whole ? { incrs: WHOLE_STEPS } : {};
   return scale === "x"
-    ? { ...shared, values, grid: { ...grid, show: axis.log }, border: { show: true, stroke: () => theme.rule, width: 1 }, size: 26, space: 56 }
+    ? { ...shared, ...whole, values, grid: { ...grid, show: axis.log }, border: { show: true, stroke: () => theme.rule, width: 1 }, size: 26, space: 56 }
     : { ...shared, values, size: (plot, labels) => 16 + 7.2 * Math.max(2, ...(labels ?? []).map((label) => label.length)), space: 36 };
 }
 

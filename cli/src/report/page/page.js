@@ -72,14 +72,31 @@ function makeTable(table) {
   const number = report.tables.indexOf(table) + 1;
   const classOf = (column) => (column.numeric ? { class: "numeric" } : {});
   const header = element("tr", {}, ...table.columns.map((column) => element("th", { scope: "col", ...classOf(column) }, column.name)));
-  const rows = table.rows.map((row) => element("tr", {}, ...row.map((cell, index) => element("td", classOf(table.columns[index]), cell ?? "–"))));
+  const rows = table.rows.map((row) => element("tr", {}, ...row.map((cell, index) => makeCell(cell, classOf(table.columns[index])))));
   if (!rows.length) rows.push(element("tr", {}, element("td", { colspan: table.columns.length }, "Nothing measured")));
   const captionId = `table-caption-${table.id}`;
+  const box = element("div", { class: "table-box", tabindex: "0", role: "region", "aria-labelledby": captionId },
+    element("table", { "aria-describedby": captionId }, element("thead", {}, header), element("tbody", {}, ...rows)));
+  watchOverflow(box);
   return element("div", { class: "report-table", id: `table-${table.id}` },
     element("h3", {}, table.title),
-    element("div", { class: "table-box", tabindex: "0", role: "region", "aria-labelledby": captionId },
-      element("table", { "aria-describedby": captionId }, element("thead", {}, header), element("tbody", {}, ...rows))),
+    element("div", { class: "table-frame" }, box),
     element("p", { class: "caption", id: captionId }, element("b", {}, `Table ${number}. `), table.caption));
+}
+
+/** What follows a line break in a cell is detail, such as an interval, in a line of its own. */
+function makeCell(text, attributes) {
+  const [figure, ...details] = (text ?? "–").split("\n");
+  // A path may break after each of its folders.
+  const parts = figure.split("/").flatMap((part, index) => (index ? ["/", element("wbr"), part] : [part]));
+  return element("td", attributes, ...parts, ...details.map((detail) => element("span", { class: "detail" }, detail)));
+}
+
+/** Tells where more of a table lies to the right, so that the edge of the box may say so. */
+function watchOverflow(box) {
+  const tell = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", tell, { passive: true });
+  new ResizeObserver(tell).observe(box);
 }
 
 // ---- Theme ----
