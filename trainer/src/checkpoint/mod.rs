@@ -1,19 +1,35 @@
 //! Checkpoints: a Hugging Face folder with the optimizer and the run's state beside it.
+//!
+//! A checkpoint is written beside its place, each file is brought to the disk, a manifest of sizes and hashes follows, and
+//! then the folder gets its name: what bears a checkpoint's name is whole, or its manifest says what is not.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod folder;
+mod manifest;
+
+use std::{fs, path::Path};
 
 use policy::SaveDtype;
+use toml::{Table, Value};
 
-use crate::{RunState, Trainer, TrainerError, load_policy, optimizer::is_finite};
+pub use folder::{list_checkpoints, newest_checkpoint};
+pub(crate) use folder::{prune, put_aside_after, tidy};
+pub(crate) use manifest::sha256_of_file;
+
+use crate::{
+    RunState, TrainConfig, Trainer, TrainerError,
+    durable::{beside, io_at, remove_if_there},
+    load_policy,
+    optimizer::{is_finite, load_optimizer, save_optimizer},
+};
+use folder::{UNFINISHED, checkpoint_step, commit};
+use manifest::{Manifest, sha256};
 
 const OPTIMIZER: &str = "optimizer.bpk";
 const STATE: &str = "trainer_state.json";
+const CONFIG: &str = "run_config.toml";
 
 impl Trainer {
-    /// Writes a checkpoint: to a folder beside, then renamed, so that none is ever seen half-written.
+    /// Writes a checkpoint, whole or not at all: what stood at its place before is there until the new one is.
     ///
     /// # Errors
     /// The folder cannot be written, or a weight is not finite.
@@ -24,48 +40,47 @@ impl Trainer {
             let step = self.state.step;
             return Err(TrainerError::NonFiniteWeights { step });
         }
-        let io = |source| TrainerError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let beside = path.with_extension("tmp");
-        if beside.exists() {
-            fs::remove_dir_all(&beside).map_err(io)?;
+        let new = beside(path, UNFINISHED);
+        remove_if_there(&new)?;
+        let saved = self
+            .write_checkpoint(&new)
+            .and_then(|()| commit(&new, path));
+        if saved.is_err() {
+            // A full disk needs the room, and the first error is the one to tell of.
+            let _ = fs::remove_dir_all(&new);
         }
-        fs::create_dir_all(&beside).map_err(io)?;
-        self.policy.save(&beside, SaveDtype::F32)?;
-        let damaged = |message: String| TrainerError::Damaged {
-            path: path.to_owned(),
-            message,
-        };
-        self.optimizer
-            .save(beside.join(OPTIMIZER))
-            .map_err(|error| damaged(format!("cannot write the optimizer's state: {error:?}")))?;
+        saved
+    }
+
+    fn write_checkpoint(&self, folder: &Path) -> Result<(), TrainerError> {
+        fs::create_dir_all(folder).map_err(io_at(folder))?;
+        self.policy.save(folder, SaveDtype::F32)?;
+        save_optimizer(&self.optimizer, &folder.join(OPTIMIZER))?;
         if let Some(critic) = &self.critic {
-            critic.save(&beside)?;
+            critic.save(folder)?;
         }
-        let state = serde_json::to_vec(&self.state).map_err(|error| damaged(error.to_string()))?;
-        fs::write(beside.join(STATE), state).map_err(io)?;
-        if path.exists() {
-            fs::remove_dir_all(path).map_err(io)?;
-        }
-        fs::rename(&beside, path).map_err(io)
+        let file = folder.join(STATE);
+        let state = serde_json::to_vec(&self.state).map_err(|error| TrainerError::Damaged {
+            path: file.clone(),
+            message: error.to_string(),
+        })?;
+        fs::write(&file, state).map_err(io_at(&file))?;
+        let (file, config) = (folder.join(CONFIG), self.config.to_toml()?);
+        fs::write(&file, &config).map_err(io_at(&file))?;
+        Manifest::seal(folder, self.state.step, sha256(config.as_bytes()))
     }
 
     /// Takes the optimizer, the critic and the run's state from a checkpoint whose policy this trainer was built with,
     /// and the reference policy from where the run started.
     ///
     /// # Errors
-    /// A file that is missing or damaged.
+    /// A file that is missing or damaged, or problems that are not those of the run so far.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
-        let damaged = |message: String| TrainerError::Damaged {
-            path: path.to_owned(),
-            message,
-        };
+        Manifest::verify(path)?;
         self.state = read_state(path)?;
         self.check_state(path)?;
-        let optimizer = self.optimizer.clone().load(path.join(OPTIMIZER));
-        self.optimizer = optimizer.map_err(|error| damaged(format!("{OPTIMIZER}: {error:?}")))?;
+        self.state.check_data(&self.config)?;
+        self.optimizer = load_optimizer(&self.optimizer, &path.join(OPTIMIZER))?;
         if let Some(critic) = &mut self.critic {
             critic.load(path)?;
         }
@@ -76,6 +91,62 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// Settings that differ from those that a checkpoint's run had and that make another run of it, each as
+/// `key: before → now`.
+///
+/// # Errors
+/// The checkpoint's configuration cannot be read.
+pub fn changed_settings(
+    checkpoint: &Path,
+    config: &TrainConfig,
+) -> Result<Vec<String>, TrainerError> {
+    let file = checkpoint.join(CONFIG);
+    let text = fs::read_to_string(&file).map_err(io_at(&file))?;
+    let table = |text: &str| {
+        text.parse::<Table>()
+            .map_err(|error| TrainerError::Damaged {
+                path: file.clone(),
+                message: error.to_string(),
+            })
+    };
+    let (before, now) = (flat(&table(&text)?), flat(&table(&config.to_toml()?)?));
+    let mut keys: Vec<&String> = before.iter().chain(&now).map(|(key, _)| key).collect();
+    keys.sort();
+    keys.dedup();
+    let of = |table: &[(String, String)], key: &str| {
+        let found = table.iter().find(|(known, _)| known == key);
+        found.map_or("unset".to_owned(), |(_, value)| value.clone())
+    };
+    let changed = keys
+        .into_iter()
+        .filter(|key| changes_the_run(key) && of(&before, key) != of(&now, key));
+    Ok(changed
+        .map(|key| format!("{key}: {} → {}", of(&before, key), of(&now, key)))
+        .collect())
+}
+
+/// Whether another value of a setting makes other weights, rather than more steps, other files or other memory.
+fn changes_the_run(key: &str) -> bool {
+    let harmless = ["steps", "rollout.batch_rows", "update.memory"];
+    let sections = ["checkpoint.", "validation.", "monitor."];
+    !harmless.contains(&key) && !sections.iter().any(|section| key.starts_with(section))
+}
+
+/// A table's values by their dotted keys.
+fn flat(table: &Table) -> Vec<(String, String)> {
+    let mut flattened = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                let inner = flat(inner).into_iter();
+                flattened.extend(inner.map(|(rest, value)| (format!("{key}.{rest}"), value)));
+            }
+            value => flattened.push((key.clone(), value.to_string())),
+        }
+    }
+    flattened
 }
 
 impl Trainer {
@@ -119,48 +190,4 @@ pub(crate) fn read_state(checkpoint: &Path) -> Result<RunState, TrainerError> {
         path: checkpoint.to_owned(),
         message: format!("{STATE}: {error}"),
     })
-}
-
-/// The step that a checkpoint's folder is named by.
-fn checkpoint_step(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?;
-    name.strip_prefix("step-")?.parse().ok()
-}
-
-/// The checkpoints of a run, oldest first.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn list_checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>, TrainerError> {
-    let folder = run.join("checkpoints");
-    let io = |source| TrainerError::Io {
-        path: folder.clone(),
-        source,
-    };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if let Some(step) = checkpoint_step(&path) {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Removes all but the newest `keep` checkpoints; 0 keeps all.
-pub(crate) fn prune(run: &Path, keep: usize) -> Result<(), TrainerError> {
-    let all = list_checkpoints(run)?;
-    let surplus = if keep == 0 {
-        0
-    } else {
-        all.len().saturating_sub(keep)
-    };
-    for (_, path) in &all[..surplus] {
-        fs::remove_dir_all(path).map_err(|source| TrainerError::Io {
-            path: path.clone(),
-            source,
-        })?;
-    }
-    Ok(())
 }
