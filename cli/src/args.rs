@@ -118,7 +118,8 @@ pub(crate) struct DeviceArgs {
 Settings are dotted keys, as in the TOML file: rollout.group_size=16 optimizer.learning_rate=1e-5.
 Without --config, the bundled base learns the built-in arithmetic task in about three minutes on two cores,
 with settings vetted for it; with a --model of your own, defaults for pretrained models apply.
-The run folder holds config.toml (every setting as used), metrics.jsonl (a line a step), rollouts/ and checkpoints/.")]
+The run folder holds config.toml (every setting as used), metrics.jsonl (a line a step), rollouts/ and checkpoints/.
+Ctrl-C saves and ends the run, --resume goes on with it as if it had not stopped; a second Ctrl-C ends it at once.")]
 pub(crate) struct TrainArgs {
     /// A TOML file of settings; defaults fill what it leaves out
     #[arg(long, value_name = "FILE")]
@@ -126,7 +127,7 @@ pub(crate) struct TrainArgs {
     /// The run folder; it must be empty or not exist yet [default: a new one in runs/]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on from the newest checkpoint of this run folder
+    /// Go on from the newest whole checkpoint of this run folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "out", "seed", "model"])]
     pub(crate) resume: Option<PathBuf>,
     /// Steps to run; the same as steps=N

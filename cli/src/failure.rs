@@ -9,6 +9,8 @@ use std::{
 use rollout::RolloutError;
 use trainer::TrainerError;
 
+use crate::signals::Stopped;
+
 /// An error that knows what to do instead.
 #[derive(Debug)]
 pub(crate) struct Advised {
@@ -47,6 +49,11 @@ pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
 /// Prints the error with its causes in one line.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let mut stderr = io::stderr();
+    if let Some(stopped) = error.downcast_ref::<Stopped>() {
+        // As with a failure, nothing is left to tell where this cannot be told.
+        let _ = writeln!(stderr, "{stopped}");
+        return ExitCode::from(stopped.exit_code());
+    }
     let line = one_line(error);
     // Nothing is left to tell a person whose stderr is closed.
     let _ = writeln!(stderr, "error: {line}");

@@ -8,6 +8,7 @@ mod failure;
 mod progress;
 mod records;
 mod report;
+mod signals;
 mod summary;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     AdvantageConfig, AdvantageInputs, Aggregation, Denominator, DrGrpo, EntropyControl, Gae, Grpo,
@@ -65,14 +65,19 @@ pub struct KlCase {
     clamp: Option<KlClamp>,
 }
 
-/// A case's inputs: matrices are rows of one length.
+/// A case's inputs: matrices are rows of one length. Figures that are not finite, which JSON has no numbers for, are the
+/// texts `"NaN"`, `"inf"` and `"-inf"`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs, reason = "the names are those of the crate's own inputs")]
 pub struct Inputs {
+    #[serde(deserialize_with = "matrix")]
     pub log_probs: Option<Vec<Vec<f64>>>,
+    #[serde(deserialize_with = "matrix")]
     pub old_log_probs: Option<Vec<Vec<f64>>>,
+    #[serde(deserialize_with = "matrix")]
     pub ref_log_probs: Option<Vec<Vec<f64>>>,
+    #[serde(deserialize_with = "matrix")]
     pub advantages: Option<Vec<Vec<f64>>>,
     pub mask: Option<Vec<Vec<f64>>>,
     pub token_rewards: Option<Vec<Vec<f64>>>,
@@ -81,6 +86,28 @@ pub struct Inputs {
     pub returns: Option<Vec<Vec<f64>>>,
     pub group: Option<Vec<u64>>,
     pub baseline_rewards: Option<Vec<f64>>,
+}
+
+/// A figure as it stands in a case.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Cell {
+    Number(f64),
+    Text(String),
+}
+
+fn matrix<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Vec<Vec<f64>>>, D::Error> {
+    let figure = |cell: Cell| match cell {
+        Cell::Number(figure) => Ok(figure),
+        Cell::Text(text) => text
+            .parse()
+            .map_err(|_| D::Error::custom(format!("'{text}' is no number"))),
+    };
+    let row = |row: Vec<Cell>| row.into_iter().map(figure).collect();
+    let matrix = Option::<Vec<Vec<Cell>>>::deserialize(source)?;
+    matrix
+        .map(|rows| rows.into_iter().map(row).collect())
+        .transpose()
 }
 
 /// A figure of a case: a number, or one for each token.

@@ -27,7 +27,7 @@ pub use extract::{Extraction, ExtractionRule, extract_answer, extract_by_rule};
 pub use load::{DEFAULT_MAX_LINE_BYTES, load_problems, load_problems_capped};
 pub use problem::Problem;
 pub use response::Response;
-pub use reward::{Reward, VerifierReward, score_all};
+pub use reward::{Reward, StopCheck, VerifierReward, score_all};
 pub use rewards::{
     BoxCount, CombinedReward, ExactTextReward, ExternalConfig, ExternalReward, ExternalStats,
     FormatReward, Letters, MultipleChoiceReward, OverlongReward, RewardConfig, RewardKind,

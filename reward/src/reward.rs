@@ -1,9 +1,14 @@
 //! From responses to rewards.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{ExternalStats, Problem, Response, Score, Verifier};
+
+/// Says whether scores are not wanted any more.
+pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Turns a response into a score.
 ///
@@ -16,6 +21,10 @@ pub trait Reward: Send + Sync {
     fn judges_correctness(&self) -> bool {
         true
     }
+
+    /// Gives the reward something to ask while it waits for others: once it says so, a score may come at once without a
+    /// reward, and nobody will use it.
+    fn stop_when(&self, _is_stopped: &StopCheck) {}
 
     /// What became of the requests to external programs, where it asks any.
     fn external_stats(&self) -> Option<ExternalStats> {

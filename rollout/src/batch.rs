@@ -89,6 +89,9 @@ impl<'a> Batch<'a> {
         on_progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Rollout>, RolloutError> {
         while !self.is_done() {
+            if (self.engine.is_stopped)() {
+                return Err(RolloutError::Stopped);
+            }
             self.admit()?;
             on_progress(self.progress());
             self.shrink();

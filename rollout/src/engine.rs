@@ -36,12 +36,21 @@ impl Default for EngineOptions {
 ///
 /// A row's result does not depend on its neighbours: tokens lie in the slots of their positions, the slots'
 /// number is fixed by the requests and not by who shares the batch, and draws are keyed by the sample.
-#[derive(Debug)]
 pub struct Engine<'a> {
     model: &'a CausalLm,
     pub(crate) config: &'a ModelConfig,
     pub(crate) tokenizer: Option<&'a Tokenizer>,
     pub(crate) options: EngineOptions,
+    pub(crate) is_stopped: IsStopped<'a>,
+}
+
+/// Whether what is being generated is not wanted any more; asked before each token, from any thread.
+pub type IsStopped<'a> = &'a (dyn Fn() -> bool + Sync);
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?})", self.options)
+    }
 }
 
 impl<'a> Engine<'a> {
@@ -52,7 +61,14 @@ impl<'a> Engine<'a> {
             config: &policy.config,
             tokenizer: policy.tokenizer.as_ref(),
             options,
+            is_stopped: &|| false,
         }
+    }
+
+    /// The same engine, which gives up with [`RolloutError::Stopped`] once it is told to.
+    #[must_use]
+    pub fn stopping_when(self, is_stopped: IsStopped<'a>) -> Self {
+        Self { is_stopped, ..self }
     }
 
     fn check(&self, requests: &[Request], params: &SamplingParams) -> Result<(), RolloutError> {

@@ -52,6 +52,9 @@ pub enum RolloutError {
         /// Index of the token that was to be sampled.
         token: usize,
     },
+    /// Generation was given up, as it was told to.
+    #[error("generation was stopped")]
+    Stopped,
     /// The backend failed to give its results back.
     #[error("the device failed while generating: {message}")]
     Device {

@@ -10,7 +10,7 @@ mod error;
 mod request;
 mod sampler;
 
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Engine, EngineOptions, IsStopped};
 pub use error::RolloutError;
 pub use request::{FinishReason, Generator, Progress, Request, Rollout, SampleKey};
 pub use sampler::{Sampled, SamplingParams, sample};

@@ -3,7 +3,8 @@
 use policy::{CausalLm, Policy};
 use reward::{Problem, Response, Reward, score_all};
 use rollout::{
-    Engine, EngineOptions, Generator, Progress, Request, Rollout, SampleKey, SamplingParams,
+    Engine, EngineOptions, Generator, IsStopped, Progress, Request, Rollout, RolloutError,
+    SampleKey, SamplingParams,
 };
 
 use crate::{Group, PromptFormat, Scored, TrainerError, parallel::workers};
@@ -22,6 +23,8 @@ pub struct Answerer<'a> {
     pub params: &'a SamplingParams,
     /// Sequences decoded together.
     pub batch_rows: usize,
+    /// Whether answers are not wanted any more.
+    pub is_stopped: IsStopped<'a>,
 }
 
 /// Which random draws a set of answers makes.
@@ -62,7 +65,7 @@ impl Answerer<'_> {
     ) -> Result<Vec<Group>, TrainerError> {
         let requests = self.requests(&problems, samples, key)?;
         let options = engine_options(self.policy, &self.model, self.batch_rows);
-        let engine = Engine::new(self.policy, &self.model, options);
+        let engine = Engine::new(self.policy, &self.model, options).stopping_when(self.is_stopped);
         let rollouts = engine.generate(&requests, self.params, on_progress)?;
         self.score(problems, rollouts, samples)
     }
@@ -135,6 +138,10 @@ impl Answerer<'_> {
             })
             .collect();
         let scores = score_all(self.reward, &pairs);
+        if (self.is_stopped)() {
+            // Some were not waited for.
+            return Err(RolloutError::Stopped.into());
+        }
         let scored = rollouts.into_iter().zip(texts).zip(scores);
         let mut scored = scored.map(|((rollout, text), score)| Scored {
             rollout,

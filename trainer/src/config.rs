@@ -325,6 +325,8 @@ pub struct CheckpointSection {
     pub every: u64,
     /// How many of the newest are kept; 0 keeps all.
     pub keep: usize,
+    /// Whether a step whose validation is the best so far is saved too, and kept until another is better.
+    pub keep_best: bool,
     /// Whether each step's rollouts are written to `rollouts/`.
     pub rollouts: bool,
 }
@@ -334,6 +336,7 @@ impl Default for CheckpointSection {
         Self {
             every: 20,
             keep: 2,
+            keep_best: false,
             rollouts: true,
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     OptimizerSection, TrainerError,
     config::check,
-    optimizer::{adamw, clip, gradient_norm},
+    optimizer::{adamw, clip, gradient_norm, load_optimizer, save_optimizer},
 };
 
 /// Whose hidden states the value head reads.
@@ -148,8 +148,7 @@ impl Critic {
             save_weights(trunk, &path, SaveDtype::F32)?;
         }
         let file = folder.join(OPTIMIZER);
-        let saved = self.optimizer.save(&file);
-        saved.map_err(|error| damaged(&file, &error))
+        save_optimizer(&self.optimizer, &file)
     }
 
     /// Takes the critic from a checkpoint.
@@ -164,8 +163,7 @@ impl Critic {
             self.model.trunk = Some(load_weights(trunk, &folder.join(TRUNK), DType::F32)?);
         }
         let file = folder.join(OPTIMIZER);
-        let loaded = self.optimizer.clone().load(&file);
-        self.optimizer = loaded.map_err(|error| damaged(&file, &error))?;
+        self.optimizer = load_optimizer(&self.optimizer, &file)?;
         Ok(())
     }
 }
@@ -187,12 +185,5 @@ impl CriticModel {
             Some(trunk) => self.head.values(own_hidden(trunk)),
             None => self.head.values(policy_hidden.clone()),
         }
-    }
-}
-
-fn damaged(file: &Path, error: &impl std::fmt::Debug) -> TrainerError {
-    TrainerError::Damaged {
-        path: file.to_owned(),
-        message: format!("{error:?}"),
     }
 }

@@ -2,14 +2,35 @@
 
 use std::{io, path::PathBuf};
 
+use crate::SkippedBatch;
+
 /// A configuration, a folder, a stage or a number that a run cannot go on with.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainerError {
     /// Another process holds the run's folder.
-    #[error("{}: another process is at work in this run; wait for it or stop it", path.display())]
+    #[error("{}: {} is at work in this run; wait for it or stop it", path.display(), describe_process(*process))]
     InUse {
         /// The folder.
+        path: PathBuf,
+        /// The process's number, where it has left one.
+        process: Option<u32>,
+    },
+    /// The run was asked to stop, and has.
+    #[error("the run was stopped; it goes on from step {step}")]
+    Stopped {
+        /// The last step of which a checkpoint is kept; 0 where there is none.
+        step: u64,
+    },
+    /// A file of problems that is not what it was when the run trained on it.
+    #[error(
+        "{}: {key} has changed since the run trained on it; put the old file back, or give the new one under another name to go on with it",
+        path.display()
+    )]
+    DataChanged {
+        /// The setting that names it.
+        key: String,
+        /// The file.
         path: PathBuf,
     },
     /// A setting that is not valid.
@@ -90,6 +111,21 @@ pub enum TrainerError {
         /// How many in a row.
         count: usize,
     },
+    /// The same, with the batch of the last.
+    #[error(
+        "step {step}: {count} updates in a row had a loss or gradient that is not finite, {batch}{}; lower optimizer.learning_rate and go on from the last checkpoint, or start from another model",
+        file.as_ref().map(|file| format!("; {} holds the batch, for anneal replay", file.display())).unwrap_or_default()
+    )]
+    DivergedOn {
+        /// The step.
+        step: u64,
+        /// How many in a row.
+        count: usize,
+        /// The last of their batches.
+        batch: Box<SkippedBatch>,
+        /// Where it was written.
+        file: Option<PathBuf>,
+    },
     /// Weights that a checkpoint must not keep.
     #[error(
         "step {step}: a weight is not finite, and nothing was saved; lower optimizer.learning_rate, and go on from an earlier checkpoint or model"
@@ -118,4 +154,18 @@ pub enum TrainerError {
     /// A stage's error.
     #[error(transparent)]
     Loss(#[from] losses::LossError),
+}
+
+impl TrainerError {
+    /// Whether a stage gave up because it was told to.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopped { .. } | Self::Rollout(rollout::RolloutError::Stopped)
+        )
+    }
+}
+
+fn describe_process(process: Option<u32>) -> String {
+    process.map_or("another process".into(), |id| format!("process {id}"))
 }

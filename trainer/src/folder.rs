@@ -3,22 +3,79 @@
 use std::{
     borrow::Cow,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{BufWriter, Write},
+    io::{BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Group, ResponseFigures, StepMetrics, TrainConfig, TrainerError};
-use policy::OutputFolder;
+use crate::{
+    Group, ResponseFigures, SkippedBatch, StepMetrics, TrainConfig, TrainerError,
+    checkpoint::{put_aside_after, tidy},
+    durable::{io_at, remove_if_there, replace, sync_file, sync_folder},
+};
+
+const CONFIG: &str = "config.toml";
+const METRICS: &str = "metrics.jsonl";
+const ROLLOUTS: &str = "rollouts";
+
+/// The lock's file in a run's folder.
+const LOCK: &str = ".lock";
+
+/// The right to write to a run's folder, which one process has at a time. It goes with the process, however that ends.
+#[derive(Debug)]
+pub struct RunLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl RunLock {
+    /// Locks a run's folder, and clears away what a process that was killed left half done in it.
+    ///
+    /// # Errors
+    /// Another process holds it, or the folder cannot be written.
+    pub fn take(run: &Path) -> Result<Self, TrainerError> {
+        let path = run.join(LOCK);
+        let mut options = OpenOptions::new();
+        // Not truncated: it names the process that holds the lock.
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(io_at(&path))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(in_use(run));
+        }
+        // A file system without locks has none to hold.
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(io_at(&path))?;
+        tidy(run)?;
+        let path = run.to_owned();
+        Ok(Self { path, _file: file })
+    }
+}
+
+/// Whether a process is at work in a folder.
+fn is_locked(run: &Path) -> bool {
+    let held = File::open(run.join(LOCK)).map(|file| file.try_lock());
+    matches!(held, Ok(Err(TryLockError::WouldBlock)))
+}
+
+fn in_use(run: &Path) -> TrainerError {
+    let text = fs::read_to_string(run.join(LOCK)).unwrap_or_default();
+    TrainerError::InUse {
+        path: run.to_owned(),
+        process: text.trim().parse().ok(),
+    }
+}
 
 /// `config.toml`, `metrics.jsonl`, `rollouts/` and `checkpoints/` of one run.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
+    /// Files written since the last [`Self::sync`].
+    unsynced: Vec<PathBuf>,
     /// Held as long as the run goes on, so that no second process writes here.
-    _lock: File,
+    _lock: RunLock,
 }
 
 impl RunFolder {
@@ -27,16 +84,14 @@ impl RunFolder {
     /// # Errors
     /// The folder holds something already, or cannot be written.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainerError> {
-        let io = |source| TrainerError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        OutputFolder::check_unused(path)?;
+        Self::check_unused(path)?;
         let text = config.to_toml()?;
-        fs::create_dir_all(path.join("rollouts")).map_err(io)?;
-        fs::create_dir_all(path.join("checkpoints")).map_err(io)?;
-        fs::write(path.join("config.toml"), text).map_err(io)?;
-        Self::open(path)
+        fs::create_dir_all(path).map_err(io_at(path))?;
+        let lock = RunLock::take(path)?;
+        // Another process may have been here between.
+        Self::check_unused(path)?;
+        replace(&path.join(CONFIG), text.as_bytes())?;
+        Self::open(lock)
     }
 
     /// Refuses a folder that a run could not be created in, before any work is done for it.
@@ -44,33 +99,50 @@ impl RunFolder {
     /// # Errors
     /// The folder holds something already.
     pub fn check_unused(path: &Path) -> Result<(), TrainerError> {
-        Ok(OutputFolder::check_unused(path)?)
+        if is_locked(path) && !is_mine(path) {
+            return Err(in_use(path));
+        }
+        let holds_more = match fs::read_dir(path) {
+            Ok(entries) => entries.flatten().any(|entry| {
+                // A process that was killed at once leaves no more than these.
+                let name = entry.file_name();
+                name != LOCK && name != Path::new(CONFIG).with_extension("tmp").as_os_str()
+            }),
+            Err(_) => path.exists(),
+        };
+        if holds_more {
+            let path = path.to_owned();
+            return Err(policy::PolicyError::OutputInUse { path }.into());
+        }
+        Ok(())
     }
 
-    /// Opens the folder of a run that goes on from `step` with `config`, which replaces the one before; lines of
-    /// `metrics.jsonl` after that step are cut off.
+    /// Opens the folder of a run that goes on from `step` with `config`, which replaces the one before; what was written
+    /// after that step is removed.
+    ///
+    /// # Errors
+    /// The folder is in use, or cannot be read or written.
+    pub fn reopen(path: &Path, step: u64, config: &TrainConfig) -> Result<Self, TrainerError> {
+        Self::go_on(RunLock::take(path)?, step, config)
+    }
+
+    /// The same with a lock that is held already.
     ///
     /// # Errors
     /// The folder cannot be read or written.
-    pub fn reopen(path: &Path, step: u64, config: &TrainConfig) -> Result<Self, TrainerError> {
-        let file = path.join("metrics.jsonl");
-        let io = |source| TrainerError::Io {
-            path: file.clone(),
-            source,
+    pub fn go_on(lock: RunLock, step: u64, config: &TrainConfig) -> Result<Self, TrainerError> {
+        let path = &lock.path;
+        let file = path.join(METRICS);
+        let kept = match fs::read(&file) {
+            // A run that was killed before its first step.
+            Err(error) if error.kind() == ErrorKind::NotFound && step == 0 => Vec::new(),
+            text => lines_up_to(step, &text.map_err(io_at(&file))?, &file)?,
         };
-        let text = fs::read_to_string(&file).map_err(io)?;
-        // A run that was killed may have left half a line; any other that cannot be read is damage.
-        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let mut kept = String::new();
-        for (line, metrics) in whole.lines().zip(parse_lines(whole, &file)?) {
-            if metrics.step <= step {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-        replace(&path.join("config.toml"), &config.to_toml()?)?;
+        put_aside_after(path, step)?;
+        remove_rollouts_after(step, &path.join(ROLLOUTS))?;
+        replace(&path.join(CONFIG), config.to_toml()?.as_bytes())?;
         replace(&file, &kept)?;
-        Self::open(path)
+        Self::open(lock)
     }
 
     /// The lines of `metrics.jsonl` so far.
@@ -78,27 +150,52 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be read, or has a line that is not one.
     pub fn metrics(&self) -> Result<Vec<StepMetrics>, TrainerError> {
-        let path = self.path.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).map_err(|source| TrainerError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        let path = self.path.join(METRICS);
+        let text = fs::read_to_string(&path).map_err(io_at(&path))?;
         parse_lines(&text, &path)
     }
 
-    fn open(path: &Path) -> Result<Self, TrainerError> {
-        let lock = lock(path)?;
-        let file = path.join("metrics.jsonl");
+    fn open(lock: RunLock) -> Result<Self, TrainerError> {
+        let path = lock.path.clone();
+        for folder in [ROLLOUTS, "checkpoints"] {
+            let folder = path.join(folder);
+            fs::create_dir_all(&folder).map_err(io_at(&folder))?;
+        }
+        let file = path.join(METRICS);
         let metrics = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&file)
-            .map_err(|source| TrainerError::Io { path: file, source })?;
+            .map_err(io_at(&file))?;
         Ok(Self {
-            path: path.to_owned(),
+            path,
             metrics,
+            unsynced: Vec::new(),
             _lock: lock,
         })
+    }
+
+    /// Waits until all that was written is on the disk: a checkpoint must not outlast the lines before it.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn sync(&mut self) -> Result<(), TrainerError> {
+        let synced = self.metrics.sync_all();
+        synced.map_err(io_at(&self.path.join(METRICS)))?;
+        for file in self.unsynced.drain(..) {
+            sync_file(&file)?;
+        }
+        sync_folder(&self.path.join(ROLLOUTS))?;
+        sync_folder(&self.path)
+    }
+
+    /// Keeps the batch of an update that was not made, and says where.
+    pub(crate) fn keep_batch(&self, batch: &SkippedBatch) -> Result<PathBuf, TrainerError> {
+        let path = self
+            .path
+            .join(format!("skipped-step-{:06}.json", batch.step));
+        fs::write(&path, batch.to_json().to_string()).map_err(io_at(&path))?;
+        Ok(path)
     }
 
     /// The folder.
@@ -111,10 +208,11 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<(), TrainerError> {
-        let file = self.path.join("metrics.jsonl");
+        let file = self.path.join(METRICS);
         let line = to_line(metrics, &file)?;
+        // Not buffered: the line is the system's once this returns.
         let written = self.metrics.write_all(&line);
-        written.map_err(|source| TrainerError::Io { path: file, source })
+        written.map_err(io_at(&file))
     }
 
     /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says what became of it; `figures`
@@ -123,7 +221,7 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn write_rollouts(
-        &self,
+        &mut self,
         step: u64,
         groups: &[(GroupState, &[Group])],
         figures: Vec<ResponseFigures>,
@@ -131,7 +229,7 @@ impl RunFolder {
         let mut figures = figures.into_iter();
         let path = self
             .path
-            .join("rollouts")
+            .join(ROLLOUTS)
             .join(format!("step-{step:06}.jsonl"));
         let io = |source| TrainerError::Io {
             path: path.clone(),
@@ -150,7 +248,9 @@ impl RunFolder {
                 file.write_all(&line).map_err(io)?;
             }
         }
-        file.flush().map_err(io)
+        file.flush().map_err(io)?;
+        self.unsynced.push(path);
+        Ok(())
     }
 
     /// The folder of a step's checkpoint.
@@ -161,25 +261,56 @@ impl RunFolder {
     }
 }
 
-/// Locks a run's folder; the lock goes with its file, however the process ends.
-fn lock(path: &Path) -> Result<File, TrainerError> {
-    let file = path.join(".lock");
-    let lock = File::create(&file).map_err(|source| TrainerError::Io { path: file, source })?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(TrainerError::InUse {
-            path: path.to_owned(),
-        }),
-        // A file system without locks has none to hold.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+/// Whether this process holds the folder's lock.
+fn is_mine(run: &Path) -> bool {
+    matches!(in_use(run), TrainerError::InUse { process, .. } if process == Some(std::process::id()))
+}
+
+/// The lines of `metrics.jsonl` of steps up to one; none for step 0, whose line a run writes first.
+fn lines_up_to(step: u64, text: &[u8], path: &Path) -> Result<Vec<u8>, TrainerError> {
+    let mut kept = Vec::new();
+    let mut last = None;
+    for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        match serde_json::from_slice::<StepMetrics>(line) {
+            _ if step == 0 || last == Some(step) => break,
+            Ok(metrics) if metrics.step > step => break,
+            Ok(metrics) if line.ends_with(b"\n") => {
+                kept.extend_from_slice(line);
+                last = Some(metrics.step);
+            }
+            // The lines up to a checkpoint were on the disk before it was.
+            Ok(_) => return Err(unreadable(path, index, &"it has no end")),
+            Err(error) => return Err(unreadable(path, index, &error)),
+        }
     }
+    Ok(kept)
+}
+
+fn unreadable(path: &Path, index: usize, error: &dyn std::fmt::Display) -> TrainerError {
+    TrainerError::Damaged {
+        path: path.to_owned(),
+        message: format!("line {}: {error}", index + 1),
+    }
+}
+
+/// Removes the files of steps that will be sampled again.
+fn remove_rollouts_after(step: u64, folder: &Path) -> Result<(), TrainerError> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let of = name.strip_prefix("step-").and_then(|n| n.parse().ok());
+        if of.is_some_and(|of: u64| of > step) {
+            remove_if_there(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn parse_lines(text: &str, path: &Path) -> Result<Vec<StepMetrics>, TrainerError> {
     let line = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|error| TrainerError::Damaged {
-            path: path.to_owned(),
-            message: format!("line {}: {error}", index + 1),
-        })
+        serde_json::from_str(line).map_err(|error| unreadable(path, index, &error))
     };
     text.lines().enumerate().map(line).collect()
 }
@@ -207,17 +338,6 @@ pub struct RolloutLine<'a> {
     /// Figures of each response's tokens; none where they were not kept, or the group was not trained on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub figures: Vec<ResponseFigures>,
-}
-
-/// Writes a file beside and renames it, so that one of the two is there whole whatever happens.
-fn replace(path: &Path, text: &str) -> Result<(), TrainerError> {
-    let io = |source| TrainerError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let beside = path.with_extension("tmp");
-    fs::write(&beside, text).map_err(io)?;
-    fs::rename(&beside, path).map_err(io)
 }
 
 fn to_line(value: &impl Serialize, path: &Path) -> Result<Vec<u8>, TrainerError> {

@@ -10,6 +10,7 @@ mod checkpoint;
 mod config;
 mod critic;
 mod describe;
+mod durable;
 mod error;
 mod evaluation;
 mod experience;
@@ -27,14 +28,16 @@ mod prompt;
 mod rehearsal;
 mod run;
 mod sft;
+mod skipped;
 mod source;
 mod step;
+mod stop;
 mod update;
 
 pub use answer::{AnswerKey, Answerer};
 pub use base::{bundled_base, bundled_tokenizer, load_policy};
 pub use batch::{Collated, Sequence, TokenBudget, micro_batches};
-pub use checkpoint::list_checkpoints;
+pub use checkpoint::{changed_settings, list_checkpoints, newest_checkpoint};
 pub use config::{
     CheckpointSection, DataSection, Dtype, MeasurementSection, Memory, ModelSection,
     OptimizerSection, PromptStyle, RolloutSection, TrainConfig, UpdateSection, ValidationSection,
@@ -43,14 +46,15 @@ pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;
 pub use evaluation::{Figure, accuracies, majority, pass_at};
 pub use figures::ResponseFigures;
-pub use folder::{GroupState, RolloutLine, RunFolder};
+pub use folder::{GroupState, RolloutLine, RunFolder, RunLock};
 pub use group::{Group, Scored};
 pub use metrics::{Difficulty, PartMetrics, StepMetrics};
 pub use monitor::MonitorSection;
 pub use observer::{Event, Observer};
 pub use prompt::PromptFormat;
 pub use rehearsal::Rehearsal;
-pub use run::{RunState, Trainer};
+pub use run::{Best, DataFile, RunState, Trainer};
 pub use sft::{ArchitectureSection, SftConfig, SftProgress, SftReport, train_supervised};
+pub use skipped::SkippedBatch;
 pub use source::{ProblemSource, check_gold};
 pub use step::StepOutcome;

@@ -71,6 +71,7 @@ impl Trainer {
         let temperature = self.config.rollout.temperature;
         let ranges = micro_batches(&sequences, self.token_budget());
         let parts = map_ordered(&ranges, self.workers, |range: &Range<usize>| {
+            self.stop.obey()?;
             measure_part(&sequences[range.clone()], &models, temperature)
         });
         let mut measured = Vec::with_capacity(sequences.len());

@@ -1,6 +1,9 @@
 //! The loop: steps, validations and checkpoints, until the run is done.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
@@ -11,14 +14,16 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, Dtype, Event, Group, GroupState, Observer, ProblemSource, PromptFormat,
-    RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig, TrainerError,
-    checkpoint::{prune, read_state},
+    AnswerKey, Answerer, CheckpointSection, Dtype, Event, Group, GroupState, Observer,
+    ProblemSource, PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig,
+    TrainerError,
+    checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
     memory::prepare,
     optimizer::adamw,
     parallel::{graphs_held, workers},
+    stop::Stop,
 };
 
 /// All that a resume needs beside the weights and the optimizer. Random choices need no state: they are keyed.
@@ -48,6 +53,53 @@ pub struct RunState {
     pub ended: Option<String>,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
+    /// The step whose validation was the best so far.
+    #[serde(default)]
+    pub best: Option<Best>,
+    /// The files of problems that the run trains and validates on.
+    #[serde(default)]
+    pub data: Vec<DataFile>,
+}
+
+/// The best validation of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// After which step.
+    pub step: u64,
+    /// Share of the held-out problems answered right.
+    pub accuracy: f64,
+}
+
+/// A file of problems as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFile {
+    key: String,
+    path: PathBuf,
+    sha256: String,
+}
+
+impl DataFile {
+    /// Those that a configuration names.
+    fn of(config: &TrainConfig) -> Result<Vec<Self>, TrainerError> {
+        let files = [
+            ("data.train", &config.data.train),
+            ("data.validation", &config.data.validation),
+        ];
+        let named = files
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, path.as_ref()?)));
+        named
+            .map(|(key, path)| {
+                Ok(Self {
+                    key: key.into(),
+                    path: path.clone(),
+                    sha256: sha256_of_file(path)?,
+                })
+            })
+            .collect()
+    }
 }
 
 impl RunState {
@@ -57,6 +109,34 @@ impl RunState {
     /// A file that is missing or damaged.
     pub fn load(checkpoint: &Path) -> Result<Self, TrainerError> {
         read_state(checkpoint)
+    }
+
+    /// Refuses files that bear the names that they had and hold something else, and takes down those of other names.
+    pub(crate) fn check_data(&mut self, config: &TrainConfig) -> Result<(), TrainerError> {
+        let now = DataFile::of(config)?;
+        let has_changed = |file: &&DataFile| {
+            let same = |known: &&DataFile| known.key == file.key && known.path == file.path;
+            let known = self.data.iter().find(same);
+            known.is_some_and(|known| known.sha256 != file.sha256)
+        };
+        if let Some(DataFile { key, path, .. }) = now.iter().find(has_changed).cloned() {
+            return Err(TrainerError::DataChanged { key, path });
+        }
+        self.data = now;
+        Ok(())
+    }
+
+    /// Notes a validation; says whether it is the best so far.
+    fn note_accuracy(&mut self, accuracy: Option<f64>) -> bool {
+        let Some(accuracy) = accuracy else {
+            return false;
+        };
+        let is_best = self.best.is_none_or(|best| accuracy > best.accuracy);
+        if is_best {
+            let step = self.step;
+            self.best = Some(Best { step, accuracy });
+        }
+        is_best
     }
 
     /// Mean entropy of the last few steps; `None` before the first.
@@ -87,6 +167,7 @@ pub struct Trainer {
     pub(crate) state: RunState,
     pub(crate) workers: usize,
     pub(crate) graphs_held: usize,
+    pub(crate) stop: Stop,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -140,6 +221,7 @@ impl Trainer {
             sampling,
             state: RunState::default(),
             config,
+            stop: Stop::default(),
         };
         trainer.check_prompts()?;
         Ok(trainer)
@@ -160,6 +242,12 @@ impl Trainer {
         };
         check(self.answerer(&self.sampling)?, &self.source.examples())?;
         check(self.validator(&self.sampling)?, self.source.validation())
+    }
+
+    /// Has the run stop soon after the flag is raised, with the last whole step saved: at once where no update of a step has
+    /// been made yet, else at the step's end, or from the last checkpoint where that would take too long.
+    pub fn stop_when(&mut self, flag: Arc<AtomicBool>) {
+        self.stop.request_by(flag);
     }
 
     /// Goes on with a run that ended itself.
@@ -211,14 +299,38 @@ impl Trainer {
     /// Runs to the configured number of steps and leaves metrics, rollouts and checkpoints in the folder.
     ///
     /// # Errors
-    /// A stage's error; what was written before it stays.
+    /// A stage's error; what was written before it stays. [`TrainerError::Stopped`] where it was asked to.
     pub fn run(
         &mut self,
         folder: &mut RunFolder,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainerError> {
         self.warn(observer);
+        self.source.stop_when(self.stop.check());
+        let mut saved = self.state.step;
+        match self.run_steps(folder, &mut saved, observer) {
+            Err(error) if error.is_stop() => Err(self.leave(folder, saved, observer)?),
+            Err(TrainerError::DivergedOn {
+                step, count, batch, ..
+            }) => Err(TrainerError::DivergedOn {
+                file: Some(folder.keep_batch(&batch)?),
+                step,
+                count,
+                batch,
+            }),
+            outcome => outcome,
+        }
+    }
+
+    /// The loop itself; `saved` is the last step that a checkpoint holds.
+    fn run_steps(
+        &mut self,
+        folder: &mut RunFolder,
+        saved: &mut u64,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainerError> {
         if self.state.step == 0 {
+            self.state.check_data(&self.config)?;
             let metrics = StepMetrics {
                 validation_accuracy: self.validate(observer)?,
                 ..StepMetrics::default()
@@ -227,35 +339,86 @@ impl Trainer {
             observer.on_event(Event::Step(&metrics));
         }
         while self.state.step < self.config.steps && self.state.ended.is_none() {
-            let StepOutcome {
-                mut metrics,
-                trained,
-                figures,
-                left_out,
-                carried,
-            } = self.step(observer)?;
-            self.watch_entropy(&metrics, observer);
-            if self.is_due(self.config.validation.every) {
-                metrics.validation_accuracy = self.validate(observer)?;
+            self.stop.obey()?;
+            let before = self.state.clone();
+            let outcome = self.whole_step(folder, observer);
+            if outcome.is_err() && !self.stop.is_mid_step() {
+                self.state = before;
             }
-            folder.append(&metrics)?;
-            if self.config.checkpoint.rollouts {
-                let groups = [
-                    (GroupState::Trained, &trained[..]),
-                    (GroupState::Carried, &carried),
-                    (GroupState::LeftOut, &left_out),
-                ];
-                folder.write_rollouts(self.state.step, &groups, figures)?;
-            }
-            observer.on_event(Event::Step(&metrics));
-            if self.is_due(self.config.checkpoint.every) {
-                let path = folder.checkpoint(self.state.step);
-                self.save_checkpoint(&path)?;
-                prune(folder.path(), self.config.checkpoint.keep)?;
-                observer.on_event(Event::Checkpoint(&path));
+            let is_best = outcome?;
+            self.stop.set_mid_step(false);
+            let keeps = self.config.checkpoint.keep_best && is_best;
+            if keeps || self.is_due(self.config.checkpoint.every) {
+                self.save(folder, observer)?;
+                *saved = self.state.step;
             }
         }
         Ok(())
+    }
+
+    /// A step with its validation, written down; says whether that was the best so far.
+    fn whole_step(
+        &mut self,
+        folder: &mut RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainerError> {
+        let StepOutcome {
+            mut metrics,
+            trained,
+            figures,
+            left_out,
+            carried,
+        } = self.step(observer)?;
+        self.watch_entropy(&metrics, observer);
+        let mut is_best = false;
+        if self.is_due(self.config.validation.every) {
+            metrics.validation_accuracy = self.validate(observer)?;
+            is_best = self.state.note_accuracy(metrics.validation_accuracy);
+        }
+        folder.append(&metrics)?;
+        if self.config.checkpoint.rollouts {
+            let groups = [
+                (GroupState::Trained, &trained[..]),
+                (GroupState::Carried, &carried),
+                (GroupState::LeftOut, &left_out),
+            ];
+            folder.write_rollouts(self.state.step, &groups, figures)?;
+        }
+        observer.on_event(Event::Step(&metrics));
+        Ok(is_best)
+    }
+
+    /// Writes a checkpoint, and then removes those that are not to be kept.
+    fn save(
+        &self,
+        folder: &mut RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainerError> {
+        let CheckpointSection {
+            keep, keep_best, ..
+        } = self.config.checkpoint;
+        folder.sync()?;
+        let path = folder.checkpoint(self.state.step);
+        self.save_checkpoint(&path)?;
+        let best = self.state.best.filter(|_| keep_best);
+        prune(folder.path(), keep, best.map(|best| best.step))?;
+        observer.on_event(Event::Checkpoint(&path));
+        Ok(())
+    }
+
+    /// Ends a run that was asked to stop: what is not saved yet is, unless it is the middle of a step.
+    fn leave(
+        &self,
+        folder: &mut RunFolder,
+        saved: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainerError, TrainerError> {
+        let step = self.state.step;
+        if self.stop.is_mid_step() || step == saved {
+            return Ok(TrainerError::Stopped { step: saved });
+        }
+        self.save(folder, observer)?;
+        Ok(TrainerError::Stopped { step })
     }
 
     /// Tells of settings that are valid and yet probably not meant.
@@ -390,6 +553,7 @@ impl Trainer {
             reward: self.source.reward(),
             params,
             batch_rows: self.config.rollout.batch_rows,
+            is_stopped: &**self.stop.check(),
         })
     }
 

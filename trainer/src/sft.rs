@@ -509,6 +509,7 @@ impl Validation {
             reward: self.reward.as_ref(),
             params,
             batch_rows: VALIDATION_ROWS,
+            is_stopped: &|| false,
         })
     }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use rand::seq::SliceRandom;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use reward::{Problem, Reward, Split, Task, VerifierReward, gold_is_readable, load_problems};
+use reward::{
+    Problem, Reward, Split, StopCheck, Task, VerifierReward, gold_is_readable, load_problems,
+};
 
 use crate::{TrainConfig, TrainerError};
 
@@ -137,6 +139,14 @@ impl ProblemSource {
         self.reward = reward;
         self.validation_reward = None;
         self
+    }
+
+    /// Gives the rewards something to ask while they wait for others.
+    pub(crate) fn stop_when(&self, is_stopped: &StopCheck) {
+        self.reward.stop_when(is_stopped);
+        if let Some(reward) = &self.validation_reward {
+            reward.stop_when(is_stopped);
+        }
     }
 
     /// What scores responses.

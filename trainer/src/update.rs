@@ -15,7 +15,7 @@ use losses::{
 use policy::{CausalLm, EntropyPass, HeadOptions};
 
 use crate::{
-    Event, Observer, StepMetrics, Trainer, TrainerError,
+    Event, Observer, SkippedBatch, StepMetrics, Trainer, TrainerError,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     critic::CriticModel,
     experience::Experience,
@@ -81,18 +81,23 @@ impl Trainer {
                 first_row: place * size,
                 ..MiniBatch::new(mini_batches[place], self.token_budget())
             };
-            self.update_once(&batch, &key, &mut updates)?;
+            let skipped = self.update_once(&batch, &key, &mut updates)?;
+            if let Some(skipped) = skipped {
+                self.tell_of_skipped(skipped, observer)?;
+            }
         }
         Ok(updates)
     }
 
-    /// One optimizer update over a mini-batch, its micro-batches' gradients added up in order.
+    /// One optimizer update over a mini-batch, its micro-batches' gradients added up in order. Gives back a batch that
+    /// could not be used.
     fn update_once(
         &mut self,
         batch: &MiniBatch<'_>,
         key: &SelectionKey,
         updates: &mut Updates,
-    ) -> Result<(), TrainerError> {
+    ) -> Result<Option<SkippedBatch>, TrainerError> {
+        self.stop.obey()?;
         let mut total = Total::default();
         let selects_now = self.objective.needs_current_log_probs();
         if selects_now && batch.ranges.len() <= self.graphs_held {
@@ -105,6 +110,7 @@ impl Trainer {
             let selections = self.selections_first(batch, key)?;
             updates.note(batch, &selections);
             for ranges in batch.ranges.chunks(self.workers) {
+                self.stop.obey()?;
                 let results = map_ordered(ranges, self.workers, |range| {
                     self.backward(batch, self.forward(batch, range), &selections)
                 });
@@ -113,7 +119,10 @@ impl Trainer {
                 }
             }
         }
-        self.apply(total, updates)
+        if self.apply(total, updates) {
+            return Ok(None);
+        }
+        self.skipped(batch, key).map(Some)
     }
 
     fn add(&self, total: &mut Total, result: Backward) {
@@ -342,21 +351,27 @@ impl Trainer {
         }))
     }
 
-    /// The optimizers' update; a gradient that is not finite is counted and leaves everything as it was.
-    fn apply(&mut self, mut total: Total, updates: &mut Updates) -> Result<(), TrainerError> {
+    /// The optimizers' update; a gradient that is not finite is counted, leaves everything as it was and gives `false`.
+    fn apply(&mut self, mut total: Total, updates: &mut Updates) -> bool {
         updates.sums += total.sums;
         updates.change += total.change;
         let gradients = total.gradients.grads();
         let norm = gradient_norm(&self.policy.model, &gradients);
         let is_finite = norm.is_finite() && (total.loss + total.value_loss).is_finite();
         let critic_gradients = total.critic_gradients.grads();
+        // From here on, the weights may be those of no whole step.
+        let was_mid_step = self.stop.is_mid_step();
+        self.stop.set_mid_step(is_finite || was_mid_step);
         let is_applied = is_finite
             && self
                 .critic
                 .as_mut()
                 .is_none_or(|critic| critic.apply(critic_gradients));
         if !is_applied {
-            return self.skip(updates);
+            self.stop.set_mid_step(was_mid_step);
+            updates.skipped += 1;
+            self.state.skipped_in_a_row += 1;
+            return false;
         }
         self.state.skipped_in_a_row = 0;
         updates.done += 1;
@@ -369,7 +384,7 @@ impl Trainer {
             .as_ref()
             .map_or(0, |critic| critic.config.warmup_steps);
         if self.state.step <= warmup {
-            return Ok(());
+            return true;
         }
         let largest = self.config.optimizer.max_grad_norm;
         let gradients = clip(&self.policy.model, gradients, norm, largest);
@@ -379,19 +394,57 @@ impl Trainer {
         let model = std::mem::replace(&mut self.policy.model, empty);
         self.policy.model = self.optimizer.step(rate, model, gradients);
         updates.moved += 1;
-        Ok(())
+        true
     }
 
-    fn skip(&mut self, updates: &mut Updates) -> Result<(), TrainerError> {
-        updates.skipped += 1;
-        self.state.skipped_in_a_row += 1;
-        let count = self.state.skipped_in_a_row;
+    /// What it takes to look at a batch that could not be used, `log_probs` computed again.
+    fn skipped(
+        &self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+    ) -> Result<SkippedBatch, TrainerError> {
+        let mut log_probs = Vec::with_capacity(batch.columns.mask.len());
+        for range in &batch.ranges {
+            log_probs.extend(self.forward(batch, range).host_log_probs()?);
+        }
+        let (rows, columns) = (batch.experiences, &batch.columns);
+        let size = self.config.rollout.group_size as u64;
+        let problem = |row: &Experience| self.source.problem(row.row_key / size).id;
+        Ok(SkippedBatch {
+            step: key.step,
+            mini_batch: key.mini_batch,
+            objective: self.config.loss,
+            entropy: self.config.entropy,
+            problems: rows.iter().map(problem).collect(),
+            sequences: rows.iter().map(|row| row.sequence.clone()).collect(),
+            response_len: batch.response_len,
+            log_probs,
+            old_log_probs: columns.old_log_probs.clone(),
+            ref_log_probs: columns.ref_log_probs.clone(),
+            advantages: columns.advantages.clone(),
+            weights: columns.weights.clone(),
+            mask: columns.mask.clone(),
+        })
+    }
+
+    /// Tells of an update that was not made, and ends the run where too many were not.
+    fn tell_of_skipped(
+        &self,
+        batch: SkippedBatch,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainerError> {
+        let (step, count) = (self.state.step, self.state.skipped_in_a_row);
         if count >= MOST_SKIPPED_IN_A_ROW {
-            return Err(TrainerError::Diverged {
-                step: self.state.step,
+            return Err(TrainerError::DivergedOn {
+                step,
                 count,
+                batch: Box::new(batch),
+                file: None,
             });
         }
+        observer.on_event(Event::Warning(&format!(
+            "step {step}: an update is skipped, its loss or gradient is not finite: {batch}"
+        )));
         Ok(())
     }
 

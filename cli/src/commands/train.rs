@@ -6,22 +6,60 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device};
 use indicatif::ProgressBar;
 use policy::Policy;
-use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, list_checkpoints, load_policy};
+use trainer::{
+    Event, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError, changed_settings,
+    load_policy, newest_checkpoint,
+};
 
 use super::say;
-use crate::{args::TrainArgs, device, progress, report::Report, summary::Summary};
+use crate::{
+    args::TrainArgs, device, progress, report::Report, signals::Signals, summary::Summary,
+};
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
+    let signals = Signals::watch()?;
     let device = device::parse(&args.device.device)?.autodiff();
-    let (mut trainer, mut folder) = match &args.resume {
+    let begun = match &args.resume {
         Some(run) => resume(run, &args, &device)?,
-        None => start(&args, &device)?,
+        None => Some(start(&args, &device)?),
+    };
+    let Some((mut trainer, mut folder)) = begun else {
+        return Ok(());
     };
     let mut watch = Watch::new(&trainer, &folder)?;
-    trainer.run(&mut folder, &mut |event: Event<'_>| watch.on_event(event))?;
+    trainer.stop_when(signals.flag());
+    match trainer.run(&mut folder, &mut |event: Event<'_>| watch.on_event(event)) {
+        Err(TrainerError::Stopped { step }) => {
+            watch.bar.finish_and_clear();
+            return Err(signals.stopped(how_to_go_on(folder.path(), step)).into());
+        }
+        outcome => outcome?,
+    }
     watch.finish(folder.path());
     write_report(folder.path());
     Ok(())
+}
+
+fn how_to_go_on(folder: &Path, step: u64) -> String {
+    let kept = match step {
+        0 => "no step is saved yet".to_owned(),
+        step => format!("step {step} is saved"),
+    };
+    format!(
+        "{kept}; go on with\n  anneal train --resume {}",
+        quoted(folder)
+    )
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if text.chars().all(is_plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// Leaves a page in the run's folder. The run is done and saved by now: a page that cannot be written is no failure of it.
@@ -76,7 +114,8 @@ fn unused_folder(config: &TrainConfig) -> Result<PathBuf> {
     free.context("no free name in runs/")
 }
 
-fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
+/// The run as its newest whole checkpoint has it; `None` where it is finished.
+fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Trainer, RunFolder)>> {
     let file = run.join("config.toml");
     let saved = TrainConfig::load(Some(&file), &[])?;
     let config = TrainConfig::load(Some(&file), &overrides(args))?;
@@ -86,13 +125,24 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, Run
             run.display()
         );
     }
-    let Some((step, checkpoint)) = list_checkpoints(run)?.pop() else {
-        bail!("{}: the run has no checkpoint to go on from", run.display());
+    // Before anything of the run is read, as another process may be changing it.
+    let lock = RunLock::take(run)?;
+    let mut warn = |error: &TrainerError| say(&format!("warning: passed over: {error}"));
+    let Some((step, checkpoint)) = newest_checkpoint(run, &mut warn)? else {
+        say("the run has no checkpoint yet; it starts again from its first step");
+        let policy = load_policy(&config.model.path, DType::F32, device)?;
+        let trainer = Trainer::new(config, policy)?;
+        let folder = RunFolder::go_on(lock, 0, trainer.config())?;
+        return Ok(Some((trainer, folder)));
     };
     if step >= config.steps {
         let (run, steps) = (run.display(), config.steps);
-        bail!("{run}: the run is finished at step {step} of {steps}; go on with --steps N");
+        say(&format!(
+            "{run}: the run is finished at step {step} of {steps}; go on with --steps N"
+        ));
+        return Ok(None);
     }
+    let changed = changed_settings(&checkpoint, &config)?;
     let policy = Policy::load(&checkpoint, DType::F32, device)?;
     let changed_monitor = config.monitor != saved.monitor;
     let mut trainer = Trainer::new(config, policy)?;
@@ -106,9 +156,12 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<(Trainer, Run
         );
     }
     trainer.go_on();
-    let folder = RunFolder::reopen(run, step, trainer.config())?;
+    let folder = RunFolder::go_on(lock, step, trainer.config())?;
     say(&format!("going on from step {step}"));
-    Ok((trainer, folder))
+    for change in changed {
+        say(&format!("changed from here on: {change}"));
+    }
+    Ok(Some((trainer, folder)))
 }
 
 /// Shows a run as it goes.

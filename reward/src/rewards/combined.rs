@@ -1,6 +1,6 @@
 //! Several rewards as one.
 
-use crate::{ExternalStats, Problem, Response, Reward, Score};
+use crate::{ExternalStats, Problem, Response, Reward, Score, StopCheck};
 
 /// The weighted sum of several rewards: `Σ weight · reward`.
 ///
@@ -56,6 +56,12 @@ impl Reward for CombinedReward {
         self.parts
             .iter()
             .any(|part| part.reward.judges_correctness())
+    }
+
+    fn stop_when(&self, is_stopped: &StopCheck) {
+        for part in &self.parts {
+            part.reward.stop_when(is_stopped);
+        }
     }
 
     fn external_stats(&self) -> Option<ExternalStats> {

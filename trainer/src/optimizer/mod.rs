@@ -3,15 +3,58 @@
 mod adamw;
 mod operations;
 
+use std::{fs, path::Path};
+
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    optim::GradientsParams,
+    optim::{GradientsParams, ModuleOptimizer},
     tensor::Tensor,
 };
+use burn_pack::{Reader, Writer};
 
 pub(crate) use adamw::adamw;
 
+use crate::{
+    TrainerError,
+    durable::{beside, io_at},
+};
 use operations::{scaled, sum_of_squares};
+
+/// Writes an optimizer's state: the same state as the same bytes always, where burn's own order is that of a hash map.
+pub(crate) fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<(), TrainerError> {
+    let unordered = beside(path, ".unordered");
+    let failed = |error: &dyn std::fmt::Debug| TrainerError::Damaged {
+        path: path.to_owned(),
+        message: format!("cannot write the optimizer's state: {error:?}"),
+    };
+    let saved = optimizer.save(&unordered);
+    saved.map_err(|error| failed(&error))?;
+    let reader = Reader::from_file(&unordered).map_err(|error| failed(&error))?;
+    let (scalars, metadata) = (reader.scalars().clone(), reader.metadata().clone());
+    // They come in the order of their names.
+    let mut writer = Writer::new(reader.into_tensors().map_err(|error| failed(&error))?);
+    for (key, value) in scalars {
+        writer = writer.with_scalar(&key, value);
+    }
+    for (key, value) in &metadata {
+        writer = writer.with_metadata(key, value);
+    }
+    let written = writer.write_to_file_in_place(path);
+    written.map_err(|error| failed(&error))?;
+    fs::remove_file(&unordered).map_err(io_at(&unordered))
+}
+
+/// An optimizer with the state that a file holds.
+pub(crate) fn load_optimizer(
+    optimizer: &ModuleOptimizer,
+    path: &Path,
+) -> Result<ModuleOptimizer, TrainerError> {
+    let loaded = optimizer.clone().load(path);
+    loaded.map_err(|error| TrainerError::Damaged {
+        path: path.to_owned(),
+        message: format!("{error:?}"),
+    })
+}
 
 /// Euclidean norm of the whole gradient, all parameters together; the one transfer from the device.
 pub(crate) fn gradient_norm(model: &impl Module, gradients: &GradientsParams) -> f64 {

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use trainer::{RunState, TrainConfig, list_checkpoints};
+use trainer::{RunState, TrainConfig, list_checkpoints, newest_checkpoint};
 
 use super::{check_name, folder};
 use crate::args::CompareArgs;
@@ -167,19 +167,17 @@ fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
             folder.display()
         );
     }
-    let Some((step, checkpoint)) = newest_checkpoint(folder)? else {
+    // What is damaged is told of by the run that goes on with the one before.
+    let Some((step, checkpoint)) = newest_checkpoint(folder, &mut |_| ())? else {
         return Ok(false);
     };
     // A run that ended itself has ended, whatever steps were left.
     Ok(step >= config.steps || RunState::load(&checkpoint)?.ended.is_some())
 }
 
-/// A run's newest checkpoint, if it has one.
-pub(super) fn newest_checkpoint(folder: &Path) -> Result<Option<(u64, PathBuf)>> {
-    if !folder.join("checkpoints").is_dir() {
-        return Ok(None);
-    }
-    Ok(list_checkpoints(folder)?.pop())
+/// Whether a run has a checkpoint to go on from.
+pub(super) fn has_checkpoint(folder: &Path) -> Result<bool> {
+    Ok(!list_checkpoints(folder)?.is_empty())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 
-use super::plan::{Planned, newest_checkpoint};
+use super::plan::{Planned, has_checkpoint};
 use crate::{commands::say, progress};
 
 /// Between two looks at the runs.
@@ -94,7 +94,7 @@ fn start(run: &Planned, threads: usize, device: &str) -> Result<Child> {
     let file = file.with_context(|| log.display().to_string())?;
     let mut command = Command::new(env::current_exe().context("the program's own file")?);
     command.args(["train", "--device", device]);
-    if newest_checkpoint(&run.folder)?.is_some() {
+    if has_checkpoint(&run.folder)? {
         command.arg("--resume").arg(&run.folder);
     } else {
         put_aside(&run.folder)?;

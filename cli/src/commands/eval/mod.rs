@@ -125,6 +125,7 @@ impl<'a> Evaluation<'a> {
             reward: self.set.reward.as_ref(),
             params,
             batch_rows: BATCH_ROWS,
+            is_stopped: &|| false,
         };
         let key = AnswerKey {
             seed: self.args.seed,

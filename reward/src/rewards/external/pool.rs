@@ -1,8 +1,12 @@
 //! Workers that threads share.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::worker::Worker;
+
+/// How often who waits looks whether it should stop.
+pub(super) const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Lends each worker to one thread at a time, and none that is given up.
 pub(super) struct Pool {
@@ -44,11 +48,15 @@ impl Pool {
         }
     }
 
-    /// Waits for a free worker; `None` once all are given up.
-    pub(super) fn lend(&self) -> Option<Loan<'_>> {
-        let none_free = |state: &mut State| state.free.is_empty() && state.left > 0;
-        let waited = self.changed.wait_while(lock(&self.state), none_free);
-        let index = waited.unwrap_or_else(PoisonError::into_inner).free.pop()?;
+    /// Waits for a free worker; `None` once all are given up, or nothing is wanted any more.
+    pub(super) fn lend(&self, is_stopped: &dyn Fn() -> bool) -> Option<Loan<'_>> {
+        let mut state = lock(&self.state);
+        while state.free.is_empty() && state.left > 0 && !is_stopped() {
+            let waited = self.changed.wait_timeout(state, STOP_INTERVAL);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let index = state.free.pop()?;
+        drop(state);
         Some(Loan {
             worker: lock(&self.workers[index]),
             pool: self,

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel}
 use std::thread;
 use std::time::Instant;
 
+use super::pool::STOP_INTERVAL;
 use super::streams::{Output, drain_errors, read_lines, write_requests};
 
 /// Lines that may wait to be looked at.
@@ -26,6 +27,8 @@ pub(super) enum Failure {
     CannotStart,
     /// It failed too often.
     GivenUp,
+    /// Its answer is not wanted any more.
+    Stopped,
 }
 
 impl Failure {
@@ -37,6 +40,7 @@ impl Failure {
             Self::Nonsense => "external_nonsense",
             Self::CannotStart => "external_cannot_start",
             Self::GivenUp => "external_given_up",
+            Self::Stopped => "external_stopped",
         }
     }
 }
@@ -76,13 +80,23 @@ impl Process {
     }
 
     /// The next line that the process writes.
-    pub(super) fn line(&self, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.output.recv_timeout(left) {
-            Ok(Output::Line(line)) => Ok(line),
-            Ok(Output::TooLong) => Err(Failure::LineTooLong),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::Died),
+    pub(super) fn line(
+        &self,
+        deadline: Instant,
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, Failure> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left.min(STOP_INTERVAL)) {
+                Ok(Output::Line(line)) => return Ok(line),
+                Ok(Output::TooLong) => return Err(Failure::LineTooLong),
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::Died),
+                Err(RecvTimeoutError::Timeout) if is_stopped() => return Err(Failure::Stopped),
+                Err(RecvTimeoutError::Timeout) if left <= STOP_INTERVAL => {
+                    return Err(Failure::TimedOut);
+                }
+                Err(RecvTimeoutError::Timeout) => (),
+            }
         }
     }
 }

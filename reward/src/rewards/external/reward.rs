@@ -1,8 +1,8 @@
 //! The reward that asks a program.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::answer::Answer;
@@ -12,7 +12,7 @@ use super::request::Request;
 use super::stats::{Counters, count};
 use super::worker::{Launcher, Worker};
 use super::{ExternalConfig, ExternalStats};
-use crate::{Problem, Response, Reward, RewardError, Score};
+use crate::{Problem, Response, Reward, RewardError, Score, StopCheck};
 
 /// The reward that a program gives, in any language. Where it fails there is no reward, rather than
 /// one of 0. Its processes are killed on drop.
@@ -93,6 +93,7 @@ impl ExternalReward {
             command: config.command.clone(),
             max_restarts: config.max_restarts,
             counters: Counters::default(),
+            is_stopped: OnceLock::new(),
         });
         let workers = (0..config.processes).map(|_| Worker::start(Arc::clone(&launcher)));
         let workers = workers.collect::<std::io::Result<Vec<_>>>();
@@ -116,7 +117,14 @@ impl ExternalReward {
     fn ask(&self, problem: &Problem, response: &Response<'_>) -> Result<Answer, Failure> {
         let id = self.next_id.fetch_add(1, Relaxed);
         let request = Request::new(id, problem, response);
-        let mut loan = self.pool.lend().ok_or(Failure::GivenUp)?;
+        let launcher = &self.launcher;
+        let Some(mut loan) = self.pool.lend(&|| launcher.is_stopped()) else {
+            return Err(if launcher.is_stopped() {
+                Failure::Stopped
+            } else {
+                Failure::GivenUp
+            });
+        };
         loan.worker.ask(&request, Instant::now() + self.timeout)
     }
 }
@@ -134,6 +142,11 @@ impl Reward for ExternalReward {
             count(&counters.missing);
         }
         score
+    }
+
+    fn stop_when(&self, is_stopped: &StopCheck) {
+        // Set once, by the run that it belongs to.
+        let _ = self.launcher.is_stopped.set(Arc::clone(is_stopped));
     }
 
     fn external_stats(&self) -> Option<ExternalStats> {

@@ -1,12 +1,13 @@
 //! A process that is started again when it fails.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::answer::Answer;
 use super::process::{Failure, Process};
 use super::request::Request;
 use super::stats::{Counters, count};
+use crate::StopCheck;
 
 /// How many lines that are no answer a request may bring.
 const MAX_NONSENSE_LINES: usize = 100;
@@ -16,6 +17,14 @@ pub(super) struct Launcher {
     pub(super) command: Vec<String>,
     pub(super) max_restarts: u32,
     pub(super) counters: Counters,
+    /// Whether answers are not wanted any more; unset, they always are.
+    pub(super) is_stopped: OnceLock<StopCheck>,
+}
+
+impl Launcher {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.get().is_some_and(|is_stopped| is_stopped())
+    }
 }
 
 /// One process at a time, with its replacements.
@@ -59,12 +68,13 @@ impl Worker {
             self.restart();
         }
         let process = self.process.as_ref().ok_or(Failure::CannotStart)?;
-        let outcome = exchange(process, request, deadline, &self.launcher.counters);
-        if outcome.is_ok() {
-            self.restarts_in_a_row = 0;
-        } else {
+        let outcome = exchange(process, request, deadline, &self.launcher);
+        match outcome {
+            Ok(_) => self.restarts_in_a_row = 0,
+            // Nobody will ask again.
+            Err(Failure::Stopped) => self.process = None,
             // At once rather than with the next request, which then finds it ready.
-            self.restart();
+            Err(_) => self.restart(),
         }
         outcome
     }
@@ -84,15 +94,15 @@ fn exchange(
     process: &Process,
     request: &Request<'_>,
     deadline: Instant,
-    counters: &Counters,
+    launcher: &Launcher,
 ) -> Result<Answer, Failure> {
     process.send(request.to_line())?;
     for _ in 0..=MAX_NONSENSE_LINES {
-        let line = process.line(deadline)?;
+        let line = process.line(deadline, &|| launcher.is_stopped())?;
         if let Some(answer) = Answer::read(&line, request.id) {
             return Ok(answer);
         }
-        count(&counters.nonsense_lines);
+        count(&launcher.counters.nonsense_lines);
     }
     Err(Failure::Nonsense)
 }

@@ -1,0 +1,208 @@
+//! SIGINT and SIGTERM, in every phase of a run.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Ended, Random, Run, anneal, assert_same, assert_unbroken, bits, left, times, to_the_end, train,
+    unbroken,
+};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn code(signal: Signal) -> i32 {
+    if signal == Signal::INT { 130 } else { 143 }
+}
+
+/// Sends a signal and waits for the end, which must be in order and in time.
+fn stop(run: Run, signal: Signal) -> String {
+    let sent = Instant::now();
+    run.signal(signal);
+    let ended = run.wait();
+    let took = sent.elapsed();
+    assert!(took < LIMIT, "{took:?}: {}", ended.stderr);
+    stopped(ended, signal)
+}
+
+fn stopped(ended: Ended, signal: Signal) -> String {
+    let said = ended.stderr;
+    assert_eq!(ended.status.code(), Some(code(signal)), "{said}");
+    let name = if signal == Signal::INT {
+        "SIGINT"
+    } else {
+        "SIGTERM"
+    };
+    assert!(said.contains(&format!("stopped by {name}")), "{said}");
+    assert!(said.contains("anneal train --resume "), "{said}");
+    assert!(
+        !said.contains("error:") && !said.contains("panicked"),
+        "{said}"
+    );
+    said
+}
+
+/// Steps that `metrics.jsonl` has lines of, and the newest checkpoint's.
+fn steps(folder: &Path) -> (u64, u64) {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let names = left(folder, "");
+    let saved = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("step-")?.parse().ok());
+    (
+        text.lines().count().saturating_sub(1) as u64,
+        saved.max().unwrap_or(0),
+    )
+}
+
+#[test]
+fn a_run_stopped_at_any_moment_saves_and_ends_in_the_same_bits() {
+    let mut random = Random::of("signals");
+    let took = unbroken().1.as_millis() as u64;
+    let mut hits = 0;
+    while hits < times().div_ceil(2) {
+        let signal = if hits % 2 == 0 {
+            Signal::INT
+        } else {
+            Signal::TERM
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        let mut run = Run::spawn(&mut train(&folder));
+        // From here on it watches for signals.
+        assert!(run.wait_until(|| folder.join("metrics.jsonl").exists()));
+        thread::sleep(Duration::from_millis(random.below(took)));
+        if !run.is_running() {
+            continue;
+        }
+        run.signal(signal);
+        let ended = run.wait();
+        if ended.status.success() {
+            // It came after the last step.
+            continue;
+        }
+        hits += 1;
+        stopped(ended, signal);
+        let (done, saved) = steps(&folder);
+        assert_eq!(done, saved, "a whole step was not saved");
+        to_the_end(&folder);
+        assert_unbroken(&folder, &format!("stopped after step {saved}"));
+    }
+}
+
+#[test]
+fn a_stop_while_a_checkpoint_is_written_waits_for_it() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        let mut run = Run::spawn(&mut train(&folder));
+        assert!(run.wait_until(|| !left(&folder, "1.tmp").is_empty()));
+        let said = stop(run, signal);
+        let (done, saved) = steps(&folder);
+        assert!(saved >= 1 && done == saved, "{said}");
+        to_the_end(&folder);
+        assert_unbroken(&folder, "stopped in a save");
+    }
+}
+
+/// A run of settings that make one phase long.
+fn long(folder: &Path, settings: &[&str]) -> Run {
+    let path = folder.to_str().unwrap();
+    let size = [
+        "train",
+        "--out",
+        path,
+        "steps=3",
+        "rollout.prompts_per_step=2",
+        "rollout.group_size=8",
+        "validation.problems=0",
+        "checkpoint.every=0",
+    ];
+    let mut run = Run::spawn(&mut anneal(&[&size[..], settings].concat()));
+    assert!(run.wait_until(|| folder.join("metrics.jsonl").exists()));
+    run
+}
+
+#[test]
+fn long_phases_are_abandoned() {
+    let phases: [(&str, &[&str]); 2] = [
+        (
+            "generation",
+            &["rollout.prompts_per_step=4096", "rollout.group_size=64"],
+        ),
+        ("validation", &["validation.problems=200000"]),
+    ];
+    for (phase, settings) in phases {
+        for signal in [Signal::INT, Signal::TERM] {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("run");
+            let mut run = long(&folder, settings);
+            thread::sleep(Duration::from_millis(400));
+            assert!(run.is_running());
+            let said = stop(run, signal);
+            assert!(said.contains("no step is saved yet"), "{phase}: {said}");
+            assert_eq!(steps(&folder).1, 0, "{phase}");
+        }
+    }
+}
+
+/// Updates that have begun are given some seconds; then the run ends with what was saved before.
+#[test]
+fn updates_without_end_are_abandoned_and_a_second_signal_does_not_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["update.epochs=100000", "checkpoint.rollouts=false"];
+    let folder = dir.path().join("twice");
+    let run = long(&folder, &settings);
+    thread::sleep(Duration::from_secs(1));
+    run.signal(Signal::INT);
+    thread::sleep(Duration::from_secs(1));
+    let mut run = run;
+    assert!(run.is_running(), "it did not wait for its updates");
+    let sent = Instant::now();
+    run.signal(Signal::TERM);
+    let ended = run.wait();
+    assert_eq!(ended.status.code(), Some(143), "{}", ended.stderr);
+    assert!(sent.elapsed() < Duration::from_secs(1));
+    let folder = dir.path().join("once");
+    let run = long(&folder, &settings);
+    thread::sleep(Duration::from_secs(1));
+    let said = stop(run, Signal::TERM);
+    assert!(said.contains("no step is saved yet"), "{said}");
+    assert_eq!(steps(&folder), (0, 0));
+}
+
+#[test]
+fn a_reward_that_is_waited_for_does_not_hold_a_stop_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, slow) = (dir.path().join("run"), dir.path().join("slow"));
+    let whole = dir.path().join("whole");
+    // Scores by the request's length, but for its number; while the file `slow` is there, it takes half a minute.
+    let script = format!(
+        r#"while read -r line; do [ -e {slow} ] && touch {slow}.asked && sleep 30; rest=${{line#*,}}; id=$(printf %s "$line" | sed 's/^{{"id":\([0-9]*\).*/\1/'); echo "{{\"id\": $id, \"reward\": ${{#rest}}}}"; done"#,
+        slow = slow.display()
+    );
+    let part = format!(
+        "reward.parts=[{{type=\"external\", command=[\"sh\", \"-c\", {script:?}], timeout_seconds=60}}]"
+    );
+    long(&whole, &[&part]).wait().done();
+    for signal in [Signal::INT, Signal::TERM] {
+        fs::write(&slow, "").unwrap();
+        let mut run = long(&folder, &[&part]);
+        let asked = dir.path().join("slow.asked");
+        assert!(run.wait_until(|| asked.exists()), "it was not asked");
+        thread::sleep(Duration::from_millis(200));
+        let said = stop(run, signal);
+        assert!(said.contains("no step is saved yet"), "{said}");
+        fs::remove_file(&slow).unwrap();
+        fs::remove_file(&asked).unwrap();
+        to_the_end(&folder);
+        assert_same(&folder, &whole, "stopped in a reward");
+        assert!(bits(&folder)["metrics.jsonl"].len() > 100);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
