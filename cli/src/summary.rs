@@ -10,10 +10,39 @@ use crate::report::{EARLY_FRACTION, LEAST_POINTS, WINDOW_STEPS};
 /// The steps so far.
 #[derive(Debug)]
 pub(crate) struct Summary {
-    steps: Vec<StepMetrics>,
+    steps: Vec<Step>,
     validations: Vec<(u64, f64)>,
     /// Groups that a step should train on.
     wanted_groups: usize,
+}
+
+/// What the closing lines need of a step: a run may have many thousands.
+#[derive(Debug)]
+struct Step {
+    law: Option<LawPoint>,
+    accuracy: f64,
+    entropy: f64,
+    /// The change of entropy, expected and measured.
+    changes: (f64, f64),
+    seconds: f64,
+    tokens: u64,
+    groups_kept: u64,
+    skipped_updates: u64,
+}
+
+impl Step {
+    fn of(metrics: &StepMetrics) -> Self {
+        Self {
+            law: metrics.law_point(),
+            accuracy: metrics.accuracy_mean,
+            entropy: metrics.entropy_token_mean,
+            changes: (metrics.entropy_change_lemma, metrics.entropy_change),
+            seconds: metrics.step_seconds,
+            tokens: metrics.tokens_generated,
+            groups_kept: metrics.groups_kept,
+            skipped_updates: metrics.skipped_updates,
+        }
+    }
 }
 
 impl Summary {
@@ -30,7 +59,7 @@ impl Summary {
             self.validations.push((metrics.step, accuracy));
         }
         if metrics.step > 0 {
-            self.steps.push(metrics.clone());
+            self.steps.push(Step::of(metrics));
         }
     }
 
@@ -69,10 +98,7 @@ impl Summary {
     }
 
     fn points(&self) -> Vec<LawPoint> {
-        self.steps
-            .iter()
-            .filter_map(StepMetrics::law_point)
-            .collect()
+        self.steps.iter().filter_map(|step| step.law).collect()
     }
 
     /// R = -a·e^H + b over all steps so far.
@@ -104,10 +130,7 @@ impl Summary {
                 forecast.early_points, forecast.early_prediction_rmse, forecast.final_error
             ));
         }
-        let pairs = self.steps.iter();
-        let pairs: Vec<(f64, f64)> = pairs
-            .map(|step| (step.entropy_change_lemma, step.entropy_change))
-            .collect();
+        let pairs: Vec<(f64, f64)> = self.steps.iter().map(|step| step.changes).collect();
         if let Some(agreement) = Agreement::of(&pairs) {
             let windows = Agreement::of_windows(&pairs, WINDOW_STEPS);
             let windows = windows.map_or(String::new(), |windows| {
@@ -141,26 +164,23 @@ impl Summary {
             ));
         }
         // A step that kept no group measured no entropy.
-        let mut measured = self
-            .steps
-            .iter()
-            .filter(|step| step.entropy_token_mean.is_finite());
+        let mut measured = self.steps.iter().filter(|step| step.entropy.is_finite());
         let first = measured.next();
         if let (Some(first), Some(last)) = (first, measured.next_back().or(first)) {
             add(format!(
                 "sampled accuracy   {:.1} % → {:.1} %",
-                100.0 * first.accuracy_mean,
-                100.0 * last.accuracy_mean
+                100.0 * first.accuracy,
+                100.0 * last.accuracy
             ));
-            let kept = 100.0 * last.entropy_token_mean / first.entropy_token_mean;
+            let kept = 100.0 * last.entropy / first.entropy;
             add(format!(
                 "entropy            {:.3} → {:.3} nats ({kept:.0} % left)",
-                first.entropy_token_mean, last.entropy_token_mean
+                first.entropy, last.entropy
             ));
         }
         if !self.steps.is_empty() {
-            let seconds: f64 = self.steps.iter().map(|step| step.step_seconds).sum();
-            let tokens: u64 = self.steps.iter().map(|step| step.tokens_generated).sum();
+            let seconds: f64 = self.steps.iter().map(|step| step.seconds).sum();
+            let tokens: u64 = self.steps.iter().map(|step| step.tokens).sum();
             let rate = tokens as f64 / seconds;
             add(format!(
                 "time               {seconds:.0} s, {tokens} tokens, {rate:.0} tokens/s"

@@ -208,8 +208,15 @@ impl Product<'_> {
         let (k, step) = (self.depth.len(), self.a.column_stride);
         let first = self.depth.start * step;
         let reach = if k == 0 { 0 } else { (k - 1) * step + 1 };
-        let rows: [&[f32]; ROWS] =
-            std::array::from_fn(|r| &self.a.data[(row + r) * self.a.row_stride + first..][..reach]);
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|r| {
+            // Rows of no elements have no place.
+            let start = if k == 0 {
+                0
+            } else {
+                (row + r) * self.a.row_stride + first
+            };
+            &self.a.data[start..][..reach]
+        });
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
         let mut edge = [[[0.0_f32; PANEL]; PANELS]; ROWS];
         let cells = |r: usize, p: usize| {

@@ -336,6 +336,28 @@ fn logits_that_are_not_finite() {
 }
 
 #[test]
+fn a_sum_of_nothing_is_zero() {
+    let mut c = vec![3.0; 5 * 20];
+    let packed = Packed::new(View::new(&[], 0, 20, 20));
+    multiply(
+        View::new(&[], 5, 0, 0),
+        packed.panels(),
+        &mut c,
+        20,
+        Start::Existing,
+    );
+    assert!(c.iter().all(|x| x.to_bits() == 3.0_f32.to_bits()));
+    multiply(
+        View::new(&[], 5, 0, 3).part(1..4, 0..0),
+        packed.panels(),
+        &mut c,
+        20,
+        Start::Zero,
+    );
+    assert!(c[..60].iter().all(|x| x.to_bits() == 0.0_f32.to_bits()));
+}
+
+#[test]
 fn exponentials_at_the_edges() {
     assert_eq!(exp(0.0).to_bits(), 1.0_f32.to_bits());
     assert_eq!(exp(-1e9).to_bits(), 0.0_f32.to_bits());

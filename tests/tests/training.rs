@@ -1,7 +1,10 @@
 //! Whole runs: that they learn, that they are reproducible, and that they end well where there is nothing to learn from.
 #![allow(clippy::unwrap_used, reason = "a run that fails fails its test")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{DType, Device};
 use policy::{Policy, SaveDtype};
@@ -214,6 +217,9 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
         let whole = fresh(base(), &config, &path);
         let (step, checkpoint) = list_checkpoints(&path).unwrap().remove(0);
         assert_eq!(step, 1);
+        let last = path.join("checkpoints/step-000002");
+        let mut saved = BTreeMap::new();
+        read_all(&last, &mut saved);
         let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
         let mut trainer = Trainer::new(config.clone(), policy).unwrap();
         trainer.load_state(&checkpoint).unwrap();
@@ -236,6 +242,23 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(without_times(&written), without_times(&whole));
+        // Weights, moments, the critic's, and the run's state: every file to the bit.
+        let mut found = BTreeMap::new();
+        read_all(&last, &mut found);
+        assert!(found.len() >= 8 && found == saved, "{settings:?}");
+    }
+}
+
+/// Every file below a folder.
+fn read_all(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_all(&path, files);
+        } else {
+            let content = std::fs::read(&path).unwrap();
+            files.insert(path, content);
+        }
     }
 }
 

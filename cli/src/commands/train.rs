@@ -219,8 +219,10 @@ impl Watch {
     fn on_step(&mut self, metrics: &StepMetrics) {
         self.summary.add(metrics);
         if metrics.step > 0 {
-            self.last = self.summary.line(metrics);
             self.bar.set_position(metrics.step);
+            if !self.bar.is_hidden() {
+                self.last = self.summary.line(metrics);
+            }
         }
         if let (Some(accuracy), false) = (metrics.validation_accuracy, self.bar.is_hidden()) {
             let entropy = if metrics.step == 0 {

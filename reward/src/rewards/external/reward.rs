@@ -60,6 +60,7 @@ use crate::{Problem, Response, Reward, RewardError, Score, StopCheck};
 /// | writes more than 100 of these for one request | killed; no reward | `external_nonsense` |
 /// | writes a line of more than 1 MiB | killed; no reward | `external_line_too_long` |
 /// | does not answer in time, or does not read | killed; no reward | `external_timeout` |
+/// | is waited for when the run is stopped | killed; no reward, which nobody uses | `external_stopped` |
 /// | ends, or closes its output | the next process gets the request once more, in the time left; if that ends too, no reward | `external_died` |
 ///
 /// A process that was killed or has ended is replaced, at most `max_restarts` times without an
