@@ -14,10 +14,10 @@ pub enum Start {
     Existing,
 }
 
-/// Rows of a tile: with the panel's two AVX2 registers each, twelve sums in flight.
+/// Rows of a tile: with a panel's two AVX2 registers each, or two panels' AVX-512 registers, twelve sums in flight. More
+/// rows would fit into AVX-512's registers, and yet be slower: where rows lie a multiple of 4 KiB apart they share one set
+/// of the first cache, which has eight lines.
 const TILE_ROWS: usize = 6;
-/// The same for AVX-512, whose 32 registers hold two panels of twelve rows: more sums for each number that is read.
-const WIDE_TILE_ROWS: usize = 12;
 /// Elements of a sum that are gone through before the next panel's, so that the left side stays in the second cache.
 const MOST_DEPTH: usize = 768;
 /// Panels between which a shared product is split among threads.
@@ -160,12 +160,7 @@ impl Product<'_> {
     #[inline(always)]
     fn panels<S: Simd, const VECTORS: usize, const PANELS: usize>(&self, simd: S, panel: usize) {
         let m = self.a.rows;
-        let most = if S::F32_LANES == 16 {
-            WIDE_TILE_ROWS
-        } else {
-            TILE_ROWS
-        };
-        let tiles = m.div_ceil(most);
+        let tiles = m.div_ceil(TILE_ROWS);
         let mut row = 0;
         for tile in 0..tiles {
             // Rows are shared out evenly: a last tile of one row would wait for its few sums.
@@ -182,14 +177,7 @@ impl Product<'_> {
                 3 => tile!(3),
                 4 => tile!(4),
                 5 => tile!(5),
-                6 => tile!(6),
-                7 if S::F32_LANES == 16 => tile!(7),
-                8 if S::F32_LANES == 16 => tile!(8),
-                9 if S::F32_LANES == 16 => tile!(9),
-                10 if S::F32_LANES == 16 => tile!(10),
-                11 if S::F32_LANES == 16 => tile!(11),
-                _ if S::F32_LANES == 16 => tile!(12),
-                _ => unreachable!("{rows} rows of at most {most}"),
+                _ => tile!(6),
             }
             row += rows;
         }

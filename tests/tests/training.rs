@@ -190,7 +190,7 @@ fn generation_may_round_its_weights_alone() {
 }
 
 /// Runs with state of their own, which a resume must find again.
-const STATEFUL: [&[&str]; 7] = [
+const STATEFUL: [&[&str]; 8] = [
     &[],
     &["model.dtype=bf16", "optimizer.learning_rate=1e-5"],
     &["rollout.oversampling=3", "rollout.group_size=4"],
@@ -201,6 +201,7 @@ const STATEFUL: [&[&str]; 7] = [
         "critic.learning_rate=1e-3",
     ],
     &["loss.reference_kl.coef=1.0", "entropy.adaptive.delta=1e-3"],
+    &["loss.reference_kl.coef=1.0", "model.dtype=bf16"],
     &[
         "loss.type=kl_cov",
         "entropy.budget.target_nats=0.3",

@@ -87,7 +87,8 @@ impl Trainer {
         if self.reference.is_some() {
             let device = self.policy.model.device().inner();
             let start = load_policy(&self.config.model.path, self.dtype, &device)?;
-            self.reference = Some(start.model);
+            let execution = self.policy.model.execution();
+            self.reference = Some(start.model.with_execution(execution));
         }
         Ok(())
     }
