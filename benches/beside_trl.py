@@ -15,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 STEPS = 3
@@ -50,7 +51,7 @@ def trl(model, dtype):
             return result
 
     config = GRPOConfig(
-        output_dir="/tmp/trl-step", per_device_train_batch_size=32, num_generations=8, max_completion_length=64,
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=32, num_generations=8, max_completion_length=64,
         gradient_accumulation_steps=1, max_steps=STEPS, learning_rate=1e-6, temperature=1.0, report_to=[], beta=0.0,
         bf16=dtype == "bfloat16", use_cpu=True, save_strategy="no", model_init_kwargs={"dtype": dtype},
         generation_kwargs={"min_new_tokens": 64}, disable_tqdm=True,
