@@ -163,11 +163,6 @@ impl Packed {
         [self.k, self.n]
     }
 
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.data.capacity() * size_of::<f32>()
-    }
-
     /// The whole matrix as panels.
     pub fn panels(&self) -> Panels<'_> {
         Panels {

@@ -121,13 +121,7 @@ pub(crate) fn check_two_columns(entropy: &str, reward: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn records(text: &str) -> Records {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        Records::load(file.path()).unwrap()
-    }
+    use super::super::tests::records;
 
     /// As wandb has it: each call of its log has a `_step` and a clock of its own.
     const SPLIT: &str = "\

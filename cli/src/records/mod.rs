@@ -198,7 +198,7 @@ fn is_step(key: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn records(text: &str) -> Records {
+    pub(super) fn records(text: &str) -> Records {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         Records::load(file.path()).unwrap()
