@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::TypedValueParser};
 
 /// Reinforcement learning for reasoning language models, with the policy's entropy under control.
 #[derive(Debug, Parser)]
@@ -56,8 +56,50 @@ pub(crate) enum Command {
 pub(crate) enum BenchCommand {
     /// Whole steps: generation and one update over all responses; a line of JSON for each, then their medians
     Step(BenchStepArgs),
-    /// The parts that steps are made of, by themselves; a line of JSON for each
+    /// The CPU's inner loops by themselves; a line of JSON for each
     Ops(BenchOpsArgs),
+    /// The parts that steps are made of, on any device, beside burn's own operations
+    Parts(BenchPartsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchPartsArgs {
+    /// A model with random weights: of the bundled base's sizes, SmolLM2-135M's or Qwen2.5-0.5B's
+    #[arg(long, value_name = "SIZE", default_value = "135m", value_parser = ["tiny", "135m", "0.5b"])]
+    pub(crate) random_model: String,
+    /// Sequences at once
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count(65_536))]
+    pub(crate) rows: usize,
+    /// Responses to each prompt, in the update and the step
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(65_536))]
+    pub(crate) group: usize,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 44, value_parser = count(1 << 20))]
+    pub(crate) prompt_tokens: usize,
+    /// Tokens of each response
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = count(1 << 20))]
+    pub(crate) response_tokens: usize,
+    /// Runs of each part, of which the median is taken, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count(10_000))]
+    pub(crate) repetitions: usize,
+    /// The type that the model computes in
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    pub(crate) dtype: String,
+    /// Print JSON, a line for each part
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Settings of the update and the step, as `anneal train` takes them
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+/// A number from 1 to `most`.
+fn count(most: u64) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64)
+        .range(1..=most)
+        .map(|count| count as usize)
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +108,7 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "random_model")]
     pub(crate) model: Option<String>,
     /// A model of this size with random weights instead
-    #[arg(long, value_name = "SIZE", conflicts_with = "model", value_parser = ["135m"])]
+    #[arg(long, value_name = "SIZE", conflicts_with = "model", value_parser = ["tiny", "135m", "0.5b"])]
     pub(crate) random_model: Option<String>,
     /// Prompts of a step
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -84,7 +126,7 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) steps: u32,
     /// The type that the model computes in; its weights stay f32
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     pub(crate) dtype: String,
     /// Bounds to hold the medians against: a JSON list of `{"figure", "of", "at_most"}`, such as `benches/bounds.json`; the
     /// figures gain `reference_seconds`, what 10¹² operations of a product take by a library here; exit 1 where a
@@ -139,6 +181,9 @@ pub(crate) struct TrainArgs {
     /// A Hugging Face folder or hub name; the same as model.path=NAME
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
+    /// Check everything and say how much memory the run would take, without running it
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Settings that override the file's

@@ -67,10 +67,60 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// What a device's runtime says when it has no room, in small letters.
+const NO_ROOM: [&str; 5] = [
+    "out of memory",
+    "outofmemory",
+    "buffertoobig",
+    "buffer is too big",
+    "not enough memory",
+];
+
+const ROOM_HINT: &str = "lower update.max_tokens or rollout.batch_rows, or set update.memory=\"small\"; `anneal train --dry-run` says what a run would take";
+
+fn is_no_room(text: &str) -> bool {
+    let text = text.to_lowercase();
+    NO_ROOM.iter().any(|words| text.contains(words))
+}
+
+/// Has a panic over a device's memory told as an error, and every other one as a fault of ours.
+pub(crate) fn keep_panics_over_memory_quiet() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !words(info.payload()).is_some_and(is_no_room) {
+            default(info);
+        }
+    }));
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> Option<&str> {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+/// A panic: over a device's memory the input's fault, else ours, and told by the hook already.
+pub(crate) fn report_panic(panic: &(dyn std::any::Any + Send)) -> ExitCode {
+    let Some(text) = words(panic).filter(|text| is_no_room(text)) else {
+        return ExitCode::from(2);
+    };
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Nothing is left to tell a person whose stderr is closed.
+    let mut stderr = io::stderr();
+    let _ = writeln!(
+        stderr,
+        "error: the device's memory does not hold this: {line}"
+    );
+    let _ = writeln!(stderr, "hint: {ROOM_HINT}");
+    ExitCode::FAILURE
+}
+
 /// Whether a device failed at its work, which no input is to blame for.
 fn is_ours(error: &anyhow::Error) -> bool {
     let mut causes = error.chain();
-    causes.any(|cause| matches!(cause.downcast_ref(), Some(RolloutError::Device { .. })))
+    causes.any(|cause| match cause.downcast_ref() {
+        Some(RolloutError::Device { message }) => !is_no_room(message),
+        _ => false,
+    })
 }
 
 /// The error and those causes whose words it does not repeat, joined by colons.
@@ -89,6 +139,9 @@ fn one_line(error: &anyhow::Error) -> String {
 fn hint(error: &anyhow::Error) -> Option<&str> {
     if let Some(advised) = error.downcast_ref::<Advised>() {
         return Some(&advised.hint);
+    }
+    if error.chain().any(|cause| is_no_room(&cause.to_string())) {
+        return Some(ROOM_HINT);
     }
     match error.downcast_ref::<TrainerError>()? {
         TrainerError::UnknownKey { .. } => Some(

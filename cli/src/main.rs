@@ -27,11 +27,11 @@ fn main() -> ExitCode {
         .with_env_filter(EnvFilter::from_env("ANNEAL_LOG"))
         .with_writer(std::io::stderr)
         .init();
+    failure::keep_panics_over_memory_quiet();
     match std::panic::catch_unwind(AssertUnwindSafe(|| run(args.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => failure::report(&error),
-        // The panic has said what it was; it is our fault, not the input's.
-        Err(_) => ExitCode::from(2),
+        Err(panic) => failure::report_panic(panic.as_ref()),
     }
 }
 
@@ -50,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Import(args) => commands::import::run(&args),
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step::run(args),
         Command::Bench(BenchCommand::Ops(args)) => commands::bench::ops::run(&args),
+        Command::Bench(BenchCommand::Parts(args)) => commands::bench::parts::run(&args),
         Command::Devices(args) => commands::devices::run(&args),
     }
 }

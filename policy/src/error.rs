@@ -14,6 +14,14 @@ pub enum PolicyError {
         /// The system's error.
         source: io::Error,
     },
+    /// A device that is not there, or does not work.
+    #[error("--device {name}: {message}")]
+    NoDevice {
+        /// As it was asked for.
+        name: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A file that should hold JSON does not.
     #[error("{}: not valid JSON: {source}", path.display())]
     InvalidJson {

@@ -65,6 +65,10 @@ impl CausalLm {
         if self.is_fused() {
             return self.fused_scores(hidden, targets, options);
         }
+        #[cfg(feature = "cube")]
+        if self.has_kernels() && tokens > 0 {
+            return self.kernel_scores(hidden, targets, options);
+        }
         let targets: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
         let targets = Tensor::<1, Int>::from_data(targets.as_slice(), &hidden.device());
         let rows = (CHUNK_ELEMENTS / self.vocab_size()).max(1);
@@ -77,7 +81,11 @@ impl CausalLm {
     }
 }
 
-fn score_logits(logits: Tensor<2>, targets: Tensor<1, Int>, options: HeadOptions) -> TokenScores {
+pub(crate) fn score_logits(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    options: HeadOptions,
+) -> TokenScores {
     let logits = logits.cast(DType::F32);
     let entropies = match options.entropy {
         EntropyPass::Skip => None,

@@ -2,6 +2,7 @@
 
 mod chat;
 mod config;
+mod device;
 mod error;
 mod folder;
 mod gguf;
@@ -16,14 +17,18 @@ mod weights;
 
 pub use chat::{ChatTemplate, Message};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
+pub use device::{
+    BACKENDS, DeviceReport, device_memory_bytes, find_device, list_devices, open_device,
+};
 pub use error::PolicyError;
 pub use folder::Policy;
 pub use gguf::{ImportSummary, import_gguf};
 pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{
-    CausalLm, Compute, Decoder, Execution, KvCache, PADDING_POSITION, PackedModel, PackedTokens,
-    Prefilled, Prefix, Recompute, TokenBatch,
+    BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceSampler, Execution, KvCache, Operations,
+    PADDING_POSITION, PackedModel, PackedTokens, Prefilled, Prefix, Recompute, Rotation,
+    TokenBatch, Truncation, Visibility,
 };
 pub use output::OutputFolder;
 pub use tokenizer::Tokenizer;

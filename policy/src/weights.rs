@@ -259,8 +259,13 @@ impl CausalLm {
         if self.dtype() == dtype {
             return self;
         }
-        self.map(&mut Cast(dtype))
+        cast(self, dtype)
     }
+}
+
+/// A part of a model in another type, as [`CausalLm::cast`] does it.
+pub(crate) fn cast<M: Module>(module: M, dtype: DType) -> M {
+    module.map(&mut Cast(dtype))
 }
 
 struct Cast(DType);

@@ -2,11 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use rayon::prelude::*;
-
 use crate::{
-    Engine, FinishReason, Progress, Request, Rollout, RolloutError, Sampled, SamplingParams,
-    decoding::Decoding, sample,
+    Engine, FinishReason, Progress, Request, Rollout, RolloutError, SamplingParams,
+    decoding::{Decoding, Draw, Drawn, Feed},
 };
 
 /// Sizes that a call's requests fix, so that no row's result depends on who shares its batch.
@@ -169,14 +167,20 @@ impl<'a> Batch<'a> {
                 })
             })
             .collect();
-        let logits = self.decoding.enter(&distinct, &sources, rows)?;
-        for ((&request, &row), &source) in entering.iter().zip(rows).zip(&sources) {
+        let draws: Vec<Draw> = entering
+            .iter()
+            .map(|&request| Draw {
+                key: self.requests[request].key,
+                index: 0,
+            })
+            .collect();
+        let drawn = self.decoding.enter(&distinct, &sources, rows, &draws)?;
+        for ((&request, &row), drawn) in entering.iter().zip(rows).zip(drawn) {
             let mut active = Active {
                 request,
                 ..Active::default()
             };
-            let sampled = draw((self.requests, self.params), &active, &logits[source])?;
-            self.rows[row] = self.advance(&mut active, sampled)?.then_some(active);
+            self.rows[row] = self.advance(&mut active, drawn)?.then_some(active);
         }
         Ok(())
     }
@@ -201,42 +205,59 @@ impl<'a> Batch<'a> {
             .collect()
     }
 
-    /// One token for every active row.
+    /// The next tokens of every active row.
     fn step(&mut self) -> Result<(), RolloutError> {
         let rows = self.active();
-        if rows.is_empty() {
+        let feeds: Vec<Feed> = rows.iter().filter_map(|&row| self.feed(row)).collect();
+        if feeds.is_empty() {
             return Ok(());
         }
-        let active: Vec<Active> = rows
-            .iter()
-            .filter_map(|&row| self.rows[row].take())
-            .collect();
-        let (ids, positions): (Vec<u32>, Vec<i32>) =
-            active.iter().map(|active| self.last_token(active)).unzip();
-        let logits = self.decoding.step(&rows, &ids, &positions)?;
-        let draws: Vec<Result<Sampled, RolloutError>> = {
-            let batch = (self.requests, self.params);
-            let vocab = self.engine.config.vocab_size;
-            let parts = active.par_iter().zip(logits.par_chunks_exact(vocab));
-            parts
-                .map(|(active, logits)| draw(batch, active, logits))
-                .collect()
-        };
-        for ((row, mut active), sampled) in rows.into_iter().zip(active).zip(draws) {
-            self.rows[row] = self.advance(&mut active, sampled?)?.then_some(active);
+        let most = feeds.iter().map(|feed| self.remaining(feed.draw.index));
+        let most = most.max().unwrap_or(1);
+        let drawn = self.decoding.advance(&feeds, most)?;
+        for (row, drawn) in rows.into_iter().zip(drawn) {
+            let Some(mut active) = self.rows[row].take() else {
+                continue;
+            };
+            let mut goes_on = true;
+            for drawn in drawn {
+                goes_on = self.advance(&mut active, drawn)?;
+                if !goes_on {
+                    break;
+                }
+            }
+            self.rows[row] = goes_on.then_some(active);
         }
         Ok(())
     }
 
-    /// The token that a row feeds to the model, and its position.
-    fn last_token(&self, active: &Active) -> (u32, i32) {
-        let prompt = self.requests[active.request].prompt_ids.len();
-        let last = active.response_ids.last().copied().unwrap_or(0);
-        (last, (prompt + active.response_ids.len() - 1) as i32)
+    /// Tokens that a response of `tokens` may still have.
+    fn remaining(&self, tokens: usize) -> usize {
+        self.params.max_new_tokens.saturating_sub(tokens).max(1)
+    }
+
+    /// What a row feeds to the model, and what it draws next.
+    fn feed(&self, row: usize) -> Option<Feed> {
+        let active = self.rows[row].as_ref()?;
+        let request = &self.requests[active.request];
+        let tokens = active.response_ids.len();
+        Some(Feed {
+            row,
+            id: active.response_ids.last().copied().unwrap_or(0),
+            position: (request.prompt_ids.len() + tokens - 1) as i32,
+            draw: Draw {
+                key: request.key,
+                index: tokens,
+            },
+        })
     }
 
     /// Takes a sampled token in; `false` once the response has ended and been filed.
-    fn advance(&mut self, active: &mut Active, sampled: Sampled) -> Result<bool, RolloutError> {
+    fn advance(&mut self, active: &mut Active, drawn: Drawn) -> Result<bool, RolloutError> {
+        let sampled = drawn.ok_or(RolloutError::NonFiniteLogits {
+            row: self.requests[active.request].key.row,
+            token: active.response_ids.len(),
+        })?;
         active.response_ids.push(sampled.id);
         active.log_probs.push(sampled.log_prob);
         active.entropies.push(sampled.entropy);
@@ -290,18 +311,4 @@ impl<'a> Batch<'a> {
         let text = tokenizer.decode(tail, false)?;
         Ok(stops.iter().any(|stop| text.contains(stop.as_str())))
     }
-}
-
-/// The next token of a sequence.
-fn draw(
-    (requests, params): (&[Request], &SamplingParams),
-    active: &Active,
-    logits: &[f32],
-) -> Result<Sampled, RolloutError> {
-    let key = &requests[active.request].key;
-    let token = active.response_ids.len();
-    sample(logits, params, key, token).ok_or(RolloutError::NonFiniteLogits {
-        row: key.row,
-        token,
-    })
 }

@@ -2,36 +2,68 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor};
-use policy::{CausalLm, Decoder, KvCache, ModelConfig, PADDING_POSITION, Prefix, TokenBatch};
+use burn::tensor::{DType, Int, Tensor};
+use policy::{
+    CausalLm, DRAWN, Decoder, DeviceSampler, KvCache, ModelConfig, PADDING_POSITION, Prefix,
+    TokenBatch, Truncation,
+};
+use rand::RngExt;
+use rayon::prelude::*;
 
-use crate::RolloutError;
+use crate::{RolloutError, SampleKey, Sampled, SamplingParams, batch::Limits, sample};
 
-/// Rows that decode one token at a time. A row's logits do not depend on what the others hold.
+/// What a row draws: token `index` of the sample `key`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draw {
+    pub(crate) key: SampleKey,
+    pub(crate) index: usize,
+}
+
+/// A row that goes on: the token that it feeds to the model, its position, and what is drawn after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Feed {
+    pub(crate) row: usize,
+    pub(crate) id: u32,
+    pub(crate) position: i32,
+    pub(crate) draw: Draw,
+}
+
+/// A token, or `None` where its logits are not finite.
+pub(crate) type Drawn = Option<Sampled>;
+
+/// Rows that decode tokens. A row's tokens do not depend on what the others hold.
 pub(crate) trait Decoding {
-    /// Computes distinct prompts, puts prompt `sources[i]` into row `rows[i]`, and gives the logits after each prompt.
+    /// Computes distinct prompts, puts prompt `sources[i]` into row `rows[i]`, and draws the first token of each row.
     fn enter(
         &mut self,
         prompts: &[&[u32]],
         sources: &[usize],
         rows: &[usize],
-    ) -> Result<Vec<Vec<f32>>, RolloutError>;
+        draws: &[Draw],
+    ) -> Result<Vec<Drawn>, RolloutError>;
 
     /// Takes `rows` apart from the rest, which nothing will enter any more: row `rows[i]` becomes row i. Gives the number
     /// of rows that there are then, or `None` where it is not worth it.
     fn shrink(&mut self, rows: &[usize]) -> Option<usize>;
 
-    /// One token for each of `rows`, in rising order, at its position: the logits after each, one after the other.
-    fn step(
-        &mut self,
-        rows: &[usize],
-        ids: &[u32],
-        positions: &[i32],
-    ) -> Result<&[f32], RolloutError>;
+    /// The next tokens of each of `rows`, in rising order: one, or up to `most` where that is cheaper. Those after a
+    /// row's end mean nothing.
+    fn advance(&mut self, rows: &[Feed], most: usize) -> Result<Vec<Vec<Drawn>>, RolloutError>;
+}
+
+/// Draws from logits on the host, a row after the other in `logits`.
+fn draw_all(logits: &[f32], draws: &[Draw], params: &SamplingParams) -> Vec<Drawn> {
+    let vocab = logits.len() / draws.len().max(1);
+    let rows = draws.par_iter().zip(logits.par_chunks_exact(vocab.max(1)));
+    rows.map(|(draw, logits)| sample(logits, params, &draw.key, draw.index))
+        .collect()
 }
 
 /// The CPU's own loops.
-pub(crate) struct SliceDecoding<'a>(pub(crate) Decoder<'a>);
+pub(crate) struct SliceDecoding<'a> {
+    pub(crate) decoder: Decoder<'a>,
+    pub(crate) params: &'a SamplingParams,
+}
 
 impl Decoding for SliceDecoding<'_> {
     fn enter(
@@ -39,13 +71,17 @@ impl Decoding for SliceDecoding<'_> {
         prompts: &[&[u32]],
         sources: &[usize],
         rows: &[usize],
-    ) -> Result<Vec<Vec<f32>>, RolloutError> {
-        let (prefixes, logits): (Vec<Arc<Prefix>>, Vec<_>) =
-            self.0.prefill(prompts)?.into_iter().unzip();
+        draws: &[Draw],
+    ) -> Result<Vec<Drawn>, RolloutError> {
+        let (prefixes, logits): (Vec<Arc<Prefix>>, Vec<Vec<f32>>) =
+            self.decoder.prefill(prompts)?.into_iter().unzip();
         for (&source, &row) in sources.iter().zip(rows) {
-            self.0.enter(row, &prefixes[source]);
+            self.decoder.enter(row, &prefixes[source]);
         }
-        Ok(logits)
+        let drawn = sources.iter().zip(draws);
+        Ok(drawn
+            .map(|(&source, draw)| sample(&logits[source], self.params, &draw.key, draw.index))
+            .collect())
     }
 
     fn shrink(&mut self, _rows: &[usize]) -> Option<usize> {
@@ -53,13 +89,13 @@ impl Decoding for SliceDecoding<'_> {
         None
     }
 
-    fn step(
-        &mut self,
-        rows: &[usize],
-        ids: &[u32],
-        _positions: &[i32],
-    ) -> Result<&[f32], RolloutError> {
-        Ok(self.0.step(rows, ids)?)
+    fn advance(&mut self, feeds: &[Feed], _most: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
+        let rows: Vec<usize> = feeds.iter().map(|feed| feed.row).collect();
+        let ids: Vec<u32> = feeds.iter().map(|feed| feed.id).collect();
+        let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
+        let logits = self.decoder.step(&rows, &ids)?;
+        let drawn = draw_all(logits, &draws, self.params);
+        Ok(drawn.into_iter().map(|drawn| vec![drawn]).collect())
     }
 }
 
@@ -67,12 +103,18 @@ impl Decoding for SliceDecoding<'_> {
 pub(crate) struct TensorDecoding<'a> {
     model: &'a CausalLm,
     config: &'a ModelConfig,
+    params: &'a SamplingParams,
+    /// Where the device draws, so that no logits leave it.
+    sampler: Option<DeviceSampler<'a>>,
     cache: KvCache,
     rows: usize,
     prompt_length: usize,
     capacity: usize,
-    logits: Vec<f32>,
 }
+
+/// Tokens that a device decodes by itself before the host looks at them: it waits for the device once for all of them, and
+/// a row that ends within them is decoded in vain for what is left of them.
+const BURST: usize = 8;
 
 /// Below this many products of rows and vocabulary, matrix libraries change their order of summation.
 const SMALL_PRODUCT: usize = 256;
@@ -87,20 +129,26 @@ impl<'a> TensorDecoding<'a> {
     pub(crate) fn new(
         model: &'a CausalLm,
         config: &'a ModelConfig,
-        rows: usize,
-        prompt_length: usize,
-        capacity: usize,
+        params: &'a SamplingParams,
+        limits: Limits,
     ) -> Self {
-        let rows = rows.max(least_rows(config));
-        let cache = KvCache::new(config, rows, capacity, model.dtype(), &model.device());
+        let rows = limits.rows.max(least_rows(config));
+        let cache = KvCache::new(
+            config,
+            rows,
+            limits.capacity,
+            model.dtype(),
+            &model.device(),
+        );
         Self {
             model,
             config,
+            params,
+            sampler: model.device_sampler(truncation(params)),
             cache,
             rows,
-            prompt_length,
-            capacity,
-            logits: Vec::new(),
+            prompt_length: limits.prompt_length,
+            capacity: limits.capacity,
         }
     }
 
@@ -110,33 +158,122 @@ impl<'a> TensorDecoding<'a> {
     }
 }
 
+impl TensorDecoding<'_> {
+    /// Draws after hidden states `[rows, width]`.
+    fn draw(&self, hidden: Tensor<2>, draws: &[Draw]) -> Result<Vec<Drawn>, RolloutError> {
+        let Some(sampler) = &self.sampler else {
+            let logits = host(self.model.logits(hidden).cast(DType::F32))?;
+            return Ok(draw_all(&logits, draws, self.params));
+        };
+        let uniforms = uniforms(draws.iter().copied());
+        let uniforms = Tensor::<1>::from_data(uniforms.as_slice(), &hidden.device());
+        let (drawn, _) = sampler.draw(hidden, uniforms);
+        Ok(host(drawn)?.chunks_exact(DRAWN).map(sampled).collect())
+    }
+
+    /// Several tokens of every row, the host waiting once.
+    fn burst(&mut self, feeds: &[Feed], steps: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
+        let mut ids = vec![0; self.rows];
+        let mut positions = vec![PADDING_POSITION; self.rows];
+        let mut draws = vec![None; self.rows];
+        for feed in feeds {
+            (ids[feed.row], positions[feed.row]) = (feed.id as i32, feed.position);
+            draws[feed.row] = Some(feed.draw);
+        }
+        let device = self.model.device();
+        let mut ids = Tensor::<1, Int>::from_data(ids.as_slice(), (&device, DType::I32));
+        let mut burst = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let hidden = self.model.next_states(ids, &positions, &mut self.cache);
+            // Idle rows draw too, and nobody looks.
+            let later = draws.iter().map(|draw| {
+                draw.map_or(0.0, |draw| {
+                    uniform(Draw {
+                        index: draw.index + step,
+                        ..draw
+                    })
+                })
+            });
+            let uniforms: Vec<f32> = later.collect();
+            let uniforms = Tensor::<1>::from_data(uniforms.as_slice(), &device);
+            let sampler = self
+                .sampler
+                .as_ref()
+                .expect("bursts are for devices that draw");
+            let (drawn, next) = sampler.draw(hidden, uniforms);
+            burst.push(drawn);
+            ids = next;
+            for position in positions.iter_mut().filter(|p| **p != PADDING_POSITION) {
+                *position += 1;
+            }
+        }
+        let figures = host(Tensor::cat(burst, 0))?;
+        let of = |row: usize, step: usize| {
+            let start = (step * self.rows + row) * DRAWN;
+            sampled(&figures[start..start + DRAWN])
+        };
+        Ok(feeds
+            .iter()
+            .map(|feed| (0..steps).map(|step| of(feed.row, step)).collect())
+            .collect())
+    }
+}
+
+/// The uniform number that draws a token, below 1 as an f32 too.
+fn uniform(draw: Draw) -> f32 {
+    const BELOW_ONE: f32 = 1.0 - f32::EPSILON / 2.0;
+    let uniform: f64 = draw.key.rng(draw.index).random();
+    (uniform as f32).min(BELOW_ONE)
+}
+
+fn uniforms(draws: impl Iterator<Item = Draw>) -> Vec<f32> {
+    draws.map(uniform).collect()
+}
+
+/// A device's figures of a drawn token.
+fn sampled(figures: &[f32]) -> Drawn {
+    let [id, log_prob, entropy, entropy_at_temperature] = *figures else {
+        return None;
+    };
+    log_prob.is_finite().then_some(Sampled {
+        id: id as u32,
+        log_prob,
+        entropy,
+        entropy_at_temperature,
+    })
+}
+
+fn truncation(params: &SamplingParams) -> Truncation {
+    Truncation {
+        temperature: params.temperature as f32,
+        top_k: u32::try_from(params.top_k).unwrap_or(0),
+        top_p: params.top_p as f32,
+        min_p: params.min_p as f32,
+    }
+}
+
 impl Decoding for TensorDecoding<'_> {
     fn enter(
         &mut self,
         prompts: &[&[u32]],
         sources: &[usize],
         rows: &[usize],
-    ) -> Result<Vec<Vec<f32>>, RolloutError> {
+        draws: &[Draw],
+    ) -> Result<Vec<Drawn>, RolloutError> {
         let mut padded = prompts.to_vec();
         padded.resize(prompts.len().max(least_rows(self.config)), prompts[0]);
         let mut prefix = self.new_cache(padded.len(), self.prompt_length + 1);
         let batch = TokenBatch::right_padded(&padded, Some(self.prompt_length));
         let hidden = self.model.hidden_states(&batch, Some(&mut prefix));
         let [count, length, width] = hidden.dims();
-        let last: Vec<i32> = padded
+        let last: Vec<i32> = sources
             .iter()
-            .enumerate()
-            .map(|(row, prompt)| (row * length + prompt.len() - 1) as i32)
+            .map(|&source| (source * length + padded[source].len() - 1) as i32)
             .collect();
-        let last = Tensor::<1, Int>::from_data(last.as_slice(), &hidden.device());
+        let last = Tensor::<1, Int>::from_data(last.as_slice(), (&hidden.device(), DType::I32));
         let hidden = hidden.reshape([count * length, width]).select(0, last);
         self.cache.adopt(&prefix, sources, rows);
-        let logits = self.model.logits(hidden);
-        let [_, vocab] = logits.dims();
-        Ok(host(logits)?
-            .chunks_exact(vocab)
-            .map(<[f32]>::to_vec)
-            .collect())
+        self.draw(hidden, draws)
     }
 
     fn shrink(&mut self, rows: &[usize]) -> Option<usize> {
@@ -151,30 +288,34 @@ impl Decoding for TensorDecoding<'_> {
         Some(target)
     }
 
-    fn step(
-        &mut self,
-        rows: &[usize],
-        ids: &[u32],
-        positions: &[i32],
-    ) -> Result<&[f32], RolloutError> {
+    fn advance(&mut self, feeds: &[Feed], most: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
+        if self.sampler.is_some() {
+            return self.burst(feeds, most.clamp(1, BURST));
+        }
         let mut all = (vec![0; self.rows], vec![PADDING_POSITION; self.rows]);
-        for ((&row, &id), &position) in rows.iter().zip(ids).zip(positions) {
-            (all.0[row], all.1[row]) = (id, position);
+        for feed in feeds {
+            (all.0[feed.row], all.1[feed.row]) = (feed.id, feed.position);
         }
         let batch = TokenBatch::step(&all.0, &all.1);
         let hidden = self.model.hidden_states(&batch, Some(&mut self.cache));
         let [count, _, width] = hidden.dims();
-        let logits = self.model.logits(hidden.reshape([count, width]));
-        let [_, vocab] = logits.dims();
-        let logits = host(logits)?;
-        let of = |&row: &usize| &logits[row * vocab..(row + 1) * vocab];
-        self.logits = rows.iter().flat_map(of).copied().collect();
-        Ok(&self.logits)
+        // Logits of all rows, idle ones too: the product's rounding depends on how many there are.
+        let logits = host(
+            self.model
+                .logits(hidden.reshape([count, width]))
+                .cast(DType::F32),
+        )?;
+        let vocab = logits.len() / count;
+        let drawn = feeds.par_iter().map(|feed| {
+            let logits = &logits[feed.row * vocab..(feed.row + 1) * vocab];
+            vec![sample(logits, self.params, &feed.draw.key, feed.draw.index)]
+        });
+        Ok(drawn.collect())
     }
 }
 
-fn host(logits: Tensor<2>) -> Result<Vec<f32>, RolloutError> {
-    let values = logits.try_into_vec_as::<f32>();
+fn host(values: Tensor<2>) -> Result<Vec<f32>, RolloutError> {
+    let values = values.try_into_vec_as::<f32>();
     values.map_err(|error| RolloutError::Device {
         message: format!("{error:?}"),
     })

@@ -110,21 +110,15 @@ impl<'a> Engine<'a> {
     fn decoding<'b>(
         &'b self,
         packed: Option<&'b PackedModel>,
+        params: &'b SamplingParams,
         limits: Limits,
     ) -> Box<dyn Decoding + 'b> {
         match packed {
-            Some(packed) => Box::new(SliceDecoding(Decoder::new(
-                packed,
-                limits.rows,
-                self.options.threads == 1,
-            ))),
-            None => Box::new(TensorDecoding::new(
-                self.model,
-                self.config,
-                limits.rows,
-                limits.prompt_length,
-                limits.capacity,
-            )),
+            Some(packed) => Box::new(SliceDecoding {
+                decoder: Decoder::new(packed, limits.rows, self.options.threads == 1),
+                params,
+            }),
+            None => Box::new(TensorDecoding::new(self.model, self.config, params, limits)),
         }
     }
 }
@@ -140,7 +134,7 @@ impl Generator for Engine<'_> {
         let limits = Limits::new(self, requests, params);
         let packed = self.model.pack()?;
         let run = |part, limits: Limits, on_progress: &mut dyn FnMut(Progress)| {
-            let decoding = self.decoding(packed.as_ref(), limits);
+            let decoding = self.decoding(packed.as_ref(), params, limits);
             Batch::new(self, decoding, part, params, limits).run(on_progress)
         };
         let threads = self.options.threads.clamp(1, requests.len().max(1));

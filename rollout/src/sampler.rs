@@ -154,7 +154,9 @@ fn draw(weights: &[f32], total: f64, params: &SamplingParams, uniform: f64) -> u
     if !truncates {
         return invert(weights.iter().copied().enumerate(), total * uniform);
     }
-    let kept = truncate(weights, total, params);
+    let mut kept = truncate(weights, total, params);
+    // In the order of ids, as a device draws, whose sums are in that order.
+    kept.sort_unstable();
     let mass: f64 = kept.iter().map(|&id| f64::from(weights[id])).sum();
     invert(kept.iter().map(|&id| (id, weights[id])), mass * uniform)
 }

@@ -1,7 +1,7 @@
 //! From sequences of unequal length to tensors and back.
 
-use burn::tensor::{Int, Tensor};
-use policy::{CausalLm, HeadOptions, PackedTokens, TokenScores};
+use burn::tensor::{DType, Int, Tensor};
+use policy::{BlockInputs, CausalLm, HeadOptions, PackedTokens, TokenScores};
 
 /// A sequence whose response is scored.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +153,15 @@ impl Collated {
     /// The hidden states that predict the response tokens, flat in row order: `[tokens, hidden_size]`.
     pub fn hidden(&self, model: &CausalLm) -> Tensor<2> {
         model.response_states(&self.tokens)
+    }
+
+    /// The same, with what it takes to compute each block again in the backward pass instead of keeping it.
+    pub(crate) fn hidden_of_blocks(
+        &self,
+        model: &CausalLm,
+        dtype: DType,
+    ) -> (Tensor<2>, BlockInputs) {
+        model.block_states(&self.tokens, dtype)
     }
 
     /// Figures of every response token from the hidden states of [`Collated::hidden`].

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{DType, Device};
 use config::{Config, File, FileFormat, ValueKind};
 use losses::{
     AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyBudget,
@@ -100,7 +101,7 @@ pub enum Dtype {
     F32,
     /// bfloat16.
     Bf16,
-    /// IEEE half precision.
+    /// IEEE half precision, for devices without bfloat16: losses are scaled up before their way back.
     F16,
 }
 
@@ -404,12 +405,6 @@ impl TrainConfig {
         for (key, value) in [("seed", self.seed), ("steps", self.steps)] {
             check(key, i64::try_from(value).is_ok(), "below 2^63", value)?;
         }
-        if self.model.dtype == Dtype::F16 {
-            return Err(TrainerError::Config {
-                message: "model.dtype = \"f16\" is not trained: its gradients would underflow; use bf16 or f32"
-                    .into(),
-            });
-        }
         if self.rollout.dtype == Some(Dtype::F16) {
             return Err(TrainerError::Config {
                 message: "rollout.dtype = \"f16\": generation rounds to bf16, or to nothing; use bf16 or leave it out"
@@ -445,6 +440,22 @@ impl TrainConfig {
         self.task.validate()?;
         self.reward.validate()?;
         self.monitor.validate()
+    }
+
+    /// Refuses a type that the model's device does not compute in.
+    pub(crate) fn check_dtype(device: &Device, dtype: DType) -> Result<(), TrainerError> {
+        let is_cpu = device.clone().inner() == Device::flex();
+        let message = if is_cpu && dtype == DType::F16 {
+            "model.dtype = \"f16\" is for GPUs without bf16; on the CPU use bf16 or f32".to_owned()
+        } else if !device.supports_dtype(dtype) {
+            let name = dtype.name();
+            format!(
+                "model.dtype: the device does not compute in {name}; `anneal devices` lists its types"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(TrainerError::Config { message })
     }
 
     /// Generation in another type than training is the CPU's own loops' alone.

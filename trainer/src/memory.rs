@@ -1,7 +1,7 @@
 //! How much of a forward pass fits into memory.
 
-use burn::tensor::DType;
-use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute};
+use burn::tensor::{DType, Device};
+use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{Dtype, Memory, TokenBudget, Trainer};
@@ -11,27 +11,156 @@ use crate::{Dtype, Memory, TokenBudget, Trainer};
 const CPU_TOKENS: usize = 4096;
 const DEVICE_TOKENS: usize = 512;
 
+/// The most tokens that go through the model at once on a device whose memory would hold more: beyond that nothing is
+/// faster.
+const MOST_DEVICE_TOKENS: usize = 32_768;
+
 /// The share of the free memory that a run may plan with: others live there too.
 const USABLE_SHARE: f64 = 0.8;
 
+/// Bytes of logits that a device's head holds at once, of which it has two such parts.
+const HEAD_BYTES: u64 = 2 * 4096 * 8192 * 4;
+
 impl TokenBudget {
     /// The budget of passes of a model; 0 tokens leave the number open.
-    pub(crate) fn new(tokens: usize, model: &CausalLm) -> Self {
+    pub(crate) fn new(tokens: usize, model: &CausalLm, config: &ModelConfig) -> Self {
         let is_packed = model.is_fused();
         let tokens = match tokens {
             0 if is_packed => CPU_TOKENS,
-            0 => DEVICE_TOKENS,
+            0 => device_tokens(model, config),
             tokens => tokens,
         };
         Self { tokens, is_packed }
     }
 }
 
+/// As many tokens as a device's memory holds beside weights, gradients and moments; few where it does not say how large
+/// it is.
+fn device_tokens(model: &CausalLm, config: &ModelConfig) -> usize {
+    let Some(memory) = device_memory_bytes(&model.device()) else {
+        return DEVICE_TOKENS;
+    };
+    let usable = (memory as f64 * USABLE_SHARE) as u64;
+    let state = STATE_BYTES * config.parameters() + HEAD_BYTES;
+    let token = pass_bytes(
+        config,
+        model,
+        config.max_position_embeddings.min(TYPICAL_LENGTH),
+    );
+    let tokens = usable.saturating_sub(state) / token.max(1);
+    (tokens as usize).clamp(DEVICE_TOKENS, MOST_DEVICE_TOKENS)
+}
+
+/// Weights, gradients and two moments of a parameter in f32, and its copy in the type that the model computes in.
+const STATE_BYTES: u64 = 16 + 4;
+
+/// The length of a row where nothing is known of it yet.
+const TYPICAL_LENGTH: usize = 1024;
+
+/// Bytes that a pass with gradients takes of a device for each token of rows of `length`: the input of each block, and
+/// all that one block holds at once; every block's where none is computed again.
+fn pass_bytes(config: &ModelConfig, model: &CausalLm, length: usize) -> u64 {
+    const CELL: usize = 4;
+    let (width, layers) = (config.hidden_size, config.num_hidden_layers);
+    let heads = config.num_attention_heads;
+    let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
+    // In and out of norms and of the residual stream, projections with their rotations, the gated layer, and scores
+    // with their weights and the gradients of both.
+    let block = 8 * width + 4 * projected + 6 * config.intermediate_size + 4 * heads * length;
+    let blocks = if model.recomputes_blocks() { 1 } else { layers };
+    (CELL * (layers * width + blocks * block)) as u64
+}
+
+/// What a run takes of its device's memory, in bytes: a plan, not a measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    /// The policy's weights in f32, and their copy in the type that the model computes in.
+    pub weights: u64,
+    /// Their gradients.
+    pub gradients: u64,
+    /// AdamW's two moments.
+    pub moments: u64,
+    /// The policy that the run starts from, where the objective keeps near to it, and a critic with all it needs.
+    pub other_models: u64,
+    /// Keys and values of what is generated at once, and the weights' copy that decoding reads.
+    pub generation: u64,
+    /// What a pass of the updates holds.
+    pub pass: u64,
+    /// Tokens that go through the model at once.
+    pub tokens: usize,
+    /// What there is, where the device says so.
+    pub available: Option<u64>,
+}
+
+impl MemoryEstimate {
+    /// The most that is held at once: generation and updates take turns.
+    pub fn total(&self) -> u64 {
+        let steady = self.weights + self.moments + self.other_models;
+        steady + self.generation.max(self.gradients + self.pass)
+    }
+
+    /// Whether the device has room for it, as far as is known.
+    pub fn fits(&self) -> bool {
+        self.available
+            .is_none_or(|available| self.total() <= available)
+    }
+}
+
 impl Trainer {
     /// What goes through the model at once.
     pub fn token_budget(&self) -> TokenBudget {
-        TokenBudget::new(self.config.update.max_tokens, &self.policy.model)
+        let (model, config) = (&self.policy.model, &self.policy.config);
+        TokenBudget::new(self.config.update.max_tokens, model, config)
     }
+
+    /// What the run takes of its device's memory.
+    pub fn memory_estimate(&self) -> MemoryEstimate {
+        let (config, model) = (&self.policy.config, &self.policy.model);
+        let parameters = config.parameters();
+        let cell = self.dtype.size() as u64;
+        let copy = if cell == 4 { 0 } else { cell * parameters };
+        let budget = self.token_budget();
+        let prompts = self.source.examples();
+        let longest = prompts.iter().map(|problem| problem.prompt.len()).max();
+        // A token has some letters.
+        let prompt_tokens = longest.unwrap_or(0).div_ceil(3);
+        let length = prompt_tokens + self.config.rollout.max_new_tokens;
+        let length = length.min(config.max_position_embeddings);
+        let rows = self.config.rollout.batch_rows as u64;
+        let slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+        let cache = rows * length as u64 * slot as u64 * cell;
+        let packed = if model.is_fused() { 4 * parameters } else { 0 };
+        let pass = if model.is_fused() {
+            let kept = config.activation_bytes(model.execution().recompute) as u64;
+            kept * budget.tokens as u64
+        } else {
+            pass_bytes(config, model, length) * budget.tokens as u64 + HEAD_BYTES
+        };
+        let reference = self.reference.as_ref().map_or(0, |_| cell * parameters);
+        let has_own_trunk = |critic: &crate::critic::Critic| critic.model.trunk.is_some();
+        let critic = match &self.critic {
+            Some(critic) if has_own_trunk(critic) => 16 * parameters,
+            _ => 0,
+        };
+        MemoryEstimate {
+            weights: 4 * parameters + copy,
+            gradients: 4 * parameters,
+            moments: 8 * parameters,
+            other_models: reference + critic,
+            generation: cache + packed,
+            pass,
+            tokens: budget.tokens,
+            available: available_bytes(&model.device()),
+        }
+    }
+}
+
+/// What a device may hold: the system's free memory on the CPU.
+fn available_bytes(device: &Device) -> Option<u64> {
+    if device.clone().inner() == Device::flex() {
+        return Some(free_bytes());
+    }
+    device_memory_bytes(device)
 }
 
 /// The policy as a run computes it, in passes of `tokens`, with the type that its tensors are cast to for that.

@@ -20,6 +20,7 @@ use crate::{
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
+    loss_scale::LossScale,
     memory::prepare,
     optimizer::adamw,
     parallel::{graphs_held, workers},
@@ -53,6 +54,9 @@ pub struct RunState {
     pub ended: Option<String>,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
+    /// The scale of losses computed in f16.
+    #[serde(default)]
+    pub(crate) loss_scale: LossScale,
     /// The step whose validation was the best so far.
     #[serde(default)]
     pub best: Option<Best>,
@@ -197,8 +201,10 @@ impl Trainer {
             "loaded as f32, which is what they are trained in",
             policy.model.dtype().name(),
         )?;
-        let tokens = TokenBudget::new(config.update.max_tokens, &policy.model).tokens;
+        let tokens =
+            TokenBudget::new(config.update.max_tokens, &policy.model, &policy.config).tokens;
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
+        TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();

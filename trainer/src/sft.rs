@@ -27,6 +27,7 @@ use crate::{
     memory::{prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
+    pass::Pass,
     source::shuffled,
     update::MOST_SKIPPED_IN_A_ROW,
 };
@@ -195,7 +196,7 @@ impl SftConfig {
         )?;
         if self.model.dtype == Dtype::F16 {
             let message =
-                "model.dtype = \"f16\" is not trained: its gradients would underflow; use bf16 or f32".into();
+                "model.dtype = \"f16\" is not for supervised training, whose losses are not scaled; use bf16 or f32".into();
             return Err(TrainerError::Config { message });
         }
         MistakeRate::new(self.mistakes)?;
@@ -401,15 +402,21 @@ fn gradient(
         temperature: 1.0,
         entropy: EntropyPass::Skip,
     };
-    let ranges = micro_batches(sequences, TokenBudget::new(MICRO_BATCH_TOKENS, model));
+    let budget = TokenBudget {
+        tokens: MICRO_BATCH_TOKENS,
+        is_packed: model.is_fused(),
+    };
+    let ranges = micro_batches(sequences, budget);
     let part = |range: &Range<usize>| {
         let part = &sequences[range.clone()];
         let model = model.clone().fork(&model.device());
         // Through the cast, gradients arrive at the f32 weights.
         let computing = model.clone().cast(dtype);
-        let scores = Collated::new(part, longest_response(part)).score(&computing, options);
+        let collated = Collated::new(part, longest_response(part));
+        let pass = Pass::new(&collated, &model, &computing, dtype);
+        let scores = collated.score_hidden(&computing, pass.hidden.clone(), options);
         let loss = scores.log_probs.sum().neg() / count as f64;
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let (gradients, _) = pass.below().gradients(&model, loss.backward());
         (loss.into_scalar::<f64>(), gradients)
     };
     let mut accumulator = GradientsAccumulator::new();

@@ -20,8 +20,9 @@ use crate::{
     critic::CriticModel,
     experience::Experience,
     measure::read,
-    optimizer::{clip, gradient_norm},
+    optimizer::{clip, gradient_norm, scale},
     parallel::map_ordered,
+    pass::{Below, Pass},
 };
 
 /// Updates in a row with a gradient that is not finite before a run gives up.
@@ -97,18 +98,70 @@ impl Trainer {
         key: &SelectionKey,
         updates: &mut Updates,
     ) -> Result<Option<SkippedBatch>, TrainerError> {
+        let (total, selections, gradients) = loop {
+            let (mut total, selections) = self.accumulated(batch, key)?;
+            let gradients = self.unscaled(&mut total);
+            if !self.overflows(&total, &gradients) || !self.state.loss_scale.lower() {
+                break (total, selections, gradients);
+            }
+        };
+        updates.note(batch, &selections);
+        if self.apply(total, gradients, updates) {
+            self.state.loss_scale.note_update();
+            return Ok(None);
+        }
+        self.skipped(batch, key).map(Some)
+    }
+
+    /// What a loss is multiplied by before its way back, so that gradients in f16 do not vanish.
+    fn loss_scale(&self) -> f64 {
+        match self.dtype {
+            DType::F16 => self.state.loss_scale.factor(),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether a gradient in f16 is not finite where its loss is: its scale was too much for the type.
+    fn overflows(&self, total: &Total, gradients: &Unscaled) -> bool {
+        self.dtype == DType::F16
+            && (total.loss + total.value_loss).is_finite()
+            && !gradients.norm.is_finite()
+    }
+
+    /// Takes the gradients out of the sums, those of the losses themselves.
+    fn unscaled(&self, total: &mut Total) -> Unscaled {
+        let factor = 1.0 / self.loss_scale();
+        let model = &self.policy.model;
+        let policy = scale(model, total.gradients.grads(), factor);
+        let critic = total.critic_gradients.grads();
+        let critic = match &self.critic {
+            Some(own) => scale(&own.model, critic, factor),
+            None => critic,
+        };
+        Unscaled {
+            norm: gradient_norm(model, &policy),
+            policy,
+            critic,
+        }
+    }
+
+    /// The mini-batch's gradients at the present scale, its micro-batches' added up in order, and what was selected.
+    fn accumulated(
+        &self,
+        batch: &MiniBatch<'_>,
+        key: &SelectionKey,
+    ) -> Result<(Total, Selections), TrainerError> {
         self.stop.obey()?;
         let mut total = Total::default();
         let selects_now = self.objective.needs_current_log_probs();
         if selects_now && batch.ranges.len() <= self.graphs_held {
             let (results, selections) = self.one_pass(batch, key)?;
-            updates.note(batch, &selections);
             for result in results {
                 self.add(&mut total, result);
             }
+            Ok((total, selections))
         } else {
             let selections = self.selections_first(batch, key)?;
-            updates.note(batch, &selections);
             for ranges in batch.ranges.chunks(self.workers) {
                 self.stop.obey()?;
                 let results = map_ordered(ranges, self.workers, |range| {
@@ -118,11 +171,8 @@ impl Trainer {
                     self.add(&mut total, result?);
                 }
             }
+            Ok((total, selections))
         }
-        if self.apply(total, updates) {
-            return Ok(None);
-        }
-        self.skipped(batch, key).map(Some)
     }
 
     fn add(&self, total: &mut Total, result: Backward) {
@@ -299,8 +349,9 @@ impl Trainer {
             Some(value) => output.loss + value.weighted.clone(),
             None => output.loss,
         };
-        let mut gradients = whole.backward();
-        let policy_gradients = GradientsParams::from_module(&mut gradients, &forward.model);
+        let (policy_gradients, mut gradients) = forward
+            .below
+            .gradients(&forward.model, (whole * self.loss_scale()).backward());
         let value = value
             .zip(forward.critic)
             .map(|(value, critic)| ValueBackward {
@@ -352,13 +403,15 @@ impl Trainer {
     }
 
     /// The optimizers' update; a gradient that is not finite is counted, leaves everything as it was and gives `false`.
-    fn apply(&mut self, mut total: Total, updates: &mut Updates) -> bool {
+    fn apply(&mut self, total: Total, gradients: Unscaled, updates: &mut Updates) -> bool {
         updates.sums += total.sums;
         updates.change += total.change;
-        let gradients = total.gradients.grads();
-        let norm = gradient_norm(&self.policy.model, &gradients);
+        let Unscaled {
+            policy: gradients,
+            critic: critic_gradients,
+            norm,
+        } = gradients;
         let is_finite = norm.is_finite() && (total.loss + total.value_loss).is_finite();
-        let critic_gradients = total.critic_gradients.grads();
         // From here on, the weights may be those of no whole step.
         let was_mid_step = self.stop.is_mid_step();
         self.stop.set_mid_step(is_finite || was_mid_step);
@@ -522,6 +575,14 @@ struct Total {
     value_clipped: f64,
 }
 
+/// A mini-batch's gradients, free of the losses' scale.
+struct Unscaled {
+    policy: GradientsParams,
+    critic: GradientsParams,
+    /// The policy's.
+    norm: f64,
+}
+
 /// A micro-batch's result.
 struct Backward {
     gradients: GradientsParams,
@@ -643,6 +704,7 @@ struct Forward {
     /// Without a gradient.
     entropies_at_temperature: Option<Tensor<2>>,
     values: Option<Tensor<2>>,
+    below: Below,
     range: Range<usize>,
 }
 
@@ -663,7 +725,8 @@ impl Forward {
             .map(|experience| experience.sequence.clone())
             .collect();
         let collated = Collated::new(&sequences, batch.response_len);
-        let hidden = collated.hidden(&computing);
+        let pass = Pass::new(&collated, &model, &computing, dtype);
+        let hidden = pass.hidden.clone();
         let scores = collated.score_hidden(&computing, hidden.clone(), options);
         let values = critic
             .clone()
@@ -681,6 +744,7 @@ impl Forward {
             values,
             model,
             critic,
+            below: pass.below(),
             range: range.clone(),
         }
     }

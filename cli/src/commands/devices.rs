@@ -3,36 +3,85 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
-use serde_json::json;
+use burn::tensor::DType;
+use policy::{BACKENDS, DeviceReport, list_devices};
+use serde_json::{Value, json};
 
 use super::print_json;
-use crate::{args::DevicesArgs, device, device::BACKENDS};
+use crate::{args::DevicesArgs, device};
 
 pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
+    let reports = list_devices();
     if args.json {
-        let list: Vec<_> = BACKENDS
+        let backends: Vec<_> = BACKENDS
             .iter()
             .map(|(name, built)| json!({"backend": name, "built": built}))
             .collect();
         return print_json(&json!({
-            "backends": list,
+            "backends": backends,
+            "devices": reports.iter().map(record).collect::<Vec<_>>(),
             "threads": rayon::current_num_threads(),
             "bf16_instructions": kernels::level().name(),
         }));
     }
     let mut stdout = io::stdout();
+    for report in &reports {
+        writeln!(stdout, "{:<9} {}", report.name, line(report))?;
+    }
     for (name, built) in BACKENDS {
-        let state = match (name, built) {
-            ("flex", _) => format!(
-                "CPU, {} threads, bf16 by {} (the default)",
-                rayon::current_num_threads(),
-                kernels::level().name()
-            ),
-            (_, true) => "in this build".to_owned(),
-            (_, false) => format!("build with `--features {name}`"),
-        };
-        writeln!(stdout, "{name:<8} {state}")?;
+        if !built {
+            writeln!(stdout, "{name:<9} not in this build: `--features {name}`")?;
+        } else if !reports.iter().any(|report| backend(report) == name) {
+            writeln!(stdout, "{name:<9} no device found")?;
+        }
     }
     Ok(())
+}
+
+fn backend(report: &DeviceReport) -> &str {
+    let name = report.name.split_once(':');
+    name.map_or(&report.name, |(backend, _)| backend)
+}
+
+/// A device's description: its name, memory, types, and whether a product on it came out right.
+fn line(report: &DeviceReport) -> String {
+    let mut parts = Vec::new();
+    if report.name == "flex" {
+        let (threads, bf16) = (rayon::current_num_threads(), kernels::level().name());
+        parts.push(format!(
+            "CPU, {threads} threads, bf16 by {bf16} (the default)"
+        ));
+    } else {
+        parts.push(report.model.clone());
+        let memory = report.memory_bytes;
+        parts.extend(memory.map(|bytes| format!("{:.1} GB", bytes as f64 / 1e9)));
+        parts.push(dtypes(report).join(" "));
+    }
+    parts.push(match &report.failure {
+        None => "a product came out right".to_owned(),
+        Some(failure) => failure.clone(),
+    });
+    parts.retain(|part| !part.is_empty());
+    parts.join(", ")
+}
+
+fn dtypes(report: &DeviceReport) -> Vec<&'static str> {
+    let name = |dtype: &DType| match dtype {
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        _ => "f32",
+    };
+    report.dtypes.iter().map(name).collect()
+}
+
+fn record(report: &DeviceReport) -> Value {
+    json!({
+        "device": report.name,
+        "name": report.model,
+        "memory_bytes": report.memory_bytes,
+        "dtypes": dtypes(report),
+        "verified": report.failure.is_none(),
+        "failure": report.failure,
+    })
 }

@@ -7,7 +7,7 @@ use super::say;
 use crate::{args::ImportArgs, device};
 
 pub(crate) fn run(args: &ImportArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
     let dtype = if args.bf16 {
         SaveDtype::Bf16
     } else {

@@ -8,7 +8,7 @@ use super::say;
 use crate::{args::ReportArgs, device, report::Report};
 
 pub(crate) fn run(args: &ReportArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
     let report = Report::of(&args.runs)?;
     for note in report.notes() {
         say(&format!("note: {note}"));

@@ -1,24 +1,31 @@
 //! `anneal train`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device};
 use indicatif::ProgressBar;
 use policy::Policy;
 use trainer::{
-    Event, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError, changed_settings,
-    load_policy, newest_checkpoint,
+    Event, MemoryEstimate, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError,
+    changed_settings, load_policy, newest_checkpoint,
 };
 
 use super::say;
 use crate::{
-    args::TrainArgs, device, progress, report::Report, signals::Signals, summary::Summary,
+    args::TrainArgs, device, failure::Advised, progress, report::Report, signals::Signals,
+    summary::Summary,
 };
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
     let signals = Signals::watch()?;
     let device = device::parse(&args.device.device)?.autodiff();
+    if args.dry_run {
+        return rehearse(&args, &device);
+    }
     let begun = match &args.resume {
         Some(run) => resume(run, &args, &device)?,
         None => Some(start(&args, &device)?),
@@ -100,6 +107,64 @@ fn start(args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
     let trainer = Trainer::new(config, policy)?;
     let folder = RunFolder::create(&out, trainer.config())?;
     Ok((trainer, folder))
+}
+
+/// All that a start checks, and what the run would take of the device's memory; nothing is written.
+fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
+    let config = TrainConfig::load(args.config.as_deref(), &overrides(args))?;
+    if let Some(out) = &args.out {
+        RunFolder::check_unused(out)?;
+    }
+    let policy = load_policy(&config.model.path, DType::F32, device)?;
+    let parameters = policy.config.parameters();
+    let trainer = Trainer::new(config, policy)?;
+    let estimate = trainer.memory_estimate();
+    let name = args.device.device.as_str();
+    write!(
+        std::io::stdout(),
+        "{}",
+        memory_table(&estimate, parameters, name)
+    )?;
+    if !estimate.fits() {
+        return Err(Advised::new(
+            format!("--device {name} has less memory than this run is estimated to take"),
+            "lower update.max_tokens or rollout.batch_rows, or set update.memory=\"small\"",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What a run would take, line by line.
+fn memory_table(estimate: &MemoryEstimate, parameters: u64, device: &str) -> String {
+    let gigabytes = |bytes: u64| format!("{:9.3} GB", bytes as f64 / 1e9);
+    let tokens = format!("a pass of {} tokens", estimate.tokens);
+    let mut lines = vec![
+        ("weights".to_owned(), gigabytes(estimate.weights)),
+        ("gradients".to_owned(), gigabytes(estimate.gradients)),
+        ("AdamW's moments".to_owned(), gigabytes(estimate.moments)),
+        (
+            "reference, critic".to_owned(),
+            gigabytes(estimate.other_models),
+        ),
+        ("generation".to_owned(), gigabytes(estimate.generation)),
+        (tokens, gigabytes(estimate.pass)),
+        ("at most at once".to_owned(), gigabytes(estimate.total())),
+    ];
+    let available = estimate.available.map_or_else(
+        || "     not known: the device does not say".to_owned(),
+        gigabytes,
+    );
+    lines.push((format!("free on {device}"), available));
+    let title = format!(
+        "{:.1} M parameters; an estimate, generation and updates taking turns",
+        parameters as f64 / 1e6
+    );
+    let body = lines
+        .iter()
+        .map(|(name, value)| format!("{name:<24}{value}"));
+    let all: Vec<String> = std::iter::once(title).chain(body).collect();
+    all.join("\n") + "\n"
 }
 
 /// `runs/arithmetic-ppo_clip-seed-1`, with a number after it where that is taken.

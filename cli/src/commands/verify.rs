@@ -24,7 +24,7 @@ struct Pair {
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
     let place = || args.input.display().to_string();
     let mut reader: Box<dyn BufRead> = if args.input.as_os_str() == "-" {
         Box::new(BufReader::new(stdin()))

@@ -3,12 +3,13 @@
 use burn::{
     module::Module,
     nn::{Linear, RmsNorm, RmsNormConfig},
-    tensor::{Device, Tensor, activation::softmax},
+    tensor::{DType, Device, Tensor, activation::softmax},
 };
 
 use super::{
     cache::LayerCache,
     mlp::projection,
+    operations::Operations,
     rope::{Rotation, Visibility},
 };
 use crate::{Family, ModelConfig};
@@ -57,32 +58,40 @@ impl Attention {
         rotation: &Rotation,
         visibility: &Visibility,
         cache: Option<&mut LayerCache>,
+        operations: Operations,
     ) -> Tensor<3> {
-        let query = self.heads(self.q_proj.forward(x.clone()), self.q_norm.as_ref());
-        let key = self.heads(self.k_proj.forward(x.clone()), self.k_norm.as_ref());
-        let value = self.heads(self.v_proj.forward(x), None);
-        let (query, key) = (rotation.apply(query), rotation.apply(key));
+        let heads = |projected, norm| self.heads(projected, norm, operations);
+        let query = heads(self.q_proj.forward(x.clone()), self.q_norm.as_ref());
+        let key = heads(self.k_proj.forward(x.clone()), self.k_norm.as_ref());
+        let value = heads(self.v_proj.forward(x), None).swap_dims(1, 2);
+        let query = operations.rotate(query, rotation);
+        let key = operations.rotate(key, rotation);
+        let has_gradient = cache.is_none();
         let (key, value) = match cache {
             Some(cache) => cache.update(key, value),
             None => (key, value),
         };
-        self.o_proj.forward(attend(query, key, value, visibility))
+        let mixed = if has_gradient {
+            attend(query, key, value, visibility)
+        } else {
+            operations.attend(query, key, value, visibility)
+        };
+        self.o_proj.forward(mixed)
     }
 
-    /// Splits `[batch, length, heads · head_dim]` into `[batch, heads, length, head_dim]`, normed where Qwen 3 norms.
-    fn heads(&self, x: Tensor<3>, norm: Option<&RmsNorm>) -> Tensor<4> {
+    /// Splits `[batch, length, heads · head_dim]` into `[batch, length, heads, head_dim]`, normed where Qwen 3 norms.
+    fn heads(&self, x: Tensor<3>, norm: Option<&RmsNorm>, operations: Operations) -> Tensor<4> {
         let [batch, length, width] = x.dims();
         let x = x.reshape([batch, length, width / self.head_dim, self.head_dim]);
-        let x = match norm {
-            Some(norm) => norm.forward(x),
+        match norm {
+            Some(norm) => operations.rms_norm(norm, x),
             None => x,
-        };
-        x.swap_dims(1, 2)
+        }
     }
 }
 
 /// Attention proper. Query heads of one group are laid as rows beside each other, so keys need no copies.
-fn attend(
+pub(super) fn attend(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -96,7 +105,10 @@ fn attend(
     let scores = query
         .matmul(key.swap_dims(2, 3))
         .reshape([batch, heads, length, keys]);
-    let weights = softmax(scores + visibility.bias(), 3).reshape([batch, groups, rows, keys]);
+    let dtype = scores.dtype();
+    // Sums of exponentials in f32, whatever is multiplied.
+    let weights = softmax(scores.cast(DType::F32) + visibility.bias(), 3).cast(dtype);
+    let weights = weights.reshape([batch, groups, rows, keys]);
     let mixed = weights
         .matmul(value)
         .reshape([batch, heads, length, head_dim]);

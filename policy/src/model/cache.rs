@@ -40,7 +40,7 @@ impl KvCache {
         };
         Self {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
-            positions: Tensor::full([rows, capacity], PADDING_POSITION, device),
+            positions: Tensor::full([rows, capacity], PADDING_POSITION, (device, DType::I32)),
         }
     }
 
@@ -94,7 +94,7 @@ impl KvCache {
             .map(|i| (i / length * capacity + slot(positions[i])) as i32)
             .collect::<Vec<_>>();
         let at = Tensor::<1, Int>::from_data(at.as_slice(), (&device, DType::I32));
-        let values = Tensor::<1, Int>::from_data(positions, &device);
+        let values = Tensor::<1, Int>::from_data(positions, (&device, DType::I32));
         let flat = self.positions.clone().reshape([rows * capacity]);
         let flat = flat.select_assign(0, at, values, IndexingUpdateOp::Assign);
         self.positions = flat.reshape([rows, capacity]);
@@ -117,7 +117,7 @@ impl KvCache {
         let tail = Tensor::full(
             [sources.len(), capacity - filled],
             PADDING_POSITION,
-            &device,
+            (&device, DType::I32),
         );
         let rows = Tensor::cat(vec![other.positions().select(0, pick), tail], 1);
         let put = index_tensor(targets, &device);

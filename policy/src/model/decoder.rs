@@ -13,6 +13,7 @@ use super::{
     cache::{KvCache, LayerCache},
     fused::{Execution, Shape},
     mlp::{Mlp, projection},
+    operations::Operations,
     rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
 };
 use crate::ModelConfig;
@@ -107,6 +108,16 @@ impl TokenBatch {
         [self.rows, self.length]
     }
 
+    /// The ids, `[rows, length]`.
+    pub(super) fn ids_on(&self, device: &Device) -> Tensor<2, Int> {
+        self.tensor(&self.ids, device)
+    }
+
+    /// The positions, `[rows, length]`.
+    pub(super) fn positions_on(&self, device: &Device) -> Tensor<2, Int> {
+        self.tensor(&self.positions, device)
+    }
+
     fn tensor(&self, values: &[i32], device: &Device) -> Tensor<2, Int> {
         let flat = Tensor::<1, Int>::from_data(values, (device, DType::I32));
         flat.reshape([self.rows, self.length])
@@ -132,17 +143,19 @@ impl DecoderLayer {
         }
     }
 
-    fn forward(
+    pub(super) fn forward(
         &self,
         x: Tensor<3>,
         rotation: &Rotation,
         visibility: &Visibility,
         cache: Option<&mut LayerCache>,
+        operations: Operations,
     ) -> Tensor<3> {
-        let normed = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normed, rotation, visibility, cache);
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        x + self.mlp.forward(normed)
+        let normed = operations.rms_norm(&self.input_layernorm, x.clone());
+        let attention = &self.self_attn;
+        let x = x + attention.forward(normed, rotation, visibility, cache, operations);
+        let normed = operations.rms_norm(&self.post_attention_layernorm, x.clone());
+        x + self.mlp.forward(normed, operations)
     }
 }
 
@@ -241,38 +254,81 @@ impl CausalLm {
     ///
     /// # Shapes
     /// `[rows, length, hidden_size]`; rows at padding hold nothing of use.
-    pub fn hidden_states(&self, batch: &TokenBatch, mut cache: Option<&mut KvCache>) -> Tensor<3> {
+    pub fn hidden_states(&self, batch: &TokenBatch, cache: Option<&mut KvCache>) -> Tensor<3> {
+        let device = self.device();
+        let ids = batch.ids_on(&device);
+        self.states(ids, &batch.positions, cache)
+    }
+
+    /// The same for one more token a row, whose ids are on the device already, as `[rows, hidden_size]`.
+    ///
+    /// # Shapes
+    /// `ids` `[rows]`, and as many `positions`.
+    pub fn next_states(
+        &self,
+        ids: Tensor<1, Int>,
+        positions: &[i32],
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let rows = positions.len();
+        let hidden = self.states(ids.reshape([rows, 1]), positions, Some(cache));
+        let [_, _, width] = hidden.dims();
+        hidden.reshape([rows, width])
+    }
+
+    fn states(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: &[i32],
+        mut cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
         let weight = self.model.embed_tokens.weight.val();
         let (device, dtype) = (weight.device(), weight.dtype());
-        let ids = batch.tensor(&batch.ids, &device);
-        let positions = batch.tensor(&batch.positions, &device);
-        let keys = match &mut cache {
-            Some(cache) => {
-                cache.announce(&batch.positions, batch.length);
-                cache.positions()
-            }
-            None => positions.clone(),
-        };
+        let [rows, length] = ids.dims();
+        let keys = cache.as_deref_mut().map(|cache| {
+            cache.announce(positions, length);
+            cache.positions()
+        });
+        let positions = Tensor::<1, Int>::from_data(positions, (&device, DType::I32));
+        let positions = positions.reshape([rows, length]);
+        let keys = keys.unwrap_or_else(|| positions.clone());
+        let operations = self.operations();
+        let needs_bias = operations == Operations::Plain || cache.is_none() || length > 1;
         let rotation = Rotation::new(positions.clone(), &self.inverse_frequencies, dtype);
-        let visibilities = self.visibilities(&positions, &keys, dtype);
+        let visibilities = self.visibilities(&positions, &keys, needs_bias);
         let mut x = self.model.embed_tokens.forward(ids);
         for (index, layer) in self.model.layers.iter().enumerate() {
             let slot = cache.as_deref_mut().map(|cache| cache.layer(index));
             let visibility = &visibilities[self.window_kind(index)];
-            x = layer.forward(x, &rotation, visibility, slot);
+            x = layer.forward(x, &rotation, visibility, slot, operations);
         }
-        self.model.norm.forward(x)
+        operations.rms_norm(&self.model.norm, x)
     }
 
-    /// One mask for each window that occurs.
-    fn visibilities(
+    /// One mask for each window that occurs, with its bias where layers add one.
+    pub(super) fn visibilities(
         &self,
         queries: &Tensor<2, Int>,
         keys: &Tensor<2, Int>,
-        dtype: DType,
+        needs_bias: bool,
     ) -> Vec<Visibility> {
-        let of = |window| Visibility::new(queries.clone(), keys.clone(), window, dtype);
+        let of = |window| {
+            let visibility = Visibility::new(queries.clone(), keys.clone(), window);
+            if needs_bias {
+                visibility.with_bias()
+            } else {
+                visibility
+            }
+        };
         self.window_kinds().into_iter().map(of).collect()
+    }
+
+    /// Kernels of our own where the device runs them, unless the plain form was asked for.
+    pub(super) fn operations(&self) -> Operations {
+        if self.execution.plain {
+            return Operations::Plain;
+        }
+        Operations::of(&self.device())
     }
 
     fn window_kinds(&self) -> Vec<Option<usize>> {
@@ -282,7 +338,7 @@ impl CausalLm {
         kinds
     }
 
-    fn window_kind(&self, layer: usize) -> usize {
+    pub(super) fn window_kind(&self, layer: usize) -> usize {
         let kinds = self.window_kinds();
         kinds
             .iter()
@@ -298,6 +354,14 @@ impl CausalLm {
         match &self.lm_head {
             Some(head) => hidden.matmul(head.weight.val()),
             None => hidden.matmul(self.model.embed_tokens.weight.val().transpose()),
+        }
+    }
+
+    /// The head's weight: the embedding's `[vocab, hidden_size]` where it is tied to that, with whether it is.
+    pub(super) fn head_weight(&self) -> (Tensor<2>, bool) {
+        match &self.lm_head {
+            Some(head) => (head.weight.val(), false),
+            None => (self.model.embed_tokens.weight.val(), true),
         }
     }
 

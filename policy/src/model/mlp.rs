@@ -3,9 +3,10 @@
 use burn::{
     module::Module,
     nn::{Initializer, Linear, LinearConfig},
-    tensor::{Device, Tensor, activation::silu},
+    tensor::{Device, Tensor},
 };
 
+use super::operations::Operations;
 use crate::ModelConfig;
 
 /// SwiGLU feed-forward: down(silu(gate(x)) · up(x)) (arXiv 2002.05202).
@@ -33,9 +34,10 @@ impl Mlp {
 
     /// # Shapes
     /// `[batch, length, hidden_size]` in and out.
-    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+    pub(super) fn forward(&self, x: Tensor<3>, operations: Operations) -> Tensor<3> {
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        self.down_proj.forward(operations.swiglu(gate, up))
     }
 }
 

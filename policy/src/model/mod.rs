@@ -4,14 +4,22 @@
 
 mod attention;
 mod cache;
+#[cfg(feature = "cube")]
+mod cube;
 mod decoder;
 mod fused;
 mod mlp;
+mod operations;
+mod recompute;
 mod rope;
+mod sampling;
 
 pub use cache::KvCache;
 pub use decoder::{CausalLm, TokenBatch};
 pub use fused::{
     Compute, Decoder, Execution, PackedModel, PackedTokens, Prefilled, Prefix, Recompute,
 };
-pub use rope::PADDING_POSITION;
+pub use operations::Operations;
+pub use recompute::BlockInputs;
+pub use rope::{PADDING_POSITION, Rotation, Visibility};
+pub use sampling::{DRAWN, DeviceSampler, Truncation};

@@ -6,21 +6,18 @@ use crate::config::{RopeConfig, RopeScaling};
 
 /// Cosines and sines of the rotation angles of one batch, shared by every layer.
 #[derive(Debug, Clone)]
-pub(super) struct Rotation {
+pub struct Rotation {
     cos: Tensor<4>,
     sin: Tensor<4>,
+    dtype: DType,
 }
 
 impl Rotation {
-    /// Angles `m·f_i` for positions m and the inverse frequencies f of [`inverse_frequencies`].
+    /// Angles `m·f_i` for positions m and inverse frequencies f.
     ///
     /// # Shapes
     /// `positions` `[batch, length]`, `inverse_frequencies` `[head_dim / 2]`.
-    pub(super) fn new(
-        positions: Tensor<2, Int>,
-        inverse_frequencies: &[f32],
-        dtype: DType,
-    ) -> Self {
+    pub fn new(positions: Tensor<2, Int>, inverse_frequencies: &[f32], dtype: DType) -> Self {
         let device = positions.device();
         let [batch, length] = positions.dims();
         let half = inverse_frequencies.len();
@@ -31,20 +28,30 @@ impl Rotation {
             .reshape([batch, 1, length, 1])
             * frequencies.reshape([1, 1, 1, half]);
         Self {
-            cos: angles.clone().cos().cast(dtype),
-            sin: angles.sin().cast(dtype),
+            cos: angles.clone().cos(),
+            sin: angles.sin(),
+            dtype,
         }
+    }
+
+    /// Cosines and sines in f32, each `[batch · length, head_dim / 2]`.
+    #[cfg(feature = "cube")]
+    pub(super) fn angles(&self) -> (Tensor<2>, Tensor<2>) {
+        let [batch, _, length, half] = self.cos.dims();
+        let flat = |x: &Tensor<4>| x.clone().reshape([batch * length, half]);
+        (flat(&self.cos), flat(&self.sin))
     }
 
     /// Rotates queries or keys: the pair `(x_i, x_{i + d/2})` turns by the angle of frequency i (arXiv 2104.09864).
     ///
     /// # Shapes
     /// `[batch, heads, length, head_dim]` in and out.
-    pub(super) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let first = x.clone().narrow(3, 0, half);
         let second = x.narrow(3, half, half);
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let cast = |angles: &Tensor<4>| angles.clone().cast(self.dtype);
+        let (cos, sin) = (cast(&self.cos), cast(&self.sin));
         let turned_first = first.clone() * cos.clone() - second.clone() * sin.clone();
         let turned_second = second * cos + first * sin;
         Tensor::cat(vec![turned_first, turned_second], 3)
@@ -78,10 +85,13 @@ fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
     }
 }
 
-/// The device-side form of a batch's positions and which keys each query may see.
+/// The device-side form of a batch's positions: which keys each query may see.
 #[derive(Debug, Clone)]
-pub(super) struct Visibility {
-    bias: Tensor<4>,
+pub struct Visibility {
+    queries: Tensor<2, Int>,
+    keys: Tensor<2, Int>,
+    window: Option<usize>,
+    bias: Option<Tensor<4>>,
 }
 
 /// A score that vanishes in any softmax and, unlike -∞, leaves no NaN in a row that sees nothing.
@@ -94,36 +104,50 @@ impl Visibility {
     /// are all the same to the model.
     ///
     /// # Shapes
-    /// `queries` `[batch, length]`, `keys` `[batch, keys]`; the bias is `[batch, 1, length, keys]`.
-    pub(super) fn new(
-        queries: Tensor<2, Int>,
-        keys: Tensor<2, Int>,
-        window: Option<usize>,
-        dtype: DType,
-    ) -> Self {
-        let device: Device = queries.device();
-        let [batch, length] = queries.dims();
-        let [_, count] = keys.dims();
-        let queries = queries
-            .reshape([batch, 1, length, 1])
-            .expand([batch, 1, length, count]);
-        let keys = keys
-            .reshape([batch, 1, 1, count])
-            .expand([batch, 1, length, count]);
-        let distance = queries - keys;
-        let mut hidden = distance.clone().lower_scalar(0);
-        if let Some(window) = window {
-            hidden = hidden.bool_or(distance.greater_equal_scalar(window as i64));
-        }
-        let bias = Tensor::zeros([batch, 1, length, count], (&device, dtype));
+    /// `queries` `[batch, length]`, `keys` `[batch, keys]`.
+    pub fn new(queries: Tensor<2, Int>, keys: Tensor<2, Int>, window: Option<usize>) -> Self {
         Self {
-            bias: bias.mask_fill(hidden, HIDDEN),
+            queries,
+            keys,
+            window,
+            bias: None,
         }
     }
 
-    /// The additive bias on attention scores, `[batch, 1, length, keys]`.
+    /// With its bias at hand, for layers that add one.
+    pub(super) fn with_bias(mut self) -> Self {
+        self.bias = Some(self.bias());
+        self
+    }
+
+    /// The additive bias on attention scores in f32, `[batch, 1, length, keys]`.
     pub(super) fn bias(&self) -> Tensor<4> {
-        self.bias.clone()
+        if let Some(bias) = &self.bias {
+            return bias.clone();
+        }
+        let device: Device = self.queries.device();
+        let [batch, length] = self.queries.dims();
+        let [_, count] = self.keys.dims();
+        let queries = self.queries.clone().reshape([batch, 1, length, 1]);
+        let queries = queries.expand([batch, 1, length, count]);
+        let keys = self.keys.clone().reshape([batch, 1, 1, count]);
+        let keys = keys.expand([batch, 1, length, count]);
+        let distance = queries - keys;
+        let mut hidden = distance.clone().lower_scalar(0);
+        if let Some(window) = self.window {
+            hidden = hidden.bool_or(distance.greater_equal_scalar(window as i64));
+        }
+        let bias = Tensor::zeros([batch, 1, length, count], (&device, DType::F32));
+        bias.mask_fill(hidden, HIDDEN)
+    }
+
+    /// Positions of keys `[batch, keys]` and of a single query a row `[batch]`, and the window.
+    #[cfg(feature = "cube")]
+    pub(super) fn of_single_queries(&self) -> (Tensor<2, Int>, Tensor<1, Int>, Option<usize>) {
+        let [batch, length] = self.queries.dims();
+        assert_eq!(length, 1, "one query a row");
+        let queries = self.queries.clone().reshape([batch]);
+        (self.keys.clone(), queries, self.window)
     }
 }
 

@@ -104,14 +104,26 @@ impl ModuleVisitor for Differences {
 /// Scales the whole gradient so that its norm is at most `largest`; 0 leaves it as it is.
 pub(crate) fn clip(
     model: &impl Module,
-    mut gradients: GradientsParams,
+    gradients: GradientsParams,
     norm: f64,
     largest: f64,
 ) -> GradientsParams {
     if largest > 0.0 && norm > largest {
+        return scale(model, gradients, largest / norm);
+    }
+    gradients
+}
+
+/// Multiplies the whole gradient; by 1 it stays as it is.
+pub(crate) fn scale(
+    model: &impl Module,
+    mut gradients: GradientsParams,
+    factor: f64,
+) -> GradientsParams {
+    if factor.to_bits() != 1.0_f64.to_bits() {
         model.visit(&mut Scale {
             gradients: &mut gradients,
-            factor: largest / norm,
+            factor,
         });
     }
     gradients

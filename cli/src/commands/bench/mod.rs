@@ -2,6 +2,7 @@
 
 mod guard;
 pub(crate) mod ops;
+pub(crate) mod parts;
 pub(crate) mod step;
 
 use std::time::Instant;

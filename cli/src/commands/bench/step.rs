@@ -34,7 +34,7 @@ pub(crate) fn run(args: BenchStepArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?.autodiff();
     let policy = match &args.model {
         Some(name) => load_policy(name, DType::F32, &device)?,
-        None => random_model(&device)?,
+        None => random_model(args.random_model.as_deref().unwrap_or("135m"), &device)?,
     };
     let size = Rehearsal {
         prompts: args.prompts as usize,
@@ -77,32 +77,52 @@ pub(crate) fn run(args: BenchStepArgs) -> Result<()> {
 
 /// A run's configuration of the asked size: one update over all that was sampled.
 fn config(args: &BenchStepArgs) -> Result<TrainConfig> {
-    let mut overrides = vec![
+    let settings = [
         format!("model.path={}", args.model.as_deref().unwrap_or("random")),
         format!("model.dtype={}", args.dtype),
         format!("rollout.prompts_per_step={}", args.prompts),
         format!("rollout.group_size={}", args.group),
         format!("rollout.max_new_tokens={}", args.response_tokens.min(64)),
         format!("update.mini_batch_prompts={}", args.prompts),
-        // A constant rate: the first steps of a warm-up would move nothing.
-        "optimizer.warmup_steps=0".into(),
     ];
-    overrides.extend(args.overrides.iter().cloned());
+    rehearsal_config(settings.into_iter().chain(args.overrides.iter().cloned()))
+}
+
+/// A configuration whose steps are rehearsed, of a pretrained model's defaults.
+pub(super) fn rehearsal_config(settings: impl Iterator<Item = String>) -> Result<TrainConfig> {
+    let fixed = [
+        "model.path=random".to_owned(),
+        // A constant rate: the first steps of a warm-up would move nothing.
+        "optimizer.warmup_steps=0".to_owned(),
+    ];
+    let overrides: Vec<String> = fixed.into_iter().chain(settings).collect();
     Ok(TrainConfig::load(None, &overrides)?)
 }
 
-/// A Llama of SmolLM2-135M's sizes.
-fn random_model(device: &Device) -> Result<Policy> {
-    let config = json!({
+/// A model with random weights, of the sizes of SmolLM2-135M, of Qwen2.5-0.5B or, tiny, of the bundled base.
+pub(super) fn random_model(size: &str, device: &Device) -> Result<Policy> {
+    let config = match size {
+        "tiny" => json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4096, "hidden_size": 128,
+            "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": true,
+        }),
+        "0.5b" => json!({
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151_936, "hidden_size": 896,
+            "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+            "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "tie_word_embeddings": true,
+        }),
+        _ => json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 49152, "hidden_size": 576,
         "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100_000.0, "tie_word_embeddings": true,
-    });
+        }),
+    };
     let config = ModelConfig::from_json(&config, Path::new("--random-model"))?;
     Ok(Policy::new(config, Some(bundled_tokenizer()?), 0, device))
 }
 
-struct Quiet;
+pub(super) struct Quiet;
 
 impl Observer for Quiet {
     fn on_event(&mut self, event: Event<'_>) {

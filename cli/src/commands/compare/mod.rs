@@ -21,7 +21,7 @@ use plan::{Plan, Planned};
 use results::Comparison;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
     let plan = Plan::load(args)?;
     let runs = plan.runs(&args.out)?;
     let (done, todo): (Vec<&Planned>, Vec<&Planned>) = runs.iter().partition(|run| run.is_done);

@@ -26,7 +26,7 @@ struct Fitted {
 }
 
 pub(crate) fn run(args: &FitArgs) -> Result<()> {
-    device::parse(&args.device.device)?;
+    device::check(&args.device.device)?;
     if !args.reward_input.is_empty() && args.reward_input.len() != args.input.len() {
         bail!(
             "--reward-input is given {} times, --input {}: each run has one of both",

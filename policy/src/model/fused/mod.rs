@@ -105,15 +105,12 @@ impl CausalLm {
         options: HeadOptions,
     ) -> TokenScores {
         let [tokens, _] = hidden.dims();
-        let weight = match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.model.embed_tokens.weight.val(),
-        };
+        let (weight, is_tied) = self.head_weight();
         let plan = HeadPlan {
             targets: Arc::new(targets.to_vec()),
             temperature: options.temperature as f32,
             has_entropy: options.entropy != EntropyPass::Skip,
-            is_tied: self.lm_head.is_none(),
+            is_tied,
             compute: self.execution.compute,
         };
         let figures = token_figures(hidden, weight, plan);

@@ -1,0 +1,430 @@
+//! `anneal bench parts`: what a step is made of, each part by itself, on any device, beside burn's own operations.
+
+use std::{
+    io::{self, Write},
+    time::Instant,
+};
+
+use anyhow::{Result, anyhow};
+use burn::{
+    module::Module,
+    nn::RmsNormConfig,
+    tensor::{DType, Device, Distribution, Int, Tensor},
+};
+use policy::{
+    CausalLm, EntropyPass, Execution, HeadOptions, KvCache, Operations, Policy, Rotation,
+    TokenBatch, Visibility,
+};
+use rollout::{Engine, EngineOptions, Generator, Request, SampleKey, SamplingParams};
+use serde::Serialize;
+use trainer::{Rehearsal, Trainer};
+
+use super::step::{Quiet, random_model, rehearsal_config};
+use crate::{args::BenchPartsArgs, commands::print_json, device};
+
+/// A part's cost.
+#[derive(Debug, Serialize)]
+struct Part {
+    #[serde(rename = "part")]
+    name: &'static str,
+    shape: String,
+    /// The median of the repetitions.
+    seconds: f64,
+    rate: f64,
+    unit: &'static str,
+    /// The same by burn's operations alone, where ours are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plain_seconds: Option<f64>,
+}
+
+pub(crate) fn run(args: &BenchPartsArgs) -> Result<()> {
+    let device = device::parse(&args.device.device)?;
+    let dtype = dtype(&args.dtype, &device)?;
+    let policy = random_model(&args.random_model, &device.clone().autodiff())?;
+    let (length, context) = (
+        args.prompt_tokens + args.response_tokens,
+        policy.config.max_position_embeddings,
+    );
+    if length > context {
+        return Err(anyhow!(
+            "--prompt-tokens and --response-tokens come to {length}; the model's context holds {context}"
+        ));
+    }
+    let bench = Bench {
+        args,
+        device,
+        dtype,
+        policy,
+    };
+    let mut parts = Vec::new();
+    let mut report = |part: Part| -> Result<()> {
+        if args.json {
+            print_json(&serde_json::to_value(&part)?)?;
+        } else {
+            writeln!(io::stdout(), "{}", line(&part))?;
+        }
+        parts.push(part);
+        Ok(())
+    };
+    if !args.json {
+        writeln!(io::stdout(), "{}", bench.title())?;
+    }
+    report(bench.product()?)?;
+    for part in bench.operations()? {
+        report(part)?;
+    }
+    report(bench.attention()?)?;
+    report(bench.head()?)?;
+    report(bench.prefill()?)?;
+    report(bench.decode()?)?;
+    for part in bench.step()? {
+        report(part)?;
+    }
+    Ok(())
+}
+
+fn line(part: &Part) -> String {
+    let plain = part.plain_seconds.map_or_else(String::new, |plain| {
+        format!("  burn's operations {:.2} times that", plain / part.seconds)
+    });
+    format!(
+        "{:<18} {:<28} {:>11.3} ms {:>12.1} {:<12}{plain}",
+        part.name,
+        part.shape,
+        part.seconds * 1e3,
+        part.rate,
+        part.unit
+    )
+}
+
+fn dtype(name: &str, device: &Device) -> Result<DType> {
+    let dtype = match name {
+        "bf16" => DType::BF16,
+        "f16" => DType::F16,
+        _ => DType::F32,
+    };
+    if *device == Device::flex() && dtype != DType::F32 {
+        return Err(anyhow!(
+            "--dtype {name}: on the CPU, `anneal bench ops` and `anneal bench step` measure bf16"
+        ));
+    }
+    if device.supports_dtype(dtype) {
+        return Ok(dtype);
+    }
+    Err(anyhow!(
+        "--dtype {name}: the device has no {name}; `anneal devices` lists its types"
+    ))
+}
+
+struct Bench<'a> {
+    args: &'a BenchPartsArgs,
+    device: Device,
+    dtype: DType,
+    policy: Policy,
+}
+
+impl Bench<'_> {
+    fn title(&self) -> String {
+        format!(
+            "{} on {}, {}: {} rows, {} prompt and {} response tokens, medians of {}",
+            self.args.random_model,
+            self.args.device.device,
+            self.dtype.name(),
+            self.args.rows,
+            self.args.prompt_tokens,
+            self.args.response_tokens,
+            self.args.repetitions
+        )
+    }
+
+    /// The median time of some runs, after one that warms up. The device is waited for.
+    fn seconds(&self, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+        let sync = || self.device.sync().map_err(|error| anyhow!("{error:?}"));
+        work()?;
+        sync()?;
+        let mut seconds = Vec::new();
+        for _ in 0..self.args.repetitions {
+            let start = Instant::now();
+            work()?;
+            sync()?;
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+        seconds.sort_unstable_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
+    /// Times `work` by our operations and, where those are others, by burn's.
+    fn both(&self, mut work: impl FnMut(Operations) -> Result<()>) -> Result<(f64, Option<f64>)> {
+        let fastest = Operations::of(&self.device);
+        let seconds = self.seconds(|| work(fastest))?;
+        if fastest == Operations::Plain {
+            return Ok((seconds, None));
+        }
+        let plain = self.seconds(|| work(Operations::Plain))?;
+        Ok((seconds, Some(plain)))
+    }
+
+    /// The model in each of its forms: the device's own and, where it has one, the plain one.
+    fn both_forms(
+        &self,
+        mut work: impl FnMut(&CausalLm) -> Result<()>,
+    ) -> Result<(f64, Option<f64>)> {
+        let model = &self.policy.model;
+        let plain = model.clone().with_execution(Execution {
+            plain: true,
+            ..model.execution()
+        });
+        let seconds = self.seconds(|| work(model))?;
+        Ok((seconds, Some(self.seconds(|| work(&plain))?)))
+    }
+
+    fn random<const D: usize>(&self, shape: [usize; D]) -> Tensor<D> {
+        let spread = Distribution::Normal(0.0, 1.0);
+        Tensor::<D>::random(shape, spread, (&self.device, DType::F32)).cast(self.dtype)
+    }
+
+    fn tokens(&self) -> usize {
+        self.args.rows * (self.args.prompt_tokens + self.args.response_tokens)
+    }
+
+    fn product(&self) -> Result<Part> {
+        let config = &self.policy.config;
+        let (m, k, n) = (
+            self.tokens(),
+            config.hidden_size,
+            2 * config.intermediate_size,
+        );
+        let (a, b) = (self.random([m, k]), self.random([k, n]));
+        let seconds = self.seconds(|| {
+            drop(a.clone().matmul(b.clone()));
+            Ok(())
+        })?;
+        Ok(Part {
+            name: "product",
+            shape: format!("{m}x{k}x{n}"),
+            seconds,
+            rate: 2.0 * (m * k * n) as f64 / seconds / 1e9,
+            unit: "GFLOP/s",
+            plain_seconds: None,
+        })
+    }
+
+    /// Those bound by memory: bytes read and written a second.
+    fn operations(&self) -> Result<Vec<Part>> {
+        let config = &self.policy.config;
+        let (tokens, width, inner) = (self.tokens(), config.hidden_size, config.intermediate_size);
+        let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
+        let bytes = |cells: usize| (cells * self.dtype.size()) as f64;
+        let part = |name, shape, cells, (seconds, plain_seconds)| Part {
+            name,
+            shape,
+            seconds,
+            rate: bytes(cells) / seconds / 1e9,
+            unit: "GB/s",
+            plain_seconds,
+        };
+        let mut norm = RmsNormConfig::new(width).init(&self.device);
+        norm.gamma = norm.gamma.map(|gamma| gamma.cast(self.dtype));
+        let x = self.random([tokens, width]);
+        let normed = self.both(|operations| {
+            drop(operations.rms_norm(&norm, x.clone()));
+            Ok(())
+        })?;
+        let (gate, up) = (self.random([tokens, inner]), self.random([tokens, inner]));
+        let gated = self.both(|operations| {
+            drop(operations.swiglu(gate.clone(), up.clone()));
+            Ok(())
+        })?;
+        let query = self.random([1, tokens, heads, head_dim]);
+        let positions = Tensor::<1, Int>::arange(0..tokens as i64, (&self.device, DType::I32));
+        let frequencies = vec![0.01; head_dim / 2];
+        let rotation = Rotation::new(positions.reshape([1, tokens]), &frequencies, self.dtype);
+        let rotated = self.both(|operations| {
+            drop(operations.rotate(query.clone(), &rotation));
+            Ok(())
+        })?;
+        Ok(vec![
+            part(
+                "norm",
+                format!("{tokens}x{width}"),
+                2 * tokens * width,
+                normed,
+            ),
+            part(
+                "swiglu",
+                format!("{tokens}x{inner}"),
+                3 * tokens * inner,
+                gated,
+            ),
+            part(
+                "rotation",
+                format!("{tokens}x{heads}x{head_dim}"),
+                2 * tokens * heads * head_dim,
+                rotated,
+            ),
+        ])
+    }
+
+    /// One new token a row over a full cache.
+    fn attention(&self) -> Result<Part> {
+        let config = &self.policy.config;
+        let (rows, groups) = (self.args.rows, config.num_key_value_heads);
+        let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
+        let length = self.args.prompt_tokens + self.args.response_tokens;
+        let query = self.random([rows, heads, 1, head_dim]);
+        let cache = || self.random([rows, groups, length, head_dim]);
+        let (keys, values) = (cache(), cache());
+        let at = Tensor::<2, Int>::full([rows, 1], length as i64 - 1, (&self.device, DType::I32));
+        let slots = Tensor::<1, Int>::arange(0..length as i64, (&self.device, DType::I32));
+        let slots = slots.reshape([1, length]).expand([rows, length]);
+        let visibility = Visibility::new(at, slots, None);
+        let (seconds, plain_seconds) = self.both(|operations| {
+            drop(operations.attend(query.clone(), keys.clone(), values.clone(), &visibility));
+            Ok(())
+        })?;
+        let cells = 2 * rows * groups * length * head_dim;
+        Ok(Part {
+            name: "decode attention",
+            shape: format!("{rows}x{heads}/{groups}x{length}x{head_dim}"),
+            seconds,
+            rate: (cells * self.dtype.size()) as f64 / seconds / 1e9,
+            unit: "GB/s",
+            plain_seconds,
+        })
+    }
+
+    /// Log-probabilities and entropies of the response tokens, and back.
+    fn head(&self) -> Result<Part> {
+        let tokens = self.args.rows * self.args.response_tokens;
+        let width = self.policy.config.hidden_size;
+        let vocab = self.policy.config.vocab_size;
+        let hidden = self.random([tokens, width]).autodiff();
+        let targets: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocab) as u32).collect();
+        let options = HeadOptions {
+            temperature: 1.0,
+            entropy: EntropyPass::Values,
+        };
+        let (seconds, plain_seconds) = self.both_forms(|model| {
+            let model = model.clone().fork(&model.device()).cast(self.dtype);
+            let scores = model.score_tokens(hidden.clone().require_grad(), &targets, options);
+            drop(scores.log_probs.sum().backward());
+            Ok(())
+        })?;
+        Ok(Part {
+            name: "head, and back",
+            shape: format!("{tokens}x{width}x{vocab}"),
+            seconds,
+            rate: tokens as f64 / seconds,
+            unit: "tokens/s",
+            plain_seconds,
+        })
+    }
+
+    fn prefill(&self) -> Result<Part> {
+        let (rows, tokens) = (self.args.rows, self.args.prompt_tokens);
+        let config = &self.policy.config;
+        let prompt: Vec<u32> = (0..tokens)
+            .map(|i| (i % config.vocab_size) as u32)
+            .collect();
+        let batch = TokenBatch::right_padded(&vec![prompt.as_slice(); rows], None);
+        let (seconds, plain_seconds) = self.both_forms(|model| {
+            let model = model.valid().cast(self.dtype);
+            let mut cache = KvCache::new(config, rows, tokens + 1, self.dtype, &self.device);
+            drop(model.hidden_states(&batch, Some(&mut cache)));
+            Ok(())
+        })?;
+        Ok(Part {
+            name: "prefill",
+            shape: format!("{rows}x{tokens}"),
+            seconds,
+            rate: (rows * tokens) as f64 / seconds,
+            unit: "tokens/s",
+            plain_seconds,
+        })
+    }
+
+    /// Sampling a token a row, its prompt included.
+    fn decode(&self) -> Result<Part> {
+        let (rows, tokens) = (self.args.rows, self.args.response_tokens);
+        let request = |sample: usize| Request {
+            prompt_ids: vec![1; self.args.prompt_tokens],
+            key: SampleKey {
+                seed: 0,
+                step: 0,
+                row: 0,
+                sample: sample as u64,
+            },
+        };
+        let requests: Vec<Request> = (0..rows).map(request).collect();
+        let params = SamplingParams {
+            max_new_tokens: tokens,
+            ignore_stops: true,
+            ..SamplingParams::default()
+        };
+        let options = EngineOptions {
+            batch_rows: rows,
+            ..EngineOptions::default()
+        };
+        let (seconds, plain_seconds) = self.both_forms(|model| {
+            let model = model.valid().cast(self.dtype);
+            let engine = Engine::new(&self.policy, &model, options);
+            engine.generate(&requests, &params, &mut |_| ())?;
+            Ok(())
+        })?;
+        Ok(Part {
+            name: "generation",
+            shape: format!("{rows}x{tokens}"),
+            seconds,
+            rate: (rows * tokens) as f64 / seconds,
+            unit: "tokens/s",
+            plain_seconds,
+        })
+    }
+
+    /// An update and a whole step by the trainer.
+    fn step(&self) -> Result<Vec<Part>> {
+        let args = self.args;
+        let prompts = args.rows.div_ceil(args.group);
+        let size = Rehearsal {
+            prompts,
+            prompt_tokens: args.prompt_tokens,
+            response_tokens: args.response_tokens,
+        };
+        let rows = prompts * args.group;
+        let settings = [
+            format!("rollout.prompts_per_step={prompts}"),
+            format!("rollout.group_size={}", args.group),
+            format!("rollout.max_new_tokens={}", args.response_tokens.min(64)),
+            format!("update.mini_batch_prompts={prompts}"),
+            format!("model.dtype={}", args.dtype),
+        ];
+        let config = rehearsal_config(settings.into_iter().chain(args.overrides.iter().cloned()))?;
+        let policy = random_model(&args.random_model, &self.device.clone().autodiff())?;
+        let mut trainer = Trainer::new(config, policy)?;
+        let mut updates = Vec::new();
+        let mut steps = Vec::new();
+        trainer.rehearse(&size, &mut Quiet)?;
+        for _ in 0..args.repetitions {
+            let metrics = trainer.rehearse(&size, &mut Quiet)?;
+            updates.push(metrics.update_seconds);
+            steps.push(metrics.step_seconds);
+        }
+        let part = |name, mut seconds: Vec<f64>, tokens: usize| {
+            seconds.sort_unstable_by(f64::total_cmp);
+            let seconds = seconds[seconds.len() / 2];
+            Part {
+                name,
+                shape: format!("{rows}x{}+{}", args.prompt_tokens, args.response_tokens),
+                seconds,
+                rate: tokens as f64 / seconds,
+                unit: "tokens/s",
+                plain_seconds: None,
+            }
+        };
+        let tokens = rows * (args.prompt_tokens + args.response_tokens);
+        Ok(vec![
+            part("update", updates, tokens),
+            part("step", steps, rows * args.response_tokens),
+        ])
+    }
+}

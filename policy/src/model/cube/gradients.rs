@@ -1,0 +1,211 @@
+//! The operations' backward passes.
+
+use burn::{
+    backend::{
+        Autodiff, AutodiffBackend, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        ops::FloatTensorOps,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, FloatDType},
+};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+
+use super::{CubeOps, FigurePlan, Truncation, elementwise, head, norm};
+
+#[derive(Debug)]
+struct NormBackward;
+
+impl Backward<CubeBackend, 2> for NormBackward {
+    type State = (CubeTensor, CubeTensor, f32);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (x, gamma, epsilon) = ops.state;
+        let (dtype, shape) = (gamma.dtype, gamma.shape());
+        let (dx, rows) = norm::rms_norm_backward(x, gamma, dy, epsilon);
+        let [of_x, of_gamma] = ops.parents;
+        if let Some(node) = of_x {
+            grads.register::<CubeBackend>(node.id, dx);
+        }
+        if let Some(node) = of_gamma {
+            let sum = CubeBackend::float_sum_dim(rows, 0);
+            let sum = CubeBackend::float_reshape(sum, shape);
+            let dtype = match dtype {
+                DType::BF16 => FloatDType::BF16,
+                DType::F16 => FloatDType::F16,
+                _ => FloatDType::F32,
+            };
+            grads.register::<CubeBackend>(node.id, CubeBackend::float_cast(sum, dtype));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl Backward<CubeBackend, 2> for SwigluBackward {
+    type State = (CubeTensor, CubeTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (gate, up) = ops.state;
+        let (dgate, dup) = elementwise::swiglu_backward(gate, up, dy);
+        for (parent, gradient) in ops.parents.into_iter().zip([dgate, dup]) {
+            if let Some(node) = parent {
+                grads.register::<CubeBackend>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct RotateBackward;
+
+impl Backward<CubeBackend, 1> for RotateBackward {
+    type State = (CubeTensor, CubeTensor);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (cos, sin) = ops.state;
+        if let [Some(node)] = ops.parents {
+            let dx = elementwise::rotate(dy, cos, sin, true);
+            grads.register::<CubeBackend>(node.id, dx);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FiguresBackward;
+
+/// What the head's backward pass needs.
+#[derive(Debug, Clone)]
+struct FiguresState {
+    inputs: [CubeTensor; 3],
+    plan: FigurePlan,
+    kept: CubeTensor,
+}
+
+impl Backward<CubeBackend, 2> for FiguresBackward {
+    type State = FiguresState;
+
+    fn backward(self, ops: Ops<FiguresState, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradients = grads.consume::<CubeBackend>(&ops.node);
+        let FiguresState { inputs, plan, kept } = ops.state;
+        let (hidden, weight) = head::figures_backward(inputs, plan, &kept, gradients);
+        for (parent, gradient) in ops.parents.into_iter().zip([hidden, weight]) {
+            if let Some(node) = parent {
+                grads.register::<CubeBackend>(node.id, gradient);
+            }
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
+    fn rms_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        let ((x, of_x), (gamma, of_gamma)) = (x.into_parts(), gamma.into_parts());
+        let y = norm::rms_norm(x.clone(), gamma.clone(), epsilon);
+        match NormBackward
+            .prepare::<C>([of_x, of_gamma])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((x, gamma, epsilon), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((gate, of_gate), (up, of_up)) = (gate.into_parts(), up.into_parts());
+        let y = elementwise::swiglu(gate.clone(), up.clone());
+        match SwigluBackward
+            .prepare::<C>([of_gate, of_up])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((gate, up), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, of_x) = x.into_parts();
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let y = elementwise::rotate(x, cos.clone(), sin.clone(), false);
+        match RotateBackward
+            .prepare::<C>([of_x])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((cos, sin), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn token_figures(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        plan: FigurePlan,
+    ) -> FloatTensor<Self> {
+        let ((hidden, of_hidden), (weight, of_weight)) = (hidden.into_parts(), weight.into_parts());
+        let inputs = [hidden, weight, targets];
+        let [hidden, weight, targets] = inputs.clone();
+        let (figures, kept) = head::figures(hidden, weight, targets, plan);
+        match FiguresBackward
+            .prepare::<C>([of_hidden, of_weight])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => {
+                operation.finish(FiguresState { inputs, plan, kept }, figures)
+            }
+            OpsKind::UnTracked(operation) => operation.finish(figures),
+        }
+    }
+
+    fn decode_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        key_positions: IntTensor<Self>,
+        query_positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(CubeBackend::decode_attention(
+            query.into_primitive(),
+            keys.into_primitive(),
+            values.into_primitive(),
+            key_positions,
+            query_positions,
+            window,
+        ))
+    }
+
+    fn logits(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        is_tied: bool,
+    ) -> FloatTensor<Self> {
+        let [hidden, weight] = [hidden, weight].map(|x| x.into_primitive());
+        Self::from_inner(CubeBackend::logits(hidden, weight, is_tied))
+    }
+
+    fn draw_logits(
+        logits: FloatTensor<Self>,
+        uniforms: FloatTensor<Self>,
+        truncation: Truncation,
+    ) -> (FloatTensor<Self>, IntTensor<Self>) {
+        let [logits, uniforms] = [logits, uniforms].map(|x| x.into_primitive());
+        let (drawn, ids) = CubeBackend::draw_logits(logits, uniforms, truncation);
+        (Self::from_inner(drawn), ids)
+    }
+}

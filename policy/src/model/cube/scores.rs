@@ -1,0 +1,48 @@
+//! The model's head by kernels.
+
+use burn::tensor::{DType, Int, Tensor};
+
+use super::{super::operations::Operations, FigurePlan, token_figures};
+use crate::{CausalLm, EntropyPass, HeadOptions, TokenScores};
+
+/// Tokens and ids whose logits are held at once: 4,096 × 8,192 in f32 are 134 MB.
+const TOKENS: usize = 4096;
+const IDS: usize = 8192;
+
+impl CausalLm {
+    /// Whether this model's head, norms, activations, rotations and decoding are kernels of our own.
+    pub(crate) fn has_kernels(&self) -> bool {
+        self.operations() != Operations::Plain
+    }
+
+    pub(crate) fn kernel_scores(
+        &self,
+        hidden: Tensor<2>,
+        targets: &[u32],
+        options: HeadOptions,
+    ) -> TokenScores {
+        let [tokens, _] = hidden.dims();
+        let targets: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+        let targets =
+            Tensor::<1, Int>::from_data(targets.as_slice(), (&hidden.device(), DType::I32));
+        let (weight, is_tied) = self.head_weight();
+        let plan = FigurePlan {
+            temperature: options.temperature as f32,
+            is_tied,
+            tokens_at_once: TOKENS,
+            ids_at_once: IDS,
+        };
+        let figures = token_figures(hidden, weight, targets, plan);
+        let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);
+        let entropies = match options.entropy {
+            EntropyPass::Skip => None,
+            EntropyPass::Values => Some(column(1).without_autodiff()),
+            EntropyPass::Gradient => Some(column(1)),
+        };
+        TokenScores {
+            log_probs: column(0),
+            entropies_at_temperature: entropies.is_some().then(|| column(2).without_autodiff()),
+            entropies,
+        }
+    }
+}
