@@ -54,6 +54,13 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         let _ = writeln!(stderr, "{stopped}");
         return ExitCode::from(stopped.exit_code());
     }
+    if let Some(words) = error
+        .chain()
+        .filter(|cause| is_of_device(*cause))
+        .find_map(|cause| no_room(&cause.to_string()))
+    {
+        return report_no_room(&words);
+    }
     let line = one_line(error);
     // Nothing is left to tell a person whose stderr is closed.
     let _ = writeln!(stderr, "error: {line}");
@@ -69,18 +76,28 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// What a device's runtime says when it has no room, in small letters.
 const NO_ROOM: [&str; 5] = [
+    "out of device memory",
+    "can't allocate buffer of size",
     "out of memory",
     "outofmemory",
     "buffertoobig",
-    "buffer is too big",
-    "not enough memory",
 ];
 
-const ROOM_HINT: &str = "lower update.max_tokens or rollout.batch_rows, or set update.memory=\"small\"; `anneal train --dry-run` says what a run would take";
+const ROOM_HINT: &str = "lower update.max_tokens or rollout.batch_rows, and leave update.memory=\"fast\" out; `anneal train --dry-run` says what a run would take";
+
+/// The words of a runtime that has no room, out of all that it says.
+fn no_room(text: &str) -> Option<String> {
+    const MOST: usize = 80;
+    let small = text.to_lowercase();
+    let start = NO_ROOM.iter().filter_map(|words| small.find(words)).min()?;
+    // Small letters of some scripts have another length: then the words are somewhere else.
+    let words = text.get(start..).unwrap_or(text);
+    let line = words.lines().next().unwrap_or_default();
+    Some(line.chars().take(MOST).collect())
+}
 
 fn is_no_room(text: &str) -> bool {
-    let text = text.to_lowercase();
-    NO_ROOM.iter().any(|words| text.contains(words))
+    no_room(text).is_some()
 }
 
 /// Has a panic over a device's memory told as an error, and every other one as a fault of ours.
@@ -100,15 +117,18 @@ fn words(panic: &(dyn std::any::Any + Send)) -> Option<&str> {
 
 /// A panic: over a device's memory the input's fault, else ours, and told by the hook already.
 pub(crate) fn report_panic(panic: &(dyn std::any::Any + Send)) -> ExitCode {
-    let Some(text) = words(panic).filter(|text| is_no_room(text)) else {
-        return ExitCode::from(2);
-    };
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Nothing is left to tell a person whose stderr is closed.
+    match words(panic).and_then(no_room) {
+        Some(words) => report_no_room(&words),
+        None => ExitCode::from(2),
+    }
+}
+
+fn report_no_room(words: &str) -> ExitCode {
     let mut stderr = io::stderr();
+    // Nothing is left to tell a person whose stderr is closed.
     let _ = writeln!(
         stderr,
-        "error: the device's memory does not hold this: {line}"
+        "error: the device's memory does not hold this: {words}"
     );
     let _ = writeln!(stderr, "hint: {ROOM_HINT}");
     ExitCode::FAILURE
@@ -116,11 +136,11 @@ pub(crate) fn report_panic(panic: &(dyn std::any::Any + Send)) -> ExitCode {
 
 /// Whether a device failed at its work, which no input is to blame for.
 fn is_ours(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain();
-    causes.any(|cause| match cause.downcast_ref() {
-        Some(RolloutError::Device { message }) => !is_no_room(message),
-        _ => false,
-    })
+    error.chain().any(is_of_device)
+}
+
+fn is_of_device(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(RolloutError::Device { .. }))
 }
 
 /// The error and those causes whose words it does not repeat, joined by colons.
@@ -139,9 +159,6 @@ fn one_line(error: &anyhow::Error) -> String {
 fn hint(error: &anyhow::Error) -> Option<&str> {
     if let Some(advised) = error.downcast_ref::<Advised>() {
         return Some(&advised.hint);
-    }
-    if error.chain().any(|cause| is_no_room(&cause.to_string())) {
-        return Some(ROOM_HINT);
     }
     match error.downcast_ref::<TrainerError>()? {
         TrainerError::UnknownKey { .. } => Some(

@@ -159,16 +159,21 @@ impl<'a> TensorDecoding<'a> {
 }
 
 impl TensorDecoding<'_> {
-    /// Draws after hidden states `[rows, width]`.
+    /// Draws after the first of hidden states `[rows, width]`.
     fn draw(&self, hidden: Tensor<2>, draws: &[Draw]) -> Result<Vec<Drawn>, RolloutError> {
+        let [rows, _] = hidden.dims();
         let Some(sampler) = &self.sampler else {
             let logits = host(self.model.logits(hidden).cast(DType::F32))?;
-            return Ok(draw_all(&logits, draws, self.params));
+            let vocab = logits.len() / rows;
+            return Ok(draw_all(&logits[..draws.len() * vocab], draws, self.params));
         };
-        let uniforms = uniforms(draws.iter().copied());
+        let mut uniforms: Vec<f32> = draws.iter().copied().map(uniform).collect();
+        uniforms.resize(rows, 0.0);
         let uniforms = Tensor::<1>::from_data(uniforms.as_slice(), &hidden.device());
         let (drawn, _) = sampler.draw(hidden, uniforms);
-        Ok(host(drawn)?.chunks_exact(DRAWN).map(sampled).collect())
+        let figures = host(drawn)?;
+        let drawn = figures.chunks_exact(DRAWN).take(draws.len());
+        Ok(drawn.map(sampled).collect())
     }
 
     /// Several tokens of every row, the host waiting once.
@@ -226,10 +231,6 @@ fn uniform(draw: Draw) -> f32 {
     (uniform as f32).min(BELOW_ONE)
 }
 
-fn uniforms(draws: impl Iterator<Item = Draw>) -> Vec<f32> {
-    draws.map(uniform).collect()
-}
-
 /// A device's figures of a drawn token.
 fn sampled(figures: &[f32]) -> Drawn {
     let [id, log_prob, entropy, entropy_at_temperature] = *figures else {
@@ -266,7 +267,10 @@ impl Decoding for TensorDecoding<'_> {
         let batch = TokenBatch::right_padded(&padded, Some(self.prompt_length));
         let hidden = self.model.hidden_states(&batch, Some(&mut prefix));
         let [count, length, width] = hidden.dims();
-        let last: Vec<i32> = sources
+        // As many rows as a product needs to round alike whoever enters; those beyond the draws are not looked at.
+        let mut taken = sources.to_vec();
+        taken.resize(sources.len().max(least_rows(self.config)), sources[0]);
+        let last: Vec<i32> = taken
             .iter()
             .map(|&source| (source * length + padded[source].len() - 1) as i32)
             .collect();

@@ -44,7 +44,8 @@ pub struct Engine<'a> {
     pub(crate) is_stopped: IsStopped<'a>,
 }
 
-/// Whether what is being generated is not wanted any more; asked before each token, from any thread.
+/// Whether what is being generated is not wanted any more; asked before each token, or before some that a
+/// device decodes by itself, from any thread.
 pub type IsStopped<'a> = &'a (dyn Fn() -> bool + Sync);
 
 impl std::fmt::Debug for Engine<'_> {

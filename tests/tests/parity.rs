@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, path::Path, sync::OnceLock};
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    optim::GradientsParams,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Device, Tensor},
 };
 use losses::{
@@ -147,7 +147,9 @@ impl ModuleVisitor for Gradients<'_> {
 }
 
 /// Log-probabilities, entropies, the clipped loss and its gradient.
-fn found(model: &CausalLm, golden: &Golden, dtype: DType) -> Found {
+///
+/// Blocks are kept for the way back, or each computed again as training does it.
+fn found(model: &CausalLm, golden: &Golden, dtype: DType, is_again: bool) -> Found {
     let model = model.clone().fork(&model.device());
     let computing = model.clone().cast(dtype);
     let sequences = golden.prompts.iter().zip(&golden.responses);
@@ -156,7 +158,12 @@ fn found(model: &CausalLm, golden: &Golden, dtype: DType) -> Found {
         temperature: golden.temperature,
         entropy: EntropyPass::Values,
     };
-    let hidden = computing.response_states(&tokens);
+    let (hidden, blocks) = if is_again {
+        let (hidden, blocks) = model.block_states(&tokens, dtype);
+        (hidden, Some(blocks))
+    } else {
+        (computing.response_states(&tokens), None)
+    };
     let scores = computing.score_tokens(hidden, tokens.targets(), options);
     let read = |tensor: &Tensor<1>| tensor.clone().without_autodiff().try_into_vec_as::<f32>();
     let (log_probs, entropies, at_temperature) = (
@@ -192,7 +199,14 @@ fn found(model: &CausalLm, golden: &Golden, dtype: DType) -> Found {
     let output = objective.evaluate(&inputs, &selections, &denominator, 0.0);
     let loss = read(&output.loss).unwrap()[0];
     let mut gradients = output.loss.backward();
-    let gradients = GradientsParams::from_module(&mut gradients, &model);
+    let mut total = GradientsAccumulator::<CausalLm>::default();
+    total.accumulate(&model, GradientsParams::from_module(&mut gradients, &model));
+    if let Some(blocks) = blocks {
+        blocks.backward(&model, &mut gradients, |part| {
+            total.accumulate(&model, part);
+        });
+    }
+    let gradients = total.grads();
     let mut visitor = Gradients {
         all: &gradients,
         path: Vec::new(),
@@ -289,8 +303,11 @@ fn log_probs_entropies_loss_and_gradients_are_those_of_float64() {
         let (policy, golden) = (load(folder), golden(folder));
         for (form, execution) in [("fast", Execution::default()), ("plain", plain())] {
             let model = policy.model.clone().with_execution(execution);
-            let found = found(&model, &golden, DType::F32);
-            assert_near(&format!("{folder}, {form}"), &found, &golden, SINGLE);
+            for is_again in [false, true] {
+                let found = found(&model, &golden, DType::F32, is_again);
+                let what = format!("{folder}, {form}, blocks again {is_again}");
+                assert_near(&what, &found, &golden, SINGLE);
+            }
         }
     }
 }
@@ -306,8 +323,11 @@ fn half_precision_stays_within_its_rounding() {
         tried += 1;
         for folder in FOLDERS {
             let (policy, golden) = (load(folder), golden(folder));
-            let found = found(&policy.model, &golden, dtype);
-            assert_near(&format!("{folder}, {dtype:?}"), &found, &golden, tolerance);
+            for is_again in [false, true] {
+                let found = found(&policy.model, &golden, dtype, is_again);
+                let what = format!("{folder}, {dtype:?}, blocks again {is_again}");
+                assert_near(&what, &found, &golden, tolerance);
+            }
         }
     }
     eprintln!("half precision: {tried} types");

@@ -221,11 +221,11 @@ impl Default for RolloutSection {
 pub struct UpdateSection {
     /// Problems (whole groups) in a mini-batch: one optimizer update each.
     pub mini_batch_prompts: usize,
-    /// Tokens that go through the model at once, a prompt that a group shares counted once; 0 chooses 4,096 on the CPU
-    /// and 512 elsewhere. Memory alone depends on it: of a model of 135 M parameters a token takes 0.07 to 0.7 MB on the
-    /// CPU, by `memory`, and about 3 MB on a GPU, where more is faster as long as there is room.
+    /// Tokens that go through the model at once: on the CPU a prompt that a group shares counted once, on a GPU with
+    /// their padding. 0 chooses 4,096 on the CPU, and on a GPU what its memory holds, 512 where it does not say how
+    /// large it is. Memory alone depends on it: `anneal train --dry-run` says how much.
     pub max_tokens: usize,
-    /// What the CPU keeps of a forward pass for the backward pass.
+    /// What is kept of a forward pass for the backward pass.
     pub memory: Memory,
     /// Whether a pass before the updates computes log-probabilities and entropies again that the sampler has given
     /// already and to the same bits.
@@ -246,7 +246,7 @@ impl Default for UpdateSection {
     }
 }
 
-/// What the CPU keeps of a forward pass; no result depends on it.
+/// What is kept of a forward pass; no result depends on it. On a GPU all but `fast` keep the input of each block alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use burn::{
     module::Module,
-    optim::{GradientsParams, ModuleOptimizer},
-    tensor::{DType, Device, Tensor},
+    optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
+    tensor::{DType, Device, Gradients, Tensor},
 };
 use losses::ValueLoss;
 use policy::{CausalLm, Policy, SaveDtype, ValueHead, load_weights, save_weights};
@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     OptimizerSection, TrainerError,
+    batch::Collated,
     config::check,
     optimizer::{adamw, clip, gradient_norm, load_optimizer, save_optimizer},
+    pass::{Below, Pass},
 };
 
 /// Whose hidden states the value head reads.
@@ -173,6 +175,41 @@ impl CriticModel {
     pub(crate) fn cast(self, dtype: DType) -> Self {
         let trunk = self.trunk.map(|trunk| trunk.cast(dtype));
         Self { trunk, ..self }
+    }
+
+    /// The same with a graph, from weights in f32 as `dtype` computes them, and the way back below a trunk of its own.
+    pub(crate) fn tracked_values(
+        &self,
+        policy_hidden: &Tensor<2>,
+        collated: &Collated,
+        dtype: DType,
+    ) -> (Tensor<1>, Below) {
+        let computing = self.clone().cast(dtype);
+        match (&self.trunk, &computing.trunk) {
+            (Some(trunk), Some(own)) => {
+                let pass = Pass::new(collated, trunk, own, dtype);
+                (computing.head.values(pass.hidden.clone()), pass.below())
+            }
+            _ => (
+                computing.head.values(policy_hidden.clone()),
+                Below::nothing(),
+            ),
+        }
+    }
+
+    /// What a loss's backward pass left for the critic, and its trunk's blocks below.
+    pub(crate) fn gradients(&self, below: Below, above: Gradients) -> GradientsParams {
+        let mut total = GradientsAccumulator::<Self>::default();
+        let mut rest = match &self.trunk {
+            Some(trunk) => {
+                let (own, rest) = below.gradients(trunk, above);
+                total.accumulate(self, own);
+                rest
+            }
+            None => above,
+        };
+        total.accumulate(self, GradientsParams::from_module(&mut rest, self));
+        total.grads()
     }
 
     /// The value of each state, from the hidden states that the policy made of them or from its own.

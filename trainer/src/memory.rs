@@ -19,43 +19,59 @@ const MOST_DEVICE_TOKENS: usize = 32_768;
 const USABLE_SHARE: f64 = 0.8;
 
 /// Bytes of logits that a device's head holds at once, of which it has two such parts.
-const HEAD_BYTES: u64 = 2 * 4096 * 8192 * 4;
+const PART_BYTES: u64 = 2 * 4096 * 8192 * 4;
 
 impl TokenBudget {
-    /// The budget of passes of a model; 0 tokens leave the number open.
-    pub(crate) fn new(tokens: usize, model: &CausalLm, config: &ModelConfig) -> Self {
+    /// The budget of passes of a model over rows of `length`, beside other models of `other_bytes`; 0 tokens leave the
+    /// number open.
+    pub(crate) fn new(
+        tokens: usize,
+        model: &CausalLm,
+        config: &ModelConfig,
+        (length, other_bytes): (usize, u64),
+    ) -> Self {
         let is_packed = model.is_fused();
+        let open = || {
+            let state = STATE_BYTES * config.parameters() + head_bytes(config) + other_bytes;
+            device_tokens(model, state, pass_bytes(config, model, length))
+        };
         let tokens = match tokens {
             0 if is_packed => CPU_TOKENS,
-            0 => device_tokens(model, config),
+            0 => open(),
             tokens => tokens,
         };
         Self { tokens, is_packed }
     }
 }
 
-/// As many tokens as a device's memory holds beside weights, gradients and moments; few where it does not say how large
-/// it is.
-fn device_tokens(model: &CausalLm, config: &ModelConfig) -> usize {
+/// As many tokens as a device's memory holds beside what is always there; few where it does not say how large it is.
+fn device_tokens(model: &CausalLm, state: u64, token: u64) -> usize {
     let Some(memory) = device_memory_bytes(&model.device()) else {
         return DEVICE_TOKENS;
     };
     let usable = (memory as f64 * USABLE_SHARE) as u64;
-    let state = STATE_BYTES * config.parameters() + HEAD_BYTES;
-    let token = pass_bytes(
-        config,
-        model,
-        config.max_position_embeddings.min(TYPICAL_LENGTH),
-    );
     let tokens = usable.saturating_sub(state) / token.max(1);
     (tokens as usize).clamp(DEVICE_TOKENS, MOST_DEVICE_TOKENS)
 }
 
-/// Weights, gradients and two moments of a parameter in f32, and its copy in the type that the model computes in.
-const STATE_BYTES: u64 = 16 + 4;
+/// Of a parameter in f32: the weight, two gradients, one being added to the other, two moments, and a copy in the type that
+/// the model computes in.
+const STATE_BYTES: u64 = 20 + 4;
 
-/// The length of a row where nothing is known of it yet.
-const TYPICAL_LENGTH: usize = 1024;
+/// Tokens of a prompt where nothing is known of it yet.
+const PROMPT_TOKENS: usize = 512;
+
+/// The rows that a run's responses make, at most.
+pub(crate) fn row_length(config: &ModelConfig, max_new_tokens: usize) -> usize {
+    config
+        .max_position_embeddings
+        .min(PROMPT_TOKENS + max_new_tokens)
+}
+
+/// What a device's head holds: logits of two parts, and the weight's gradient in parts and whole.
+fn head_bytes(config: &ModelConfig) -> u64 {
+    PART_BYTES + (2 * 4 * config.vocab_size * config.hidden_size) as u64
+}
 
 /// Bytes that a pass with gradients takes of a device for each token of rows of `length`: the input of each block, and
 /// all that one block holds at once; every block's where none is computed again.
@@ -110,7 +126,33 @@ impl Trainer {
     /// What goes through the model at once.
     pub fn token_budget(&self) -> TokenBudget {
         let (model, config) = (&self.policy.model, &self.policy.config);
-        TokenBudget::new(self.config.update.max_tokens, model, config)
+        let length = row_length(config, self.config.rollout.max_new_tokens);
+        let room = (length, self.other_models_bytes());
+        TokenBudget::new(self.config.update.max_tokens, model, config, room)
+    }
+
+    /// What the device may hold: on the CPU the system's free memory and what the weights have of it already.
+    fn available_bytes(&self, weights: u64) -> Option<u64> {
+        let device = self.policy.model.device();
+        if device.clone().inner() == Device::flex() {
+            return Some(free_bytes() + weights);
+        }
+        device_memory_bytes(&device)
+    }
+
+    /// The policy that the run starts from and a critic with a trunk of its own, where there are any.
+    fn other_models_bytes(&self) -> u64 {
+        let parameters = self.policy.config.parameters();
+        let reference = self.reference.as_ref();
+        let reference = reference.map_or(0, |_| self.dtype.size() as u64 * parameters);
+        let critic = self.critic.as_ref();
+        let has_trunk = critic.is_some_and(|critic| critic.model.trunk.is_some());
+        let critic = if has_trunk {
+            STATE_BYTES * parameters
+        } else {
+            0
+        };
+        reference + critic
     }
 
     /// What the run takes of its device's memory.
@@ -134,33 +176,21 @@ impl Trainer {
             let kept = config.activation_bytes(model.execution().recompute) as u64;
             kept * budget.tokens as u64
         } else {
-            pass_bytes(config, model, length) * budget.tokens as u64 + HEAD_BYTES
+            pass_bytes(config, model, length) * budget.tokens as u64 + head_bytes(config)
         };
-        let reference = self.reference.as_ref().map_or(0, |_| cell * parameters);
-        let has_own_trunk = |critic: &crate::critic::Critic| critic.model.trunk.is_some();
-        let critic = match &self.critic {
-            Some(critic) if has_own_trunk(critic) => 16 * parameters,
-            _ => 0,
-        };
+        // Of several micro-batches one gradient is added to another.
+        let gradients = 8 * parameters;
         MemoryEstimate {
             weights: 4 * parameters + copy,
-            gradients: 4 * parameters,
+            gradients,
             moments: 8 * parameters,
-            other_models: reference + critic,
+            other_models: self.other_models_bytes(),
             generation: cache + packed,
             pass,
             tokens: budget.tokens,
-            available: available_bytes(&model.device()),
+            available: self.available_bytes(4 * parameters),
         }
     }
-}
-
-/// What a device may hold: the system's free memory on the CPU.
-fn available_bytes(device: &Device) -> Option<u64> {
-    if device.clone().inner() == Device::flex() {
-        return Some(free_bytes());
-    }
-    device_memory_bytes(device)
 }
 
 /// The policy as a run computes it, in passes of `tokens`, with the type that its tensors are cast to for that.

@@ -48,6 +48,11 @@ impl Pass {
 pub(crate) struct Below(Option<BlockInputs>);
 
 impl Below {
+    /// A way that ends with the loss's own backward pass.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
     /// The weights' gradients: those of the loss's own backward pass, and those of the blocks.
     pub(crate) fn gradients(
         self,

@@ -21,7 +21,7 @@ use crate::{
     config::check,
     critic::Critic,
     loss_scale::LossScale,
-    memory::prepare,
+    memory::{prepare, row_length},
     optimizer::adamw,
     parallel::{graphs_held, workers},
     stop::Stop,
@@ -201,8 +201,14 @@ impl Trainer {
             "loaded as f32, which is what they are trained in",
             policy.model.dtype().name(),
         )?;
-        let tokens =
-            TokenBudget::new(config.update.max_tokens, &policy.model, &policy.config).tokens;
+        let length = row_length(&policy.config, config.rollout.max_new_tokens);
+        let tokens = TokenBudget::new(
+            config.update.max_tokens,
+            &policy.model,
+            &policy.config,
+            (length, 0),
+        )
+        .tokens;
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
         TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;

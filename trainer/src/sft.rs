@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     AnswerKey, Answerer, DataSection, Dtype, Memory, ModelSection, OptimizerSection, PromptFormat,
-    TrainerError,
+    TrainConfig, TrainerError,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
     memory::{prepare, tensor_dtype},
@@ -337,6 +337,7 @@ pub fn train_supervised(
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
+    TrainConfig::check_dtype(&policy.model.device(), dtype)?;
     let mut report = SftReport::default();
     let (mut skipped, mut skipped_in_a_row) = (0, 0);
     for step in 0..config.steps {

@@ -98,6 +98,7 @@ impl Trainer {
         key: &SelectionKey,
         updates: &mut Updates,
     ) -> Result<Option<SkippedBatch>, TrainerError> {
+        let scale_before = self.state.loss_scale;
         let (total, selections, gradients) = loop {
             let (mut total, selections) = self.accumulated(batch, key)?;
             let gradients = self.unscaled(&mut total);
@@ -110,6 +111,8 @@ impl Trainer {
             self.state.loss_scale.note_update();
             return Ok(None);
         }
+        // No scale was to blame.
+        self.state.loss_scale = scale_before;
         self.skipped(batch, key).map(Some)
     }
 
@@ -125,7 +128,7 @@ impl Trainer {
     fn overflows(&self, total: &Total, gradients: &Unscaled) -> bool {
         self.dtype == DType::F16
             && (total.loss + total.value_loss).is_finite()
-            && !gradients.norm.is_finite()
+            && !(gradients.norm.is_finite() && gradients.critic_norm.is_finite())
     }
 
     /// Takes the gradients out of the sums, those of the losses themselves.
@@ -134,14 +137,19 @@ impl Trainer {
         let model = &self.policy.model;
         let policy = scale(model, total.gradients.grads(), factor);
         let critic = total.critic_gradients.grads();
-        let critic = match &self.critic {
-            Some(own) => scale(&own.model, critic, factor),
-            None => critic,
+        let (critic, critic_norm) = match &self.critic {
+            Some(own) => {
+                let critic = scale(&own.model, critic, factor);
+                let norm = gradient_norm(&own.model, &critic);
+                (critic, norm)
+            }
+            None => (critic, 0.0),
         };
         Unscaled {
             norm: gradient_norm(model, &policy),
             policy,
             critic,
+            critic_norm,
         }
     }
 
@@ -349,16 +357,17 @@ impl Trainer {
             Some(value) => output.loss + value.weighted.clone(),
             None => output.loss,
         };
-        let (policy_gradients, mut gradients) = forward
+        let (policy_gradients, gradients) = forward
             .below
             .gradients(&forward.model, (whole * self.loss_scale()).backward());
-        let value = value
-            .zip(forward.critic)
-            .map(|(value, critic)| ValueBackward {
-                gradients: GradientsParams::from_module(&mut gradients, &critic),
+        let value = match (value, forward.critic, forward.critic_below) {
+            (Some(value), Some(critic), Some(below)) => Some(ValueBackward {
+                gradients: critic.gradients(below, gradients),
                 loss: f64::from(value.loss),
                 clipped: f64::from(value.clipped),
-            });
+            }),
+            _ => None,
+        };
         Ok(Backward {
             gradients: policy_gradients,
             loss: f64::from(loss),
@@ -410,6 +419,7 @@ impl Trainer {
             policy: gradients,
             critic: critic_gradients,
             norm,
+            critic_norm: _,
         } = gradients;
         let is_finite = norm.is_finite() && (total.loss + total.value_loss).is_finite();
         // From here on, the weights may be those of no whole step.
@@ -581,6 +591,7 @@ struct Unscaled {
     critic: GradientsParams,
     /// The policy's.
     norm: f64,
+    critic_norm: f64,
 }
 
 /// A micro-batch's result.
@@ -705,6 +716,7 @@ struct Forward {
     entropies_at_temperature: Option<Tensor<2>>,
     values: Option<Tensor<2>>,
     below: Below,
+    critic_below: Option<Below>,
     range: Range<usize>,
 }
 
@@ -728,13 +740,11 @@ impl Forward {
         let pass = Pass::new(&collated, &model, &computing, dtype);
         let hidden = pass.hidden.clone();
         let scores = collated.score_hidden(&computing, hidden.clone(), options);
-        let values = critic
-            .clone()
-            .map(|critic| critic.cast(dtype))
-            .map(|critic| {
-                let values = critic.values(&hidden, |trunk| collated.hidden(trunk));
-                collated.spread(values)
-            });
+        let valued = critic.as_ref().map(|critic| {
+            let (values, below) = critic.tracked_values(&hidden, &collated, dtype);
+            (collated.spread(values), below)
+        });
+        let (values, critic_below) = valued.unzip();
         Self {
             log_probs: collated.spread(scores.log_probs),
             entropies: scores.entropies.map(|entropies| collated.spread(entropies)),
@@ -745,6 +755,7 @@ impl Forward {
             model,
             critic,
             below: pass.below(),
+            critic_below,
             range: range.clone(),
         }
     }

@@ -128,7 +128,7 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
     if !estimate.fits() {
         return Err(Advised::new(
             format!("--device {name} has less memory than this run is estimated to take"),
-            "lower update.max_tokens or rollout.batch_rows, or set update.memory=\"small\"",
+            "lower update.max_tokens or rollout.batch_rows",
         )
         .into());
     }
@@ -155,7 +155,12 @@ fn memory_table(estimate: &MemoryEstimate, parameters: u64, device: &str) -> Str
         || "     not known: the device does not say".to_owned(),
         gigabytes,
     );
-    lines.push((format!("free on {device}"), available));
+    let have = if device.starts_with("flex") {
+        "free on"
+    } else {
+        "in all on"
+    };
+    lines.push((format!("{have} {device}"), available));
     let title = format!(
         "{:.1} M parameters; an estimate, generation and updates taking turns",
         parameters as f64 / 1e6

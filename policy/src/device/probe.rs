@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    sync::{Mutex, PoisonError},
 };
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -120,6 +121,9 @@ pub(super) fn verified(name: &str, device: &Device) -> Result<(), PolicyError> {
 
 /// Runs what may panic within a driver's bindings, and gives the panic's words in one line.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Hooks are the process's: two threads that put theirs back in another order would leave the silent one.
+    static HOOKS: Mutex<()> = Mutex::new(());
+    let _alone = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
     let hook = take_hook();
     // The words are given back: nothing is to be printed beside them.
     set_hook(Box::new(|_| ()));

@@ -115,7 +115,8 @@ impl Visibility {
     }
 
     /// With its bias at hand, for layers that add one.
-    pub(super) fn with_bias(mut self) -> Self {
+    #[must_use]
+    pub fn with_bias(mut self) -> Self {
         self.bias = Some(self.bias());
         self
     }

@@ -15,12 +15,25 @@ use policy::{
     CausalLm, EntropyPass, Execution, HeadOptions, KvCache, Operations, Policy, Rotation,
     TokenBatch, Visibility,
 };
-use rollout::{Engine, EngineOptions, Generator, Request, SampleKey, SamplingParams};
+use rollout::{Engine, EngineOptions, Generator, Request, RolloutError, SampleKey, SamplingParams};
 use serde::Serialize;
 use trainer::{Rehearsal, Trainer};
 
 use super::step::{Quiet, random_model, rehearsal_config};
 use crate::{args::BenchPartsArgs, commands::print_json, device};
+
+/// The update's and the step's settings.
+fn settings(args: &BenchPartsArgs) -> impl Iterator<Item = String> {
+    let prompts = args.rows.div_ceil(args.group);
+    let settings = [
+        format!("rollout.prompts_per_step={prompts}"),
+        format!("rollout.group_size={}", args.group),
+        format!("rollout.max_new_tokens={}", args.response_tokens.min(64)),
+        format!("update.mini_batch_prompts={prompts}"),
+        format!("model.dtype={}", args.dtype),
+    ];
+    settings.into_iter().chain(args.overrides.iter().cloned())
+}
 
 /// A part's cost.
 #[derive(Debug, Serialize)]
@@ -50,6 +63,8 @@ pub(crate) fn run(args: &BenchPartsArgs) -> Result<()> {
             "--prompt-tokens and --response-tokens come to {length}; the model's context holds {context}"
         ));
     }
+    // What the last part would refuse is refused first.
+    rehearsal_config(settings(args))?;
     let bench = Bench {
         args,
         device,
@@ -116,6 +131,26 @@ fn dtype(name: &str, device: &Device) -> Result<DType> {
     ))
 }
 
+/// One cell of a result, to be read; nothing where it was read already.
+type Probe = Option<Tensor<1>>;
+
+fn probe<const D: usize>(result: Tensor<D>) -> Probe {
+    Some(result.flatten::<1>(0, D - 1).narrow(0, 0, 1))
+}
+
+fn read(probe: Probe) -> Result<()> {
+    match probe {
+        None => Ok(()),
+        Some(cell) => match cell.cast(DType::F32).try_into_vec_as::<f32>() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(RolloutError::Device {
+                message: format!("{error:?}"),
+            }
+            .into()),
+        },
+    }
+}
+
 struct Bench<'a> {
     args: &'a BenchPartsArgs,
     device: Device,
@@ -138,14 +173,15 @@ impl Bench<'_> {
     }
 
     /// The median time of some runs, after one that warms up. The device is waited for.
-    fn seconds(&self, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    fn seconds(&self, mut work: impl FnMut() -> Result<Probe>) -> Result<f64> {
         let sync = || self.device.sync().map_err(|error| anyhow!("{error:?}"));
-        work()?;
+        // A device that has no room for a part tells of it once a result is read, and is very fast until then.
+        read(work()?)?;
         sync()?;
         let mut seconds = Vec::new();
         for _ in 0..self.args.repetitions {
             let start = Instant::now();
-            work()?;
+            drop(work()?);
             sync()?;
             seconds.push(start.elapsed().as_secs_f64());
         }
@@ -154,7 +190,10 @@ impl Bench<'_> {
     }
 
     /// Times `work` by our operations and, where those are others, by burn's.
-    fn both(&self, mut work: impl FnMut(Operations) -> Result<()>) -> Result<(f64, Option<f64>)> {
+    fn both(
+        &self,
+        mut work: impl FnMut(Operations) -> Result<Probe>,
+    ) -> Result<(f64, Option<f64>)> {
         let fastest = Operations::of(&self.device);
         let seconds = self.seconds(|| work(fastest))?;
         if fastest == Operations::Plain {
@@ -167,14 +206,15 @@ impl Bench<'_> {
     /// The model in each of its forms: the device's own and, where it has one, the plain one.
     fn both_forms(
         &self,
-        mut work: impl FnMut(&CausalLm) -> Result<()>,
+        mut work: impl FnMut(&CausalLm) -> Result<Probe>,
     ) -> Result<(f64, Option<f64>)> {
         let model = &self.policy.model;
         let plain = model.clone().with_execution(Execution {
             plain: true,
             ..model.execution()
         });
-        let seconds = self.seconds(|| work(model))?;
+        let [model, plain] = [model.clone(), plain].map(|model| model.cast(self.dtype));
+        let seconds = self.seconds(|| work(&model))?;
         Ok((seconds, Some(self.seconds(|| work(&plain))?)))
     }
 
@@ -195,10 +235,7 @@ impl Bench<'_> {
             2 * config.intermediate_size,
         );
         let (a, b) = (self.random([m, k]), self.random([k, n]));
-        let seconds = self.seconds(|| {
-            drop(a.clone().matmul(b.clone()));
-            Ok(())
-        })?;
+        let seconds = self.seconds(|| Ok(probe(a.clone().matmul(b.clone()))))?;
         Ok(Part {
             name: "product",
             shape: format!("{m}x{k}x{n}"),
@@ -226,23 +263,16 @@ impl Bench<'_> {
         let mut norm = RmsNormConfig::new(width).init(&self.device);
         norm.gamma = norm.gamma.map(|gamma| gamma.cast(self.dtype));
         let x = self.random([tokens, width]);
-        let normed = self.both(|operations| {
-            drop(operations.rms_norm(&norm, x.clone()));
-            Ok(())
-        })?;
+        let normed = self.both(|operations| Ok(probe(operations.rms_norm(&norm, x.clone()))))?;
         let (gate, up) = (self.random([tokens, inner]), self.random([tokens, inner]));
-        let gated = self.both(|operations| {
-            drop(operations.swiglu(gate.clone(), up.clone()));
-            Ok(())
-        })?;
+        let gated =
+            self.both(|operations| Ok(probe(operations.swiglu(gate.clone(), up.clone()))))?;
         let query = self.random([1, tokens, heads, head_dim]);
         let positions = Tensor::<1, Int>::arange(0..tokens as i64, (&self.device, DType::I32));
         let frequencies = vec![0.01; head_dim / 2];
         let rotation = Rotation::new(positions.reshape([1, tokens]), &frequencies, self.dtype);
-        let rotated = self.both(|operations| {
-            drop(operations.rotate(query.clone(), &rotation));
-            Ok(())
-        })?;
+        let rotated =
+            self.both(|operations| Ok(probe(operations.rotate(query.clone(), &rotation))))?;
         Ok(vec![
             part(
                 "norm",
@@ -277,10 +307,14 @@ impl Bench<'_> {
         let at = Tensor::<2, Int>::full([rows, 1], length as i64 - 1, (&self.device, DType::I32));
         let slots = Tensor::<1, Int>::arange(0..length as i64, (&self.device, DType::I32));
         let slots = slots.reshape([1, length]).expand([rows, length]);
-        let visibility = Visibility::new(at, slots, None);
+        let visibility = Visibility::new(at, slots, None).with_bias();
         let (seconds, plain_seconds) = self.both(|operations| {
-            drop(operations.attend(query.clone(), keys.clone(), values.clone(), &visibility));
-            Ok(())
+            Ok(probe(operations.attend(
+                query.clone(),
+                keys.clone(),
+                values.clone(),
+                &visibility,
+            )))
         })?;
         let cells = 2 * rows * groups * length * head_dim;
         Ok(Part {
@@ -305,10 +339,14 @@ impl Bench<'_> {
             entropy: EntropyPass::Values,
         };
         let (seconds, plain_seconds) = self.both_forms(|model| {
-            let model = model.clone().fork(&model.device()).cast(self.dtype);
-            let scores = model.score_tokens(hidden.clone().require_grad(), &targets, options);
-            drop(scores.log_probs.sum().backward());
-            Ok(())
+            let model = model.clone().fork(&model.device());
+            let leaf = hidden.clone().require_grad();
+            let scores = model.score_tokens(leaf.clone(), &targets, options);
+            let mut gradients = scores.log_probs.sum().backward();
+            let gradient = leaf.grad_remove(&mut gradients);
+            gradient
+                .map(probe)
+                .ok_or_else(|| anyhow!("the head gives no gradient"))
         })?;
         Ok(Part {
             name: "head, and back",
@@ -328,10 +366,9 @@ impl Bench<'_> {
             .collect();
         let batch = TokenBatch::right_padded(&vec![prompt.as_slice(); rows], None);
         let (seconds, plain_seconds) = self.both_forms(|model| {
-            let model = model.valid().cast(self.dtype);
+            let model = model.valid();
             let mut cache = KvCache::new(config, rows, tokens + 1, self.dtype, &self.device);
-            drop(model.hidden_states(&batch, Some(&mut cache)));
-            Ok(())
+            Ok(probe(model.hidden_states(&batch, Some(&mut cache))))
         })?;
         Ok(Part {
             name: "prefill",
@@ -366,10 +403,10 @@ impl Bench<'_> {
             ..EngineOptions::default()
         };
         let (seconds, plain_seconds) = self.both_forms(|model| {
-            let model = model.valid().cast(self.dtype);
+            let model = model.valid();
             let engine = Engine::new(&self.policy, &model, options);
             engine.generate(&requests, &params, &mut |_| ())?;
-            Ok(())
+            Ok(None)
         })?;
         Ok(Part {
             name: "generation",
@@ -391,14 +428,7 @@ impl Bench<'_> {
             response_tokens: args.response_tokens,
         };
         let rows = prompts * args.group;
-        let settings = [
-            format!("rollout.prompts_per_step={prompts}"),
-            format!("rollout.group_size={}", args.group),
-            format!("rollout.max_new_tokens={}", args.response_tokens.min(64)),
-            format!("update.mini_batch_prompts={prompts}"),
-            format!("model.dtype={}", args.dtype),
-        ];
-        let config = rehearsal_config(settings.into_iter().chain(args.overrides.iter().cloned()))?;
+        let config = rehearsal_config(settings(args))?;
         let policy = random_model(&args.random_model, &self.device.clone().autodiff())?;
         let mut trainer = Trainer::new(config, policy)?;
         let mut updates = Vec::new();

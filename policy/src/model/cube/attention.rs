@@ -1,12 +1,14 @@
 //! Attention of one new token a row over the cache.
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
 use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
     element,
-    reduce::{UNITS, largest_of_units, sum_of_units},
+    reduce::{UNITS, cube_for_each, largest_of_units, sum_of_units},
 };
 
 /// softmax(q·kᵀ/√d)·v of one query head over the keys that it sees, a tile of them at a time with running sums
@@ -20,15 +22,20 @@ fn decode_attention_kernel<F: Float>(
     query_positions: &Tensor<i32>,
     out: &mut Tensor<F>,
     window: i32,
+    count: u32,
+    slots: u32,
     #[comptime] heads: usize,
     #[comptime] groups: usize,
-    #[comptime] capacity: usize,
     #[comptime] head_dim: usize,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut scratch = Shared::<[f32]>::new_slice(UNITS);
     let mut weights = Shared::<[f32]>::new_slice(UNITS);
     let mut q = Shared::<[f32]>::new_slice(head_dim);
+    if CUBE_POS >= count as usize {
+        terminate!();
+    }
+    let capacity = slots as usize;
     let unit = UNIT_POS as usize;
     let head = CUBE_POS % heads;
     let row = CUBE_POS / heads;
@@ -43,7 +50,7 @@ fn decode_attention_kernel<F: Float>(
     sync_cube();
     let at = query_positions[row];
     let cache_start = (row * groups + group) * capacity;
-    // The last tile that holds a visible key ends at the query's own slot: a token lies in the slot of its position.
+    // A token lies in the slot of its position: beyond the query's own there is nothing to see.
     let mut largest = f32::new(-1e30);
     let mut total = 0.0f32;
     let mut mixed = 0.0f32;
@@ -78,7 +85,7 @@ fn decode_attention_kernel<F: Float>(
         let shrink = (largest - next).exp();
         total = total * shrink + sum;
         mixed *= shrink;
-        if unit < head_dim {
+        if unit < head_dim && tile as i32 <= at {
             for j in 0..UNITS {
                 if tile + j < capacity {
                     let weight = weights[j];
@@ -95,7 +102,8 @@ fn decode_attention_kernel<F: Float>(
     }
     if unit < head_dim {
         let mut value = 0.0f32;
-        if total > 0.0f32 {
+        // Nothing visible is nothing mixed; what is no number stays none.
+        if total != 0.0f32 {
             value = mixed / total;
         }
         out[query_start + unit] = F::cast_from(value);
@@ -119,7 +127,7 @@ pub(super) fn decode_attention(
     let [key_positions, query_positions] = [key_positions, query_positions].map(into_contiguous);
     let [rows, heads, head_dim] = query.shape().dims::<3>();
     let [_, groups, capacity, _] = keys.shape().dims::<4>();
-    let out = empty_device_dtype(
+    let out = empty_device_contiguous_dtype(
         query.client.clone(),
         query.device.clone(),
         query.shape(),
@@ -127,7 +135,7 @@ pub(super) fn decode_attention(
     );
     decode_attention_kernel::launch(
         &query.client.clone(),
-        CubeCount::Static(heads as u32, rows as u32, 1),
+        cube_for_each(rows * heads),
         CubeDim::new_1d(UNITS as u32),
         query.clone().into_tensor_arg(),
         keys.into_tensor_arg(),
@@ -136,9 +144,10 @@ pub(super) fn decode_attention(
         query_positions.into_tensor_arg(),
         out.clone().into_tensor_arg(),
         window,
+        (rows * heads) as u32,
+        capacity as u32,
         heads,
         groups,
-        capacity,
         head_dim,
         element(query.dtype),
     );

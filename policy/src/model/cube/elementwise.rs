@@ -1,7 +1,9 @@
 //! What is done to each element by itself: the gated activation and the rotation of positions.
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
 use cubecl::{calculate_cube_count_elemwise, ir::ElemType, prelude::*};
 
 use super::element;
@@ -44,7 +46,7 @@ fn swiglu_backward_kernel<F: Float>(
     dup[at] = F::cast_from(slope * g * sigmoid);
 }
 
-/// Turns each pair (x_i, x_{i + d/2}) by the angle of its token and of frequency i (arXiv 2104.09864); `direction` -1
+/// Turns each pair `(x_i, x_{i + d/2})` by the angle of its token and of frequency i (arXiv 2104.09864); `direction` -1
 /// turns it back, which is the gradient.
 #[cube(launch)]
 fn rotate_kernel<F: Float>(
@@ -75,7 +77,7 @@ fn rotate_kernel<F: Float>(
 }
 
 fn like(x: &CubeTensor) -> CubeTensor {
-    empty_device_dtype(x.client.clone(), x.device.clone(), x.shape(), x.dtype)
+    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), x.shape(), x.dtype)
 }
 
 pub(super) fn swiglu(gate: CubeTensor, up: CubeTensor) -> CubeTensor {

@@ -195,7 +195,7 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         weight: FloatTensor<Self>,
         is_tied: bool,
     ) -> FloatTensor<Self> {
-        let [hidden, weight] = [hidden, weight].map(|x| x.into_primitive());
+        let [hidden, weight] = [hidden, weight].map(FloatTensor::<Self>::into_primitive);
         Self::from_inner(CubeBackend::logits(hidden, weight, is_tied))
     }
 
@@ -204,7 +204,7 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         uniforms: FloatTensor<Self>,
         truncation: Truncation,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let [logits, uniforms] = [logits, uniforms].map(|x| x.into_primitive());
+        let [logits, uniforms] = [logits, uniforms].map(FloatTensor::<Self>::into_primitive);
         let (drawn, ids) = CubeBackend::draw_logits(logits, uniforms, truncation);
         (Self::from_inner(drawn), ids)
     }

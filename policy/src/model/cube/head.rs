@@ -11,7 +11,7 @@ use burn_cubecl::{
         into_contiguous,
         matmul::{MatmulStrategy, matmul},
     },
-    ops::numeric::empty_device_dtype,
+    ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
 use cubecl::{ir::ElemType, prelude::*};
@@ -52,7 +52,7 @@ fn gather_kernel(
     let mut i = unit;
     while i < ids {
         let logit = logits[row + i];
-        // A logit that is NaN is no number to be less than: it stays, and makes every sum NaN.
+        // NaN is less than nothing and taken too; it makes every sum NaN.
         if !(logit <= most) {
             most = logit;
         }
@@ -213,7 +213,7 @@ impl Head {
 
     fn empty(&self, shape: Shape, dtype: DType) -> CubeTensor {
         let (client, device) = (self.hidden.client.clone(), self.hidden.device.clone());
-        empty_device_dtype(client, device, shape, dtype)
+        empty_device_contiguous_dtype(client, device, shape, dtype)
     }
 
     fn inverse_temperature(&self) -> f32 {

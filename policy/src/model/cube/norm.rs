@@ -1,7 +1,9 @@
 //! RMS normalization (arXiv 1910.07467), computed in f32 whatever its tensors hold.
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
 use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
@@ -103,7 +105,7 @@ fn rows_of(x: &CubeTensor) -> (usize, usize) {
 pub(super) fn rms_norm(x: CubeTensor, gamma: CubeTensor, epsilon: f32) -> CubeTensor {
     let (x, gamma) = (into_contiguous(x), into_contiguous(gamma));
     let (rows, width) = rows_of(&x);
-    let y = empty_device_dtype(x.client.clone(), x.device.clone(), x.shape(), x.dtype);
+    let y = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), x.shape(), x.dtype);
     norm_kernel::launch(
         &x.client.clone(),
         cube_for_each(rows),
@@ -128,7 +130,9 @@ pub(super) fn rms_norm_backward(
 ) -> (CubeTensor, CubeTensor) {
     let [x, gamma, dy] = [x, gamma, dy].map(into_contiguous);
     let (rows, width) = rows_of(&x);
-    let empty = |shape, dtype| empty_device_dtype(x.client.clone(), x.device.clone(), shape, dtype);
+    let empty = |shape, dtype| {
+        empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, dtype)
+    };
     let dx = empty(x.shape(), x.dtype);
     let dgamma = empty([rows, width].into(), DType::F32);
     norm_backward_kernel::launch(

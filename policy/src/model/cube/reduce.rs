@@ -48,6 +48,6 @@ pub(super) fn largest_of_units(scratch: &mut Shared<[f32]>, value: f32) -> f32 {
 /// As many cubes as there are rows, within what runtimes allow in one dimension: a kernel leaves those beyond.
 pub(super) fn cube_for_each(rows: usize) -> CubeCount {
     const MOST: usize = 32_768;
-    let columns = rows.min(MOST).max(1);
+    let columns = rows.clamp(1, MOST);
     CubeCount::Static(columns as u32, rows.div_ceil(columns).max(1) as u32, 1)
 }

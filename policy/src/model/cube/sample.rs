@@ -1,10 +1,12 @@
 //! Drawing tokens where the logits are, so that they need not leave the device.
 
 use burn::{backend::TensorMetadata, tensor::DType};
-use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
 use cubecl::prelude::*;
 
-use super::reduce::{UNITS, largest_of_units, sum_of_units};
+use super::reduce::{UNITS, cube_for_each, largest_of_units, sum_of_units};
 use crate::{DRAWN, Truncation};
 
 /// Halvings of an interval of positive floats' bits, after which one is left.
@@ -35,6 +37,7 @@ fn sample_kernel(
     top_p: f32,
     min_p: f32,
     is_greedy: u32,
+    count: u32,
     #[comptime] vocab: usize,
 ) {
     let mut scratch = Shared::<[f32]>::new_slice(UNITS);
@@ -42,6 +45,9 @@ fn sample_kernel(
     let mut ties = Shared::<[f32]>::new_slice(UNITS);
     let mut chosen = Shared::<[u32]>::new_slice(1usize);
     let unit = UNIT_POS as usize;
+    if CUBE_POS >= count as usize {
+        terminate!();
+    }
     let row = CUBE_POS * vocab;
     let run = vocab.div_ceil(UNITS);
     let start = unit * run;
@@ -296,7 +302,11 @@ fn finish_kernel(
     if row >= rows as usize {
         terminate!();
     }
-    let id = drawn[row * DRAWN] as u32 as usize;
+    let mut id = drawn[row * DRAWN] as u32 as usize;
+    // Where no logit is a number, there is no largest one; the log-probability tells.
+    if id >= vocab {
+        id = 0usize;
+    }
     drawn[row * DRAWN + 1] += logits[row * vocab + id] * inverse_temperature;
     ids[row] = id as i32;
 }
@@ -311,7 +321,7 @@ pub(super) fn sample(
     let (logits, uniforms) = (into_contiguous(logits), into_contiguous(uniforms));
     let [rows, vocab] = logits.shape().dims::<2>();
     let empty = |shape, dtype| {
-        empty_device_dtype(logits.client.clone(), logits.device.clone(), shape, dtype)
+        empty_device_contiguous_dtype(logits.client.clone(), logits.device.clone(), shape, dtype)
     };
     let drawn = empty([rows, DRAWN].into(), DType::F32);
     let ids = empty([rows].into(), DType::I32);
@@ -321,7 +331,7 @@ pub(super) fn sample(
     };
     sample_kernel::launch(
         &logits.client.clone(),
-        CubeCount::Static(rows as u32, 1, 1),
+        cube_for_each(rows),
         CubeDim::new_1d(UNITS as u32),
         logits.clone().into_tensor_arg(),
         uniforms.into_tensor_arg(),
@@ -331,6 +341,7 @@ pub(super) fn sample(
         truncation.top_p,
         truncation.min_p,
         u32::from(truncation.temperature == 0.0),
+        rows as u32,
         vocab,
     );
     let dim = CubeDim::new(&logits.client, rows);

@@ -47,6 +47,9 @@ fn kept(logits: &[f32], truncation: Truncation) -> Vec<(usize, f64)> {
     all
 }
 
+/// Rows of logits that are drawn from.
+const ROWS: usize = 24;
+
 #[test]
 fn tokens_are_drawn_as_sorting_the_whole_vocabulary_would_draw_them() {
     let Some(device) = device() else { return };
@@ -83,7 +86,6 @@ fn tokens_are_drawn_as_sorting_the_whole_vocabulary_would_draw_them() {
             min_p: 0.05,
         },
     ];
-    const ROWS: usize = 24;
     for vocab in [3, 255, 257, 3000] {
         // Rounded, so that many logits are equal.
         let cells = noise(ROWS * vocab, vocab as u64);
