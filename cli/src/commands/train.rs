@@ -13,7 +13,8 @@ use trainer::{
 
 use super::say;
 use crate::{
-    args::TrainArgs, device, progress, report::Report, signals::Signals, summary::Summary,
+    allocator, args::TrainArgs, device, progress, report::Report, signals::Signals,
+    summary::Summary,
 };
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
@@ -211,6 +212,7 @@ impl Watch {
             }
             Event::Updating { done, total, .. } => self.show(&format!("updates {done}/{total}")),
             Event::Step(metrics) => self.on_step(metrics),
+            Event::Checkpoint(_) => allocator::release_free_memory(),
             Event::Warning(text) => self.bar.suspend(|| say(&format!("warning: {text}"))),
             _ => (),
         }
