@@ -14,6 +14,7 @@ mod durable;
 mod error;
 mod evaluation;
 mod experience;
+mod failpoint;
 mod figures;
 mod folder;
 mod group;
@@ -21,6 +22,8 @@ mod measure;
 mod memory;
 mod metrics;
 mod monitor;
+#[cfg(test)]
+mod not_finite;
 mod observer;
 mod optimizer;
 mod parallel;
@@ -32,6 +35,8 @@ mod skipped;
 mod source;
 mod step;
 mod stop;
+#[cfg(test)]
+mod tiny;
 mod update;
 
 pub use answer::{AnswerKey, Answerer};

@@ -19,6 +19,7 @@ use crate::{
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     critic::CriticModel,
     experience::Experience,
+    failpoint::failpoint,
     measure::read,
     optimizer::{clip, gradient_norm},
     parallel::map_ordered,
@@ -352,7 +353,7 @@ impl Trainer {
     }
 
     /// The optimizers' update; a gradient that is not finite is counted, leaves everything as it was and gives `false`.
-    fn apply(&mut self, mut total: Total, updates: &mut Updates) -> bool {
+    pub(crate) fn apply(&mut self, mut total: Total, updates: &mut Updates) -> bool {
         updates.sums += total.sums;
         updates.change += total.change;
         let gradients = total.gradients.grads();
@@ -393,6 +394,7 @@ impl Trainer {
         let empty = CausalLm::new(&self.policy.config, &self.policy.model.device());
         let model = std::mem::replace(&mut self.policy.model, empty);
         self.policy.model = self.optimizer.step(rate, model, gradients);
+        failpoint("updated");
         updates.moved += 1;
         true
     }
@@ -512,8 +514,8 @@ impl Updates {
 
 /// A mini-batch's micro-batches added up.
 #[derive(Default)]
-struct Total {
-    gradients: GradientsAccumulator<CausalLm>,
+pub(crate) struct Total {
+    pub(crate) gradients: GradientsAccumulator<CausalLm>,
     critic_gradients: GradientsAccumulator<CriticModel>,
     sums: LossSums,
     change: EntropyChange,
