@@ -9,6 +9,34 @@ pub(crate) fn keep_freed_memory() {
     glibc();
 }
 
+/// Gives free pages back, now and then, where the next faults cost nothing beside what was just done: kept memory that is
+/// in pieces would else be joined by more of it, whenever a block fits none of them.
+pub(crate) fn release_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(
+        unsafe_code,
+        reason = "malloc_trim is a C function without a safe wrapper"
+    )]
+    // SAFETY: malloc_trim takes the allocator's own locks, and touches no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    tracing::debug!(in_use_bytes = in_use_bytes());
+}
+
+/// What the program holds of the heap.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(
+    unsafe_code,
+    reason = "mallinfo2 is a C function without a safe wrapper"
+)]
+fn in_use_bytes() -> usize {
+    // SAFETY: mallinfo2 takes the allocator's own locks, and gives figures alone.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "mallopt is a C function without a safe wrapper")]
 fn glibc() {

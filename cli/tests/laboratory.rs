@@ -356,6 +356,10 @@ const SMALL: &str = "rollout.prompts_per_step=4";
 
 /// Two variants over two seeds of two tiny steps; then the same command again, and one of other settings.
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "that a file is not written again"
+)]
 fn a_comparison_is_run_once_and_extended() {
     let dir = tempfile::tempdir().unwrap();
     let config = file(

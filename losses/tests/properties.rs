@@ -341,8 +341,14 @@ fn assert_equal(found: &Outcome, expected: &Outcome, what: &str) {
     );
 }
 
+/// Random batches that each objective is tried on: `ANNEAL_BATCHES`, 8 where it is not set.
+fn batches() -> u32 {
+    let set = std::env::var("ANNEAL_BATCHES").ok();
+    set.map_or(8, |text| text.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(batches()))]
 
     #[test]
     fn micro_batches_add_up_to_their_batch(seed: u64, rows in 1_usize..7, len in 1_usize..9) {
@@ -402,6 +408,25 @@ proptest! {
             let what = format!("{objective:?}");
             assert_equal(&run(&objective, &rotated, 2), &whole, &what);
         }
+    }
+}
+
+#[test]
+fn a_batch_without_a_trained_token_has_no_loss() {
+    let mut rows = batch(5, 3, 4);
+    for row in &mut rows {
+        row.mask = vec![0.0; 4];
+        row.log_probs = vec![f32::NAN; 4];
+    }
+    let all = objectives();
+    // With the random batches above, each change tries this many times 8.
+    assert!(all.len() > 25, "{} objectives", all.len());
+    for objective in all {
+        let outcome = run(&objective, &rows, 2);
+        assert!(outcome.loss == 0.0, "{objective:?}: {}", outcome.loss);
+        let gradients = outcome.gradient.iter().chain(&outcome.entropy_gradient);
+        assert!(gradients.copied().all(|g| g == 0.0), "{objective:?}");
+        assert!(outcome.sums.tokens == 0.0 && outcome.sums.clip_fraction() == 0.0);
     }
 }
 

@@ -36,6 +36,10 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 const PAD_TOKEN: &str = "<|pad|>";
 const END_TOKEN: &str = "<|endoftext|>";
 
+/// Words whose tokens are remembered, by thread. The library's 10,000 are memory that grows for as long as a run reads new
+/// text; the most frequent words come early, and are found among these.
+const CACHED_WORDS: usize = 1_000;
+
 /// No limit of its own: a character tokenizer knows nothing of its model's context.
 const CHARACTERS_MAX_LENGTH_TOKENS: u64 = 1_000_000_000;
 
@@ -278,7 +282,16 @@ fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, 
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(failed)?;
     inner.with_truncation(None).map_err(failed)?;
     inner.with_padding(None);
-    Ok(inner)
+    Ok(with_bounded_cache(inner))
+}
+
+/// The same tokenizer with a cache that is full soon. Where a text is one word, none would be met again.
+fn with_bounded_cache(mut inner: tokenizers::Tokenizer) -> tokenizers::Tokenizer {
+    let splits = inner.get_pre_tokenizer().is_some() || inner.get_normalizer().is_some();
+    let mut model = inner.get_model().clone();
+    model.resize_cache(if splits { CACHED_WORDS } else { 0 });
+    inner.with_model(model);
+    inner
 }
 
 /// Whether a character without a token would vanish: BPE over bare characters, with no token for the unknown.

@@ -7,7 +7,7 @@ use rollout::{
     SampleKey, SamplingParams,
 };
 
-use crate::{Group, PromptFormat, Scored, TrainerError, parallel::workers};
+use crate::{Group, PromptFormat, Scored, TrainerError, failpoint::failpoint, parallel::workers};
 
 /// What answers problems, and what scores the answers.
 pub struct Answerer<'a> {
@@ -51,6 +51,21 @@ pub(crate) fn engine_options(
     }
 }
 
+/// The problem of an answer that could not be generated, which the engine knows by its row alone.
+fn name_problem(error: RolloutError, problems: &[Problem], first_row: u64) -> TrainerError {
+    let problem = match error {
+        RolloutError::NonFiniteLogits { row, .. } => problems.get((row - first_row) as usize),
+        _ => None,
+    };
+    match problem {
+        Some(problem) => TrainerError::Answer {
+            id: problem.id.clone(),
+            source: Box::new(error),
+        },
+        None => error.into(),
+    }
+}
+
 impl Answerer<'_> {
     /// Samples `samples` responses to each problem and scores them, in the problems' order.
     ///
@@ -66,8 +81,12 @@ impl Answerer<'_> {
         let requests = self.requests(&problems, samples, key)?;
         let options = engine_options(self.policy, &self.model, self.batch_rows);
         let engine = Engine::new(self.policy, &self.model, options).stopping_when(self.is_stopped);
-        let rollouts = engine.generate(&requests, self.params, on_progress)?;
-        self.score(problems, rollouts, samples)
+        let rollouts = engine.generate(&requests, self.params, on_progress);
+        let rollouts = rollouts.map_err(|error| name_problem(error, &problems, key.first_row))?;
+        failpoint("answers-generated");
+        let scored = self.score(problems, rollouts, samples);
+        failpoint("answers-scored");
+        scored
     }
 
     /// The prompt's tokens, with room left in the context for the longest response.

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::TrainerError;
+use crate::{
+    TrainerError,
+    failpoint::{failpoint, failpoint_half_done},
+};
 
 /// What the system said of a path.
 pub(crate) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> TrainerError {
@@ -25,15 +28,24 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
 pub(crate) fn sync_file(path: &Path) -> Result<(), TrainerError> {
     // Some systems sync only what may be written.
     let file = OpenOptions::new().read(true).write(true).open(path);
-    let synced = file.and_then(|file| file.sync_all());
-    synced.map_err(io_at(path))
+    sync_open_file(&file.map_err(io_at(path))?, path)
+}
+
+/// The same of a file that is open.
+pub(crate) fn sync_open_file(file: &File, path: &Path) -> Result<(), TrainerError> {
+    file.sync_all().map_err(io_at(path))?;
+    #[cfg(test)]
+    note(Noted::SyncedFile(path));
+    Ok(())
 }
 
 /// Waits until a folder's names are on the disk.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), TrainerError> {
     if cfg!(unix) {
         let synced = File::open(path).and_then(|folder| folder.sync_all());
-        return synced.map_err(io_at(path));
+        synced.map_err(io_at(path))?;
+        #[cfg(test)]
+        note(Noted::SyncedFolder(path));
     }
     Ok(())
 }
@@ -46,21 +58,51 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Writes a file and waits until it is on the disk.
-pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), TrainerError> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(io_at(path))
+/// Makes a folder with those that it lies in, and waits until their names are on the disk.
+pub(crate) fn create_folder(path: &Path) -> Result<(), TrainerError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if parent(path) != path {
+        create_folder(parent(path))?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io_at(path)(error));
+        }
+        _ => (),
+    }
+    sync_folder(parent(path))
+}
+
+/// Writes a file and waits until it is on the disk. Passes three places: with half of it written, all of it, and synced.
+pub(crate) fn write_synced(
+    path: &Path,
+    content: &[u8],
+    [half, written, synced]: [&'static str; 3],
+) -> Result<(), TrainerError> {
+    let mut file = File::create(path).map_err(io_at(path))?;
+    failpoint_half_done(half, || {
+        let _ = file.write_all(&content[..content.len() / 2]);
+    });
+    file.write_all(content).map_err(io_at(path))?;
+    failpoint(written);
+    sync_open_file(&file, path)?;
+    failpoint(synced);
+    Ok(())
 }
 
 /// Writes a file beside and renames it, so that one of the two is there whole whatever happens.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), TrainerError> {
     let new = path.with_extension("tmp");
-    write_synced(&new, content)?;
+    let places = [
+        "replacement-half",
+        "replacement-written",
+        "replacement-synced",
+    ];
+    write_synced(&new, content, places)?;
     fs::rename(&new, path).map_err(io_at(path))?;
+    failpoint("replacement-renamed");
     sync_folder(parent(path))
 }
 
@@ -75,4 +117,34 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), TrainerError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(path)(error)),
         _ => Ok(()),
     }
+}
+
+/// What a test's model of a disk is told of.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Noted<'a> {
+    /// A file's content is on the disk.
+    SyncedFile(&'a Path),
+    /// A folder's names are.
+    SyncedFolder(&'a Path),
+    /// A failpoint was passed: something may have been written, or has another name.
+    Passed(&'static str),
+}
+
+#[cfg(test)]
+type Observer = Box<dyn FnMut(Noted<'_>)>;
+
+#[cfg(test)]
+thread_local! {
+    /// Who is told, of what this thread does.
+    pub(crate) static OBSERVER: std::cell::RefCell<Option<Observer>> = const { std::cell::RefCell::new(None) };
+}
+
+#[cfg(test)]
+pub(crate) fn note(noted: Noted<'_>) {
+    OBSERVER.with_borrow_mut(|observer| {
+        if let Some(observer) = observer {
+            observer(noted);
+        }
+    });
 }

@@ -57,6 +57,19 @@ pub enum TrainerError {
         /// The system's error.
         source: io::Error,
     },
+    /// The disk, or what the process may write, has no room for a checkpoint.
+    #[error(
+        "{}: {source}; a checkpoint of this run needs {needed_bytes} bytes of room while it is written",
+        path.display()
+    )]
+    NoRoom {
+        /// The file that could not be written.
+        path: PathBuf,
+        /// What the checkpoint takes at most, beside those that are kept.
+        needed_bytes: u64,
+        /// The system's error.
+        source: io::Error,
+    },
     /// A problem whose prompt leaves no room for its response.
     #[error(
         "problem '{id}' makes a prompt of {prompt_tokens} tokens; with max_new_tokens = {max_new_tokens} it does not fit the model's context of {context_tokens}"
@@ -88,6 +101,14 @@ pub enum TrainerError {
         id: String,
         /// What is wrong.
         source: policy::PolicyError,
+    },
+    /// An answer that the model could not give.
+    #[error("problem '{id}': {source}")]
+    Answer {
+        /// The problem.
+        id: String,
+        /// What is wrong.
+        source: Box<rollout::RolloutError>,
     },
     /// A worked solution that the model cannot be shown whole.
     #[error(

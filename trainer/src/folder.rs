@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Group, ResponseFigures, SkippedBatch, StepMetrics, TrainConfig, TrainerError,
     checkpoint::{put_aside_after, tidy},
-    durable::{io_at, remove_if_there, replace, sync_file, sync_folder},
+    durable::{
+        create_folder, io_at, remove_if_there, replace, sync_file, sync_folder, sync_open_file,
+    },
+    failpoint::{failpoint, failpoint_half_done},
 };
 
 const CONFIG: &str = "config.toml";
@@ -47,6 +50,7 @@ impl RunLock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io_at(&path))?;
+        failpoint("lock-taken");
         tidy(run)?;
         let path = run.to_owned();
         Ok(Self { path, _file: file })
@@ -72,8 +76,8 @@ fn in_use(run: &Path) -> TrainerError {
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
-    /// Files written since the last [`Self::sync`].
-    unsynced: Vec<PathBuf>,
+    /// Steps whose rollouts were written since the last [`Self::sync`].
+    unsynced: Vec<u64>,
     /// Held as long as the run goes on, so that no second process writes here.
     _lock: RunLock,
 }
@@ -86,7 +90,7 @@ impl RunFolder {
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, TrainerError> {
         Self::check_unused(path)?;
         let text = config.to_toml()?;
-        fs::create_dir_all(path).map_err(io_at(path))?;
+        create_folder(path)?;
         let lock = RunLock::take(path)?;
         // Another process may have been here between.
         Self::check_unused(path)?;
@@ -161,6 +165,7 @@ impl RunFolder {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(io_at(&folder))?;
         }
+        failpoint("folders-made");
         let file = path.join(METRICS);
         let metrics = OpenOptions::new()
             .create(true)
@@ -180,13 +185,15 @@ impl RunFolder {
     /// # Errors
     /// The system refuses.
     pub fn sync(&mut self) -> Result<(), TrainerError> {
-        let synced = self.metrics.sync_all();
-        synced.map_err(io_at(&self.path.join(METRICS)))?;
-        for file in self.unsynced.drain(..) {
-            sync_file(&file)?;
+        sync_open_file(&self.metrics, &self.path.join(METRICS))?;
+        failpoint("metrics-synced");
+        for step in std::mem::take(&mut self.unsynced) {
+            sync_file(&self.rollouts(step))?;
         }
         sync_folder(&self.path.join(ROLLOUTS))?;
-        sync_folder(&self.path)
+        sync_folder(&self.path)?;
+        failpoint("run-synced");
+        Ok(())
     }
 
     /// Keeps the batch of an update that was not made, and says where.
@@ -210,9 +217,14 @@ impl RunFolder {
     pub fn append(&mut self, metrics: &StepMetrics) -> Result<(), TrainerError> {
         let file = self.path.join(METRICS);
         let line = to_line(metrics, &file)?;
+        failpoint_half_done("metrics-half", || {
+            drop(self.metrics.write_all(&line[..line.len() / 2]));
+        });
         // Not buffered: the line is the system's once this returns.
         let written = self.metrics.write_all(&line);
-        written.map_err(io_at(&file))
+        written.map_err(io_at(&file))?;
+        failpoint("metrics-written");
+        Ok(())
     }
 
     /// Writes a step's groups to `rollouts/step-NNNNNN.jsonl`, a line a group that says what became of it; `figures`
@@ -227,15 +239,13 @@ impl RunFolder {
         figures: Vec<ResponseFigures>,
     ) -> Result<(), TrainerError> {
         let mut figures = figures.into_iter();
-        let path = self
-            .path
-            .join(ROLLOUTS)
-            .join(format!("step-{step:06}.jsonl"));
+        let path = self.rollouts(step);
         let io = |source| TrainerError::Io {
             path: path.clone(),
             source,
         };
         let mut file = BufWriter::new(File::create(&path).map_err(io)?);
+        failpoint("rollouts-opened");
         for &(state, groups) in groups {
             for group in groups {
                 let own = figures.by_ref().take(group.samples.len());
@@ -245,12 +255,22 @@ impl RunFolder {
                     figures: own.collect(),
                 };
                 let line = to_line(&line, &path)?;
+                failpoint_half_done("rollouts-half", || {
+                    drop(file.write_all(&line[..line.len() / 2]));
+                    drop(file.flush());
+                });
                 file.write_all(&line).map_err(io)?;
             }
         }
         file.flush().map_err(io)?;
-        self.unsynced.push(path);
+        failpoint("rollouts-written");
+        self.unsynced.push(step);
         Ok(())
+    }
+
+    fn rollouts(&self, step: u64) -> PathBuf {
+        let name = format!("step-{step:06}.jsonl");
+        self.path.join(ROLLOUTS).join(name)
     }
 
     /// The folder of a step's checkpoint.

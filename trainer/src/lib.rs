@@ -14,6 +14,7 @@ mod durable;
 mod error;
 mod evaluation;
 mod experience;
+mod failpoint;
 mod figures;
 mod folder;
 mod group;
@@ -22,6 +23,8 @@ mod measure;
 mod memory;
 mod metrics;
 mod monitor;
+#[cfg(test)]
+mod not_finite;
 mod observer;
 mod optimizer;
 mod parallel;
@@ -34,6 +37,8 @@ mod skipped;
 mod source;
 mod step;
 mod stop;
+#[cfg(test)]
+mod tiny;
 mod update;
 
 pub use answer::{AnswerKey, Answerer};

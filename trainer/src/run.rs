@@ -20,6 +20,7 @@ use crate::{
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
+    failpoint::failpoint,
     loss_scale::LossScale,
     memory::{prepare, row_length},
     optimizer::adamw,
@@ -381,11 +382,13 @@ impl Trainer {
             left_out,
             carried,
         } = self.step(observer)?;
+        failpoint("step-done");
         self.watch_entropy(&metrics, observer);
         let mut is_best = false;
         if self.is_due(self.config.validation.every) {
             metrics.validation_accuracy = self.validate(observer)?;
             is_best = self.state.note_accuracy(metrics.validation_accuracy);
+            failpoint("validated");
         }
         folder.append(&metrics)?;
         if self.config.checkpoint.rollouts {

@@ -129,7 +129,7 @@ impl Trainer {
     }
 
     /// Samples and scores a group for each of the next `count` problems.
-    fn sample_round(
+    pub(crate) fn sample_round(
         &mut self,
         count: usize,
         observer: &mut dyn Observer,

@@ -19,6 +19,7 @@ use crate::{
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     critic::CriticModel,
     experience::Experience,
+    failpoint::failpoint,
     measure::read,
     optimizer::{clip, gradient_norm, scale},
     parallel::map_ordered,
@@ -132,7 +133,7 @@ impl Trainer {
     }
 
     /// Takes the gradients out of the sums, those of the losses themselves.
-    fn unscaled(&self, total: &mut Total) -> Unscaled {
+    pub(crate) fn unscaled(&self, total: &mut Total) -> Unscaled {
         let factor = 1.0 / self.loss_scale();
         let model = &self.policy.model;
         let policy = scale(model, total.gradients.grads(), factor);
@@ -412,7 +413,12 @@ impl Trainer {
     }
 
     /// The optimizers' update; a gradient that is not finite is counted, leaves everything as it was and gives `false`.
-    fn apply(&mut self, total: Total, gradients: Unscaled, updates: &mut Updates) -> bool {
+    pub(crate) fn apply(
+        &mut self,
+        total: Total,
+        gradients: Unscaled,
+        updates: &mut Updates,
+    ) -> bool {
         updates.sums += total.sums;
         updates.change += total.change;
         let Unscaled {
@@ -456,6 +462,7 @@ impl Trainer {
         let empty = CausalLm::new(&self.policy.config, &self.policy.model.device());
         let model = std::mem::replace(&mut self.policy.model, empty);
         self.policy.model = self.optimizer.step(rate, model, gradients);
+        failpoint("updated");
         updates.moved += 1;
         true
     }
@@ -575,8 +582,8 @@ impl Updates {
 
 /// A mini-batch's micro-batches added up.
 #[derive(Default)]
-struct Total {
-    gradients: GradientsAccumulator<CausalLm>,
+pub(crate) struct Total {
+    pub(crate) gradients: GradientsAccumulator<CausalLm>,
     critic_gradients: GradientsAccumulator<CriticModel>,
     sums: LossSums,
     change: EntropyChange,
@@ -586,7 +593,7 @@ struct Total {
 }
 
 /// A mini-batch's gradients, free of the losses' scale.
-struct Unscaled {
+pub(crate) struct Unscaled {
     policy: GradientsParams,
     critic: GradientsParams,
     /// The policy's.

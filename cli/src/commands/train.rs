@@ -16,8 +16,8 @@ use trainer::{
 
 use super::say;
 use crate::{
-    args::TrainArgs, device, failure::Advised, progress, report::Report, signals::Signals,
-    summary::Summary,
+    allocator, args::TrainArgs, device, failure::Advised, progress, report::Report,
+    signals::Signals, summary::Summary,
 };
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
@@ -281,6 +281,7 @@ impl Watch {
             }
             Event::Updating { done, total, .. } => self.show(&format!("updates {done}/{total}")),
             Event::Step(metrics) => self.on_step(metrics),
+            Event::Checkpoint(_) => allocator::release_free_memory(),
             Event::Warning(text) => self.bar.suspend(|| say(&format!("warning: {text}"))),
             _ => (),
         }

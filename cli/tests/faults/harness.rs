@@ -34,7 +34,7 @@ pub(crate) fn times() -> u64 {
     number("ANNEAL_FAULTS", 10)
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(crate) fn number(variable: &str, default: u64) -> u64 {
     let set = std::env::var(variable).ok();
     set.map_or(default, |text| text.parse().unwrap())
 }

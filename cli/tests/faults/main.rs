@@ -12,8 +12,12 @@
 
 mod damage;
 mod disk;
+mod failpoints;
 mod folder;
+mod format;
 mod harness;
 mod kills;
 mod resume;
 mod signals;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod soak;

@@ -1,6 +1,10 @@
 //! Where a run goes on, and where it is not the same run any more.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -149,4 +153,53 @@ fn the_best_step_is_kept_beside_the_newest() {
     assert_eq!(state["best"]["step"], step);
     assert!(checkpoint(&folder, step).is_dir());
     assert_eq!(fs::read_dir(folder.join("checkpoints")).unwrap().count(), 2);
+}
+
+/// The clock that dates files is set forth or back between a kill and the resume, the oldest files getting the latest dates.
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "what the program must not read, a test sets"
+)]
+fn dates_of_files_decide_nothing() {
+    const HOUR: u64 = 3600;
+    let dir = tempfile::tempdir().unwrap();
+    let killed = dir.path().join("killed");
+    kill_at(&killed, 3);
+    for (is_forth, seconds) in [
+        (true, HOUR),
+        (false, HOUR),
+        (true, 8766 * HOUR),
+        (false, 8766 * HOUR),
+    ] {
+        let folder = dir.path().join("run");
+        copy(&killed, &folder);
+        let mut set = 0;
+        set_dates(&folder, &mut |file| {
+            let then = file.metadata().unwrap().modified().unwrap();
+            // Later ones get earlier dates.
+            let shift = Duration::from_secs(seconds - set);
+            let date = if is_forth { then + shift } else { then - shift };
+            file.set_modified(date).unwrap();
+            set += 1;
+        });
+        assert!(set > 20, "{set} files");
+        to_the_end(&folder);
+        assert_same(&folder, &unbroken().0, &format!("{seconds} s, {is_forth}"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+fn set_dates(folder: &Path, set: &mut impl FnMut(&File)) {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            set_dates(&path, set);
+        }
+        set(&File::open(&path).unwrap());
+    }
 }

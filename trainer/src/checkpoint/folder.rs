@@ -10,6 +10,7 @@ use super::manifest::Manifest;
 use crate::{
     TrainerError,
     durable::{beside, io_at, parent, remove_if_there, sync_folder},
+    failpoint::{failpoint, failpoint_half_done},
 };
 
 /// The ending of what is being written or removed.
@@ -99,7 +100,9 @@ pub(super) fn commit(sealed: &Path, path: &Path) -> Result<(), TrainerError> {
         fs::rename(path, &replaced).map_err(io_at(path))?;
     }
     fs::rename(sealed, path).map_err(io_at(path))?;
+    failpoint("checkpoint-renamed");
     sync_folder(parent(path))?;
+    failpoint("checkpoint-committed");
     remove_if_there(&replaced)
 }
 
@@ -143,7 +146,15 @@ pub(crate) fn prune(run: &Path, keep: usize, best: Option<u64>) -> Result<(), Tr
         let going = beside(path, UNFINISHED);
         remove_if_there(&going)?;
         fs::rename(path, &going).map_err(io_at(path))?;
+        failpoint("old-renamed");
+        failpoint_half_done("old-half-removed", || {
+            let files = entries(&going).unwrap_or_default();
+            for file in &files[..files.len() / 2] {
+                drop(fs::remove_file(file));
+            }
+        });
         remove_if_there(&going)?;
+        failpoint("old-removed");
     }
     Ok(())
 }

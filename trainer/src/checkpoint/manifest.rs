@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     TrainerError,
     durable::{io_at, sync_file, sync_folder, write_synced},
+    failpoint::failpoint,
 };
 
 /// The manifest's name in a checkpoint.
@@ -61,6 +62,7 @@ impl Manifest {
     ) -> Result<(), TrainerError> {
         let mut files = BTreeMap::new();
         take_in(folder, "", &mut files)?;
+        failpoint("files-synced");
         let manifest = Self {
             format: FORMAT,
             step,
@@ -68,8 +70,11 @@ impl Manifest {
             files,
         };
         let path = folder.join(MANIFEST);
-        write_synced(&path, &manifest.text(&path)?)?;
-        sync_folder(folder)
+        let places = ["manifest-half", "manifest-written", "manifest-synced"];
+        write_synced(&path, &manifest.text(&path)?, places)?;
+        sync_folder(folder)?;
+        failpoint("checkpoint-sealed");
+        Ok(())
     }
 
     /// The file's content: the same manifest gives the same bytes always, so that none can change unseen.
@@ -165,6 +170,7 @@ fn take_in(
         } else {
             files.insert(name, Entry::of(&path)?);
             sync_file(&path)?;
+            failpoint("file-synced");
         }
     }
     sync_folder(folder)

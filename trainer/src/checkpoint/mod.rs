@@ -5,10 +5,12 @@
 
 mod folder;
 mod manifest;
+#[cfg(test)]
+mod power_loss;
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
-use policy::SaveDtype;
+use policy::{PolicyError, SaveDtype};
 use toml::{Table, Value};
 
 pub use folder::{list_checkpoints, newest_checkpoint};
@@ -18,6 +20,7 @@ pub(crate) use manifest::sha256_of_file;
 use crate::{
     RunState, TrainConfig, Trainer, TrainerError,
     durable::{beside, io_at, remove_if_there},
+    failpoint::{failpoint, failpoint_half_done},
     load_policy,
     optimizer::{is_finite, load_optimizer, save_optimizer},
 };
@@ -41,6 +44,7 @@ impl Trainer {
             return Err(TrainerError::NonFiniteWeights { step });
         }
         let new = beside(path, UNFINISHED);
+        failpoint("checkpoint-begun");
         remove_if_there(&new)?;
         let saved = self
             .write_checkpoint(&new)
@@ -49,13 +53,49 @@ impl Trainer {
             // A full disk needs the room, and the first error is the one to tell of.
             let _ = fs::remove_dir_all(&new);
         }
-        saved
+        saved.map_err(|error| self.name_room(error))
+    }
+
+    /// Says how much room a checkpoint takes, where there was too little.
+    fn name_room(&self, error: TrainerError) -> TrainerError {
+        let lacks_room = |source: &io::Error| {
+            use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+            matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        };
+        match error {
+            TrainerError::Io { path, source }
+            | TrainerError::Policy(PolicyError::Io { path, source })
+                if lacks_room(&source) =>
+            {
+                TrainerError::NoRoom {
+                    path,
+                    needed_bytes: self.checkpoint_bytes(),
+                    source,
+                }
+            }
+            error => error,
+        }
+    }
+
+    /// The most that a checkpoint takes while it is written: weights, and an optimizer's two moments twice, as they are
+    /// brought into order. The rest is small.
+    fn checkpoint_bytes(&self) -> u64 {
+        let parameters = self.policy.config.parameters();
+        // A critic has a trunk of the policy's size at most, and its moments are ordered after the policy's.
+        let models = if self.critic.is_some() { 2 } else { 1 };
+        let (weights, moments) = (4 * parameters, 8 * parameters);
+        models * (weights + moments) + moments
     }
 
     fn write_checkpoint(&self, folder: &Path) -> Result<(), TrainerError> {
         fs::create_dir_all(folder).map_err(io_at(folder))?;
+        failpoint("checkpoint-opened");
         self.policy.save(folder, SaveDtype::F32)?;
+        failpoint_half_done("weights-half", || halve(&folder.join("model.safetensors")));
+        failpoint("weights-written");
         save_optimizer(&self.optimizer, &folder.join(OPTIMIZER))?;
+        failpoint_half_done("optimizer-half", || halve(&folder.join(OPTIMIZER)));
+        failpoint("optimizer-written");
         if let Some(critic) = &self.critic {
             critic.save(folder)?;
         }
@@ -65,8 +105,10 @@ impl Trainer {
             message: error.to_string(),
         })?;
         fs::write(&file, state).map_err(io_at(&file))?;
+        failpoint("state-written");
         let (file, config) = (folder.join(CONFIG), self.config.to_toml()?);
         fs::write(&file, &config).map_err(io_at(&file))?;
+        failpoint("settings-written");
         Manifest::seal(folder, self.state.step, sha256(config.as_bytes()))
     }
 
@@ -92,6 +134,14 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// Leaves half of a file, as a process that ends while it writes it does.
+fn halve(path: &Path) {
+    let file = fs::File::options().write(true).open(path);
+    let halved = file.and_then(|file| file.set_len(file.metadata()?.len() / 2));
+    // The process ends here, and the test sees what is left.
+    drop(halved);
 }
 
 /// Settings that differ from those that a checkpoint's run had and that make another run of it, each as

@@ -3,7 +3,7 @@
 mod adamw;
 mod operations;
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -23,9 +23,15 @@ use operations::{scaled, sum_of_squares};
 /// Writes an optimizer's state: the same state as the same bytes always, where burn's own order is that of a hash map.
 pub(crate) fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<(), TrainerError> {
     let unordered = beside(path, ".unordered");
-    let failed = |error: &dyn std::fmt::Debug| TrainerError::Damaged {
-        path: path.to_owned(),
-        message: format!("cannot write the optimizer's state: {error:?}"),
+    let failed = |error: &dyn std::fmt::Debug| {
+        let text = format!("{error:?}");
+        match system_error(&text) {
+            Some(source) => io_at(path)(source),
+            None => TrainerError::Damaged {
+                path: path.to_owned(),
+                message: format!("cannot write the optimizer's state: {text}"),
+            },
+        }
     };
     let saved = optimizer.save(&unordered);
     saved.map_err(|error| failed(&error))?;
@@ -42,6 +48,13 @@ pub(crate) fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result
     let written = writer.write_to_file_in_place(path);
     written.map_err(|error| failed(&error))?;
     fs::remove_file(&unordered).map_err(io_at(&unordered))
+}
+
+/// The system's error that burn's has as text alone.
+fn system_error(text: &str) -> Option<io::Error> {
+    let (_, rest) = text.split_once("(os error ")?;
+    let (code, _) = rest.split_once(')')?;
+    code.parse().ok().map(io::Error::from_raw_os_error)
 }
 
 /// An optimizer with the state that a file holds.

@@ -134,8 +134,8 @@ fn dtype(name: &str, device: &Device) -> Result<DType> {
 /// One cell of a result, to be read; nothing where it was read already.
 type Probe = Option<Tensor<1>>;
 
-fn probe<const D: usize>(result: Tensor<D>) -> Probe {
-    Some(result.flatten::<1>(0, D - 1).narrow(0, 0, 1))
+fn probe<const D: usize>(result: Tensor<D>) -> Tensor<1> {
+    result.flatten::<1>(0, D - 1).narrow(0, 0, 1)
 }
 
 fn read(probe: Probe) -> Result<()> {
@@ -235,7 +235,7 @@ impl Bench<'_> {
             2 * config.intermediate_size,
         );
         let (a, b) = (self.random([m, k]), self.random([k, n]));
-        let seconds = self.seconds(|| Ok(probe(a.clone().matmul(b.clone()))))?;
+        let seconds = self.seconds(|| Ok(Some(probe(a.clone().matmul(b.clone())))))?;
         Ok(Part {
             name: "product",
             shape: format!("{m}x{k}x{n}"),
@@ -263,16 +263,17 @@ impl Bench<'_> {
         let mut norm = RmsNormConfig::new(width).init(&self.device);
         norm.gamma = norm.gamma.map(|gamma| gamma.cast(self.dtype));
         let x = self.random([tokens, width]);
-        let normed = self.both(|operations| Ok(probe(operations.rms_norm(&norm, x.clone()))))?;
+        let normed =
+            self.both(|operations| Ok(Some(probe(operations.rms_norm(&norm, x.clone())))))?;
         let (gate, up) = (self.random([tokens, inner]), self.random([tokens, inner]));
         let gated =
-            self.both(|operations| Ok(probe(operations.swiglu(gate.clone(), up.clone()))))?;
+            self.both(|operations| Ok(Some(probe(operations.swiglu(gate.clone(), up.clone())))))?;
         let query = self.random([1, tokens, heads, head_dim]);
         let positions = Tensor::<1, Int>::arange(0..tokens as i64, (&self.device, DType::I32));
         let frequencies = vec![0.01; head_dim / 2];
         let rotation = Rotation::new(positions.reshape([1, tokens]), &frequencies, self.dtype);
         let rotated =
-            self.both(|operations| Ok(probe(operations.rotate(query.clone(), &rotation))))?;
+            self.both(|operations| Ok(Some(probe(operations.rotate(query.clone(), &rotation)))))?;
         Ok(vec![
             part(
                 "norm",
@@ -309,12 +310,12 @@ impl Bench<'_> {
         let slots = slots.reshape([1, length]).expand([rows, length]);
         let visibility = Visibility::new(at, slots, None).with_bias();
         let (seconds, plain_seconds) = self.both(|operations| {
-            Ok(probe(operations.attend(
+            Ok(Some(probe(operations.attend(
                 query.clone(),
                 keys.clone(),
                 values.clone(),
                 &visibility,
-            )))
+            ))))
         })?;
         let cells = 2 * rows * groups * length * head_dim;
         Ok(Part {
@@ -345,7 +346,7 @@ impl Bench<'_> {
             let mut gradients = scores.log_probs.sum().backward();
             let gradient = leaf.grad_remove(&mut gradients);
             gradient
-                .map(probe)
+                .map(|gradient| Some(probe(gradient)))
                 .ok_or_else(|| anyhow!("the head gives no gradient"))
         })?;
         Ok(Part {
@@ -368,7 +369,7 @@ impl Bench<'_> {
         let (seconds, plain_seconds) = self.both_forms(|model| {
             let model = model.valid();
             let mut cache = KvCache::new(config, rows, tokens + 1, self.dtype, &self.device);
-            Ok(probe(model.hidden_states(&batch, Some(&mut cache))))
+            Ok(Some(probe(model.hidden_states(&batch, Some(&mut cache)))))
         })?;
         Ok(Part {
             name: "prefill",

@@ -1,5 +1,13 @@
 //! Figures that are not finite: the updates that they spoil are not made, counted and told of, and too many end the run.
 #![allow(clippy::unwrap_used, reason = "a run that fails fails its test")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a test of random settings says how many it tried"
+)]
+
+mod edges;
+mod random;
+mod small;
 
 use std::{
     fs,
