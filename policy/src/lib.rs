@@ -3,6 +3,7 @@
 mod chat;
 mod config;
 mod error;
+mod files;
 mod folder;
 mod gguf;
 mod head;
@@ -10,6 +11,7 @@ mod hub;
 mod initialization;
 mod model;
 mod output;
+mod shard;
 mod tokenizer;
 mod value_head;
 mod weights;
