@@ -1,7 +1,6 @@
 //! How a failure is told: one `error:` line, a `hint:` where there is one, exit code 1.
 
 use std::{
-    fmt::{self, Display, Formatter},
     io::{self, Write},
     process::ExitCode,
 };
@@ -9,31 +8,7 @@ use std::{
 use rollout::RolloutError;
 use trainer::TrainerError;
 
-use crate::signals::Stopped;
-
-/// An error that knows what to do instead.
-#[derive(Debug)]
-pub(crate) struct Advised {
-    message: String,
-    hint: String,
-}
-
-impl Advised {
-    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: hint.into(),
-        }
-    }
-}
-
-impl Display for Advised {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Advised {}
+use crate::{advice::Advised, signals::Stopped};
 
 /// Prints what is wrong with the command line, or the help that it asks for.
 pub(crate) fn report_usage(error: &clap::Error) -> ExitCode {
@@ -158,7 +133,7 @@ fn one_line(error: &anyhow::Error) -> String {
 
 fn hint(error: &anyhow::Error) -> Option<&str> {
     if let Some(advised) = error.downcast_ref::<Advised>() {
-        return Some(&advised.hint);
+        return Some(advised.hint());
     }
     match error.downcast_ref::<TrainerError>()? {
         TrainerError::UnknownKey { .. } => Some(

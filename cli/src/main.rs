@@ -1,5 +1,6 @@
 //! `anneal`: reinforcement learning for reasoning language models, with their entropy under control.
 
+mod advice;
 mod allocator;
 mod args;
 mod commands;

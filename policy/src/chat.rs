@@ -1,13 +1,16 @@
 //! A conversation as the text that a model was trained on, by the model's own chat template.
 //!
-//! Templates are written for Jinja2 as transformers sets it up. They come with downloaded models, so they run
-//! without file access, on a budget of work, and with a bounded output.
+//! Templates are written for Jinja2 as transformers sets it up. They come with downloaded models, so they run without file
+//! access, on a budget of work, with a bounded output, and in a thread that is not waited for without end.
 
 mod json;
 mod limits;
+mod methods;
+mod sandbox;
 
 use std::{
     fmt::Write as _,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +26,9 @@ const FUEL: u64 = 1_000_000;
 /// Longer prompts than any model reads.
 pub(crate) const MAX_OUTPUT_BYTES: usize = 4 << 20;
 /// The longest published template has 20 kB.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
+const MAX_SOURCE_BYTES: usize = 1 << 17;
+/// A template may raise its own errors.
+const MAX_ERROR_CHARACTERS: usize = 1000;
 const NAME: &str = "chat_template";
 
 /// One turn of a conversation. Richer turns, with tool calls say, are given as JSON objects.
@@ -48,7 +53,7 @@ impl Message {
 /// A parsed chat template.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     special_tokens: Map<String, Value>,
 }
 
@@ -56,17 +61,20 @@ impl ChatTemplate {
     /// Parses a template; `special_tokens` are those by role (`bos_token`, `eos_token`, …) that it may name.
     ///
     /// # Errors
-    /// A template that is not Jinja, or over a megabyte.
+    /// A template that is not Jinja, or has over 128 KiB.
     pub fn new(source: &str, special_tokens: &Map<String, Value>) -> Result<Self, PolicyError> {
         if source.len() > MAX_SOURCE_BYTES {
             let message = format!("has {} bytes, more than any model's template", source.len());
             return Err(PolicyError::ChatTemplate { message });
         }
-        let mut environment = environment().map_err(|error| failed(&error))?;
-        let parsed = environment.add_template_owned(NAME, without_generation_tags(source));
-        parsed.map_err(|error| failed(&error))?;
+        let source = without_generation_tags(source);
+        let parsed = sandbox::run(|| {
+            let mut environment = environment()?;
+            environment.add_template_owned(NAME, source)?;
+            Ok(environment)
+        });
         let mut template = Self {
-            environment,
+            environment: Arc::new(flat(parsed)?),
             special_tokens: special_tokens.clone(),
         };
         template.set_clock(None);
@@ -77,7 +85,7 @@ impl ChatTemplate {
     /// with the day; with none it is the time of rendering. Templates see UTC, whatever the machine's zone.
     pub fn set_clock(&mut self, unix_seconds: Option<i64>) {
         let now = move |format: &str| strftime(unix_seconds.unwrap_or_else(now_seconds), format);
-        self.environment.add_function("strftime_now", now);
+        Arc::make_mut(&mut self.environment).add_function("strftime_now", now);
     }
 
     /// The text of a conversation, ready to be encoded without further special tokens.
@@ -103,13 +111,12 @@ impl ChatTemplate {
                 message: error.to_string(),
             })?;
         context.insert("messages".into(), messages);
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| failed(&error))?;
-        let text = template
-            .render(engine_value(&Value::Object(context)))
-            .map_err(|error| failed(&error))?;
+        let environment = Arc::clone(&self.environment);
+        let context = Value::Object(context);
+        let text = flat(sandbox::run(move || {
+            let template = environment.get_template(NAME)?;
+            template.render(engine_value(&context))
+        }))?;
         if text.len() > MAX_OUTPUT_BYTES {
             return Err(PolicyError::ChatTemplate {
                 message: too_long(),
@@ -123,12 +130,21 @@ pub(crate) fn too_long() -> String {
     format!("the output is longer than {MAX_OUTPUT_BYTES} bytes")
 }
 
+/// What the engine says, or why it was not heard.
+fn flat<T>(result: Result<Result<T, Error>, String>) -> Result<T, PolicyError> {
+    match result {
+        Ok(result) => result.map_err(|error| failed(&error)),
+        Err(message) => Err(PolicyError::ChatTemplate { message }),
+    }
+}
+
 /// The engine's own line, which names the template's line, and the innermost cause.
 fn failed(error: &Error) -> PolicyError {
     let message = match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     };
+    let message = message.chars().take(MAX_ERROR_CHARACTERS).collect();
     PolicyError::ChatTemplate { message }
 }
 
@@ -142,14 +158,17 @@ fn environment() -> Result<Environment<'static>, Error> {
             .build()?,
     );
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(limits::formatter);
     environment.add_filter("string", limits::string);
+    environment.add_filter("pprint", limits::pprint);
+    environment.remove_global("debug");
     environment.add_filter("tojson", json::tojson);
     environment.add_function(
         "raise_exception",
-        |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
+        |message: &minijinja::Value| -> Result<String, Error> {
+            limits::require_bounded(message)?;
+            Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
         },
     );
     Ok(environment)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::PolicyError;
+use crate::{PolicyError, files::read_json};
 
 /// The families of decoders that Anneal runs. They share one block and differ in biases, norms and windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +114,7 @@ const MAX_WIDTH: usize = 1 << 20;
 const MAX_LAYERS: usize = 1 << 12;
 const MAX_VOCAB: usize = 1 << 24;
 const MAX_CONTEXT: usize = 1 << 30;
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 impl ModelConfig {
     /// Reads `DIR/config.json`.
@@ -123,23 +123,7 @@ impl ModelConfig {
     /// A missing or unreadable file, invalid JSON, an unknown family, a missing field, a size out of range.
     pub fn load(dir: &Path) -> Result<Self, PolicyError> {
         let path = dir.join("config.json");
-        let io = |source| PolicyError::Io {
-            path: path.clone(),
-            source,
-        };
-        let bytes = std::fs::metadata(&path).map_err(io)?.len();
-        if bytes > MAX_CONFIG_BYTES {
-            return Err(PolicyError::InvalidConfig {
-                path,
-                field: "config.json".into(),
-                message: format!("the file has {bytes} bytes, more than any model's configuration"),
-            });
-        }
-        let text = std::fs::read_to_string(&path).map_err(io)?;
-        let value = serde_json::from_str(&text).map_err(|source| PolicyError::InvalidJson {
-            path: path.clone(),
-            source,
-        })?;
+        let value = read_json(&path, MAX_CONFIG_BYTES)?;
         Self::from_json(&value, &path)
     }
 
@@ -213,13 +197,12 @@ impl ModelConfig {
             [self.hidden_size, self.intermediate_size, self.vocab_size].map(|n| n as u64);
         let query = (self.num_attention_heads * self.head_dim) as u64;
         let key = (self.num_key_value_heads * self.head_dim) as u64;
-        let block = hidden * (2 * query + 2 * key) + 3 * hidden * inner + 2 * hidden;
-        let head = if self.tie_word_embeddings {
-            0
-        } else {
-            vocab * hidden
-        };
-        vocab * hidden + head + block * self.num_hidden_layers as u64 + hidden
+        // Each size is within its bounds, and their product may still be beyond 64 bits.
+        let block = (2 * query + 2 * key).saturating_mul(hidden);
+        let block = block.saturating_add(3 * hidden * inner + 2 * hidden);
+        let layers = block.saturating_mul(self.num_hidden_layers as u64);
+        let embeddings = if self.tie_word_embeddings { 1 } else { 2 };
+        layers.saturating_add(embeddings * vocab * hidden + hidden)
     }
 }
 

@@ -22,6 +22,28 @@ pub enum PolicyError {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// A folder, a device or a pipe where a file should be.
+    #[error("{}: is not a regular file", path.display())]
+    NotRegular {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// A link that leads out of the model's folder.
+    #[error("{}: leads out of the model's folder; put the file itself there", path.display())]
+    Outside {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A file that is larger than any of its kind.
+    #[error("{}: has {bytes} bytes, where no such file has more than {most_bytes}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The largest size that is read.
+        most_bytes: u64,
+    },
     /// A file that should hold JSON does not.
     #[error("{}: not valid JSON: {source}", path.display())]
     InvalidJson {

@@ -6,8 +6,13 @@ use burn::tensor::{DType, Device};
 use serde_json::Value;
 
 use crate::{
-    CausalLm, ModelConfig, PolicyError, SaveDtype, Tokenizer, config::token_ids,
-    initialization::draw_weights, load_weights, output::write_json, save_weights,
+    CausalLm, ModelConfig, PolicyError, SaveDtype, Tokenizer,
+    config::{MAX_CONFIG_BYTES, token_ids},
+    files::read_json,
+    initialization::draw_weights,
+    load_weights,
+    output::write_json,
+    save_weights,
 };
 
 /// A language model as it is trained, sampled and saved.
@@ -144,17 +149,7 @@ fn check_end_tokens(config: &ModelConfig, dir: &Path) -> Result<(), PolicyError>
 }
 
 fn optional_json(path: &Path) -> Result<Option<Value>, PolicyError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let io = |source| PolicyError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    let json = |source| PolicyError::InvalidJson {
-        path: path.to_owned(),
-        source,
-    };
-    serde_json::from_str(&text).map(Some).map_err(json)
+    path.exists()
+        .then(|| read_json(path, MAX_CONFIG_BYTES))
+        .transpose()
 }

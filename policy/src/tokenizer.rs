@@ -1,5 +1,7 @@
 //! Text to token ids and back, by a Hugging Face `tokenizer.json`.
 
+mod definition;
+
 use std::{
     collections::HashSet,
     fmt, fs,
@@ -10,7 +12,8 @@ use std::{
 use serde_json::{Map, Value, json};
 use tokenizers::ModelWrapper;
 
-use crate::{ChatTemplate, PolicyError};
+use self::definition::Cost;
+use crate::{ChatTemplate, PolicyError, files};
 
 /// The definition that every fast tokenizer has.
 pub(crate) const DEFINITION_FILE: &str = "tokenizer.json";
@@ -31,7 +34,10 @@ pub(crate) const TOKENIZER_FILES: [&str; 8] = [
 ];
 
 /// Past this a file is broken or hostile; the largest published definition has 33 MB.
-const MAX_FILE_BYTES: u64 = 256 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// Some seconds' work, where it grows with the square.
+const MAX_QUADRATIC_TEXT_BYTES: usize = 64 << 10;
 
 const PAD_TOKEN: &str = "<|pad|>";
 const END_TOKEN: &str = "<|endoftext|>";
@@ -54,6 +60,8 @@ pub struct Tokenizer {
     pad_token_id: Option<u32>,
     chat_template: Option<Arc<ChatTemplate>>,
     vocab_size: usize,
+    /// The longest text that is encoded, where its cost may grow with its square.
+    max_text_bytes: Option<usize>,
     /// The added tokens, where every other character must have a token of its own.
     strict_added_tokens: Option<Arc<Vec<String>>>,
 }
@@ -131,7 +139,7 @@ impl Tokenizer {
                 path: dir.to_owned(),
                 what: DEFINITION_FILE.into(),
             })?;
-        let inner = parse_definition(definition, &path)?;
+        let (inner, cost) = parse_definition(definition, &path)?;
         let special = special_tokens(dir, &files)?;
         let id = |name| {
             special
@@ -139,12 +147,22 @@ impl Tokenizer {
                 .and_then(Value::as_str)
                 .and_then(|t| inner.token_to_id(t))
         };
-        let largest = inner.get_vocab(true).into_values().max();
+        // The definition puts tokens around a text by ids of its own.
+        let around = inner.encode_fast("", true).map_err(|error| {
+            let message = format!("cannot encode an empty text: {error}");
+            PolicyError::Tokenizer {
+                path: path.clone(),
+                message,
+            }
+        })?;
+        let ids = around.get_ids().iter().copied();
+        let largest = inner.get_vocab(true).into_values().chain(ids).max();
         Ok(Self {
             bos_token_id: id("bos_token"),
             eos_token_id: id("eos_token"),
             pad_token_id: id("pad_token"),
             vocab_size: largest.map_or(0, |id| id as usize + 1),
+            max_text_bytes: cost.may_be_quadratic.then_some(MAX_QUADRATIC_TEXT_BYTES),
             strict_added_tokens: drops_unknown(&inner).then(|| Arc::new(added_tokens(&inner))),
             chat_template: load_template(dir, &files, &special)?.map(Arc::new),
             inner: Arc::new(inner),
@@ -158,11 +176,20 @@ impl Tokenizer {
     /// `add_special_tokens` adds those that the definition puts around a text, such as a first token.
     ///
     /// # Errors
-    /// A character that the vocabulary has no token for, where the definition has no substitute for it.
+    /// A character that the vocabulary has no token for, where the definition has no substitute for it; a text that is too
+    /// long for a definition whose expressions are not known.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, PolicyError> {
         let failed = |error: tokenizers::Error| PolicyError::Encoding {
             message: format!("the tokenizer cannot encode a text: {error}"),
         };
+        if let Some(most) = self.max_text_bytes.filter(|&most| text.len() > most) {
+            let message = format!(
+                "{}: splits texts by rules of its own, which may take hours for one of {} bytes; up to {most} are encoded",
+                self.path.display(),
+                text.len()
+            );
+            return Err(PolicyError::Encoding { message });
+        }
         if let Some((place, character)) = self.unknown_character(text) {
             let code = character as u32;
             let message = format!(
@@ -271,18 +298,22 @@ fn decoding_failed(error: &tokenizers::Error) -> PolicyError {
     }
 }
 
-fn parse_definition(bytes: &[u8], path: &Path) -> Result<tokenizers::Tokenizer, PolicyError> {
+fn parse_definition(
+    bytes: &[u8],
+    path: &Path,
+) -> Result<(tokenizers::Tokenizer, Cost), PolicyError> {
     let failed = |error: tokenizers::Error| PolicyError::Tokenizer {
         path: path.to_owned(),
         message: format!("not a tokenizer definition: {error}"),
     };
     // The library's own parser panics at some damaged files; what is JSON it refuses properly.
     let json: Result<Value, _> = serde_json::from_slice(bytes);
-    json.map_err(|error| failed(error.into()))?;
+    let json = json.map_err(|error| failed(error.into()))?;
+    let cost = definition::check(&json).map_err(|message| failed(message.into()))?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(failed)?;
     inner.with_truncation(None).map_err(failed)?;
     inner.with_padding(None);
-    Ok(with_bounded_cache(inner))
+    Ok((with_bounded_cache(inner), cost))
 }
 
 /// The same tokenizer with a cache that is full soon. Where a text is one word, none would be met again.
@@ -340,22 +371,9 @@ fn character_definition(tokens: &[String]) -> Value {
 }
 
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, PolicyError> {
-    let io = |source| PolicyError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    if !path.exists() {
-        return Ok(None);
-    }
-    let size_bytes = fs::metadata(path).map_err(io)?.len();
-    if size_bytes > MAX_FILE_BYTES {
-        let message = format!("has {size_bytes} bytes, more than any tokenizer's file");
-        return Err(PolicyError::Tokenizer {
-            path: path.to_owned(),
-            message,
-        });
-    }
-    fs::read(path).map(Some).map_err(io)
+    path.exists()
+        .then(|| files::read(path, MAX_FILE_BYTES))
+        .transpose()
 }
 
 fn file_bytes<'a>(files: &'a [TokenizerFile], name: &str) -> Option<&'a [u8]> {

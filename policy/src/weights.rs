@@ -9,53 +9,60 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use half::bf16;
+use safetensors::{
+    Dtype,
+    tensor::{TensorInfo, TensorView},
+};
 use serde_json::Value;
 
-use crate::{CausalLm, PolicyError};
+use crate::{CausalLm, PolicyError, files::read_json, shard::Shard};
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// An entry has a hundred bytes, and no published model half a million of tensors.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// Loads a folder's weights into a model, cast to `dtype`.
 ///
 /// # Errors
-/// A file missing, truncated or not safetensors; an index that leaves the folder; a tensor missing, of another shape
-/// than the configuration's, of a type that is not f32, f16 or bf16, or one that the configuration has no place for.
+/// A file missing, truncated or not safetensors; an index or a link that leaves the folder; a tensor missing, of another
+/// shape than the configuration's, of a type that is not f32, f16 or bf16, with a number that is not finite, in two
+/// files, or one that the configuration has no place for.
 pub fn load_weights(model: CausalLm, dir: &Path, dtype: DType) -> Result<CausalLm, PolicyError> {
-    let files = weight_files(dir)?;
+    let mut expected = Expected::default();
+    model.visit(&mut expected);
+    let mut shards = Vec::new();
+    let mut tensors = Tensors::new();
+    for path in weight_files(dir)? {
+        let (shard, contents) = Shard::open(path)?;
+        for (name, info) in contents {
+            let stored = Stored {
+                shard: shards.len(),
+                info,
+            };
+            if tensors.insert(name.clone(), stored).is_some() {
+                let message = format!("holds the tensor '{name}', which another file has too");
+                return Err(invalid(shard.path(), &message));
+            }
+        }
+        shards.push(shard);
+    }
+    // All that the headers can get wrong is found before any tensor is read.
+    expected.check(&tensors, &shards, dir)?;
+    expected.check_leftovers(&tensors, &shards)?;
     let mut loader = Loader {
         dtype,
         path: TensorPath::default(),
-        file: None,
+        tensors,
+        shards,
         error: None,
     };
-    let mut expected = Expected::default();
-    model.visit(&mut expected);
-    let mut buffers = Vec::with_capacity(files.len());
-    for file in &files {
-        let io = |source| PolicyError::Io {
-            path: file.clone(),
-            source,
-        };
-        buffers.push((file.as_path(), std::fs::read(file).map_err(io)?));
-    }
-    let mut tensors = HashMap::new();
-    for (file, bytes) in &buffers {
-        let parsed = SafeTensors::deserialize(bytes).map_err(|error| invalid(file, &error))?;
-        for (name, view) in parsed.tensors() {
-            tensors.insert(name, (*file, view));
-        }
-    }
-    expected.check(&tensors, dir)?;
-    expected.check_leftovers(&tensors)?;
-    loader.file = Some(&tensors);
     let model = model.map(&mut loader);
     loader.error.map_or(Ok(model), Err)
 }
 
-fn invalid(path: &Path, message: &impl ToString) -> PolicyError {
+pub(crate) fn invalid(path: &Path, message: &impl ToString) -> PolicyError {
     PolicyError::InvalidWeights {
         path: path.to_owned(),
         message: message.to_string(),
@@ -81,14 +88,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, PolicyError> {
 
 /// The files that an index names; each must be a plain name, as it becomes a path.
 pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, PolicyError> {
-    let text = std::fs::read_to_string(index).map_err(|source| PolicyError::Io {
-        path: index.to_owned(),
-        source,
-    })?;
-    let value: Value = serde_json::from_str(&text).map_err(|source| PolicyError::InvalidJson {
-        path: index.to_owned(),
-        source,
-    })?;
+    let value = read_json(index, MAX_INDEX_BYTES)?;
     let map = value.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| invalid(index, &"has no 'weight_map' object"))?;
     let shard = |name: &Value| {
@@ -174,29 +174,38 @@ impl ModuleVisitor for Expected {
     }
 }
 
-type Tensors<'a> = HashMap<String, (&'a Path, TensorView<'a>)>;
+/// Where a tensor is, and what.
+struct Stored {
+    /// The place of its file among the model's.
+    shard: usize,
+    info: TensorInfo,
+}
+
+type Tensors = HashMap<String, Stored>;
 
 impl Expected {
-    fn check(&self, tensors: &Tensors<'_>, dir: &Path) -> Result<(), PolicyError> {
+    fn check(&self, tensors: &Tensors, shards: &[Shard], dir: &Path) -> Result<(), PolicyError> {
         for (name, shape) in &self.shapes {
-            let (path, view) = tensors
-                .get(name)
-                .ok_or_else(|| PolicyError::MissingTensor {
-                    path: dir.to_owned(),
-                    name: name.clone(),
-                })?;
-            if view.shape() != shape {
+            let Stored { shard, info } =
+                tensors
+                    .get(name)
+                    .ok_or_else(|| PolicyError::MissingTensor {
+                        path: dir.to_owned(),
+                        name: name.clone(),
+                    })?;
+            let path = shards[*shard].path();
+            if info.shape != *shape {
                 return Err(PolicyError::TensorShape {
-                    path: path.to_path_buf(),
+                    path: path.to_owned(),
                     name: name.clone(),
                     expected: shape.clone(),
-                    found: view.shape().to_vec(),
+                    found: info.shape.clone(),
                 });
             }
-            if !matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
                 let message = format!(
                     "tensor '{name}' is {:?}; f32, f16 and bf16 are read",
-                    view.dtype()
+                    info.dtype
                 );
                 return Err(invalid(path, &message));
             }
@@ -205,7 +214,7 @@ impl Expected {
     }
 
     /// A tensor without a place means that the weights are another model's, which would run without it, and wrongly.
-    fn check_leftovers(&self, tensors: &Tensors<'_>) -> Result<(), PolicyError> {
+    fn check_leftovers(&self, tensors: &Tensors, shards: &[Shard]) -> Result<(), PolicyError> {
         let places: HashSet<&str> = self.shapes.iter().map(|(name, _)| name.as_str()).collect();
         let leftover = |name: &&String| !places.contains(name.as_str()) && !is_redundant(name);
         let Some(name) = tensors.keys().filter(leftover).min() else {
@@ -214,7 +223,7 @@ impl Expected {
         let message = format!(
             "holds the tensor '{name}', which config.json has no place for: it describes another model"
         );
-        Err(invalid(tensors[name].0, &message))
+        Err(invalid(shards[tensors[name].shard].path(), &message))
     }
 }
 
@@ -223,15 +232,16 @@ fn is_redundant(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || name == "lm_head.weight"
 }
 
-/// Replaces each parameter by the file's tensor of its name.
-struct Loader<'a> {
+/// Replaces each parameter by the files' tensor of its name, one at a time in memory.
+struct Loader {
     dtype: DType,
     path: TensorPath,
-    file: Option<&'a Tensors<'a>>,
+    tensors: Tensors,
+    shards: Vec<Shard>,
     error: Option<PolicyError>,
 }
 
-impl ModuleMapper for Loader<'_> {
+impl ModuleMapper for Loader {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -242,12 +252,20 @@ impl ModuleMapper for Loader<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.path.name();
-        let Some((_, view)) = self.file.and_then(|tensors| tensors.get(&name)) else {
+        let Some(stored) = self.tensors.get(&name).filter(|_| self.error.is_none()) else {
             return param;
         };
-        let data = TensorData::new(widen(view), view.shape().to_vec());
-        let is_transposed = self.path.is_transposed(D);
-        replace(&param, &name, data, self.dtype, is_transposed)
+        match self.shards[stored.shard].values(&name, &stored.info) {
+            Ok(values) => {
+                let data = TensorData::new(values, stored.info.shape.clone());
+                let is_transposed = self.path.is_transposed(D);
+                replace(&param, &name, data, self.dtype, is_transposed)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
     }
 }
 
@@ -323,25 +341,6 @@ fn contiguous<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     let device = tensor.device();
     let dtype = tensor.dtype();
     Tensor::from_data(tensor.into_data(), (&device, dtype))
-}
-
-/// A tensor's values as f32, exactly.
-fn widen(view: &TensorView<'_>) -> Vec<f32> {
-    let data = view.data();
-    match view.dtype() {
-        Dtype::F16 => data
-            .chunks_exact(2)
-            .map(|b| f16::from_le_bytes([b[0], b[1]]).into())
-            .collect(),
-        Dtype::BF16 => data
-            .chunks_exact(2)
-            .map(|b| bf16::from_le_bytes([b[0], b[1]]).into())
-            .collect(),
-        _ => data
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-    }
 }
 
 /// The type that weights are written in.

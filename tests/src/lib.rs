@@ -1,5 +1,7 @@
 //! Test doubles and the golden data that the integration tests share.
 
+pub mod parsers;
+
 use std::path::PathBuf;
 
 /// A file or folder of the golden data.

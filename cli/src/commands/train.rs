@@ -16,7 +16,7 @@ use trainer::{
 
 use super::say;
 use crate::{
-    allocator, args::TrainArgs, device, failure::Advised, progress, report::Report,
+    advice::Advised, allocator, args::TrainArgs, device, progress, report::Report,
     signals::Signals, summary::Summary,
 };
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::Records;
-use crate::failure::Advised;
+use crate::advice::Advised;
 
 /// Names of the policy's entropy: ours, a bare point's, and those that verl, TRL, `OpenRLHF`, `SkyRL` and NeMo-RL log.
 pub(crate) const ENTROPY_KEYS: [&str; 11] = [

@@ -5,7 +5,7 @@ use entropy::LawPoint;
 
 use super::{Records, Row, STEP_KEYS, is_step, step_of};
 use crate::{
-    failure::Advised,
+    advice::Advised,
     records::{ENTROPY_KEYS, REWARD_KEYS},
 };
 

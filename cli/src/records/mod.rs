@@ -61,14 +61,19 @@ impl Records {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(place)?;
-        let text = String::from_utf8_lossy(&bytes);
+        Self::parse(&bytes).with_context(place)
+    }
+
+    /// Reads a file's contents.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let text = String::from_utf8_lossy(bytes);
         let text = text.trim_start_matches('\u{feff}');
-        let (rows, notes) = read::rows(text).with_context(place)?;
+        let (rows, notes) = read::rows(text)?;
         if rows.is_empty() {
             let why = notes
                 .first()
                 .map_or(String::new(), |note| format!(" ({note})"));
-            bail!("{}: no line of figures{why}", path.display());
+            bail!("no line of figures{why}");
         }
         Ok(Self::in_order(rows, notes))
     }
@@ -315,8 +320,28 @@ mod tests {
         ] {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), text).unwrap();
-            let error = Records::load(file.path()).unwrap_err().to_string();
+            let error = format!("{:#}", Records::load(file.path()).unwrap_err());
             assert!(error.contains("no line of figures"), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn every_input_that_fuzzing_knows_is_read_or_refused() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/records");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let Ok(records) = Records::load(&entry.unwrap().path()) else {
+                continue;
+            };
+            if let (Ok(entropy), Ok(reward)) = (records.entropy_key(None), records.reward_key(None))
+            {
+                let points = records.joined_for(&entropy, &reward);
+                let points = points.law_points(&entropy, &reward);
+                let points: Vec<_> = points.into_iter().map(|(_, point)| point).collect();
+                let _ = entropy::fit_law(&points);
+                read += 1;
+            }
+        }
+        assert!(read > 4, "{read}");
     }
 }

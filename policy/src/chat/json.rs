@@ -43,6 +43,9 @@ pub(super) fn tojson(
     };
     arguments.assert_all_used()?;
     writer.value(value, 0)?;
+    if writer.output.len() > MAX_OUTPUT_BYTES {
+        return Err(refused(too_long()));
+    }
     Ok(Value::from_safe_string(writer.output))
 }
 
@@ -140,6 +143,10 @@ impl Writer {
     fn string(&mut self, text: &str) {
         self.output.push('"');
         for character in text.chars() {
+            // The rest is refused with the next value, or the end.
+            if self.output.len() > MAX_OUTPUT_BYTES {
+                break;
+            }
             self.character(character);
         }
         self.output.push('"');

@@ -140,3 +140,98 @@ fn other_files_are_out_of_reach() {
     refusal("{% import 'other' as other %}");
     refusal("{{ messages.__class__.__mro__ }}");
 }
+
+/// Chains of everything that nests as it is parsed, and values that nest as they are made: each overflowed the stack.
+#[test]
+fn what_nests_deeply_has_a_stack_for_it() {
+    let chains = [
+        ("1", "+1", 60_000),
+        ("a", ".b", 60_000),
+        ("a", "|string", 15_000),
+        ("", "not ", 30_000),
+        ("", "-", 120_000),
+        ("a", "()", 60_000),
+        ("a", "[0]", 40_000),
+        ("1", " and 1", 20_000),
+        ("1", "**1", 40_000),
+        ("1", "<1", 60_000),
+    ];
+    for (start, piece, times) in chains {
+        let source = format!("{{{{ {start}{} 1 }}}}", piece.repeat(times));
+        let _ = render(&source, &json!({}));
+        let source = format!("{{{{ {start}{} }}}}", piece.repeat(times));
+        let _ = render(&source, &json!({}));
+    }
+    let _ = render(
+        &("{% if a %}".to_owned() + &"{% elif a %}".repeat(10_000) + "{% endif %}"),
+        &json!({}),
+    );
+    let deep = "{% set ns = namespace(s=[1], t=[1]) %}{% for i in range(55000) %}{% set ns.s = [ns.s] %}{% set ns.t = {'a': ns.t} %}{% endfor %}";
+    for use_of in [
+        "{{ ns.s == ns.s[0] }}",
+        "{{ ns.s in [ns.s[0]] }}",
+        "{{ [ns.s, ns.s[0]]|sort|length }}",
+        "{{ {ns.s: 1, ns.t: 2}|length }}",
+        "{{ (ns.s ~ ns.t)|length }}",
+        "{{ [ns.s]|join|length }}",
+        "{{ ns.s|upper|length }}",
+        "{{ ns.t < ns.t.a }}",
+        "",
+    ] {
+        let _ = render(&format!("{deep}{use_of}"), &json!({}));
+    }
+    for use_of in [
+        "{{ ns.s }}",
+        "{{ ns.t|tojson }}",
+        "{{ ns.s|pprint }}",
+        "{{ ns.t|string }}",
+        "{{ raise_exception(ns.s) }}",
+    ] {
+        refusal(&format!("{deep}{use_of}"));
+    }
+}
+
+/// One text many times over is cheap to hold, and all memory to print: each was killed or aborted.
+#[test]
+fn much_of_little_is_refused() {
+    let big = "{% set big = ['x' * 1000000] * 10000 %}";
+    for use_of in [
+        "{{ big }}",
+        "{{ big|string }}",
+        "{{ big|pprint }}",
+        "{{ big|tojson }}",
+        "{{ raise_exception(big) }}",
+        "{{ {'a': big}|string }}",
+        "{% set text %}{{ big }}{% endset %}",
+        "{{ ''.join(big) }}",
+        "{{ '{}'.format(big) }}",
+        "{{ debug() }}",
+        "{{ ('x' * 1000000).replace('x', 'y' * 1000000) }}",
+        "{{ ('x' * 1000000).join(range(90000)) }}",
+        "{{ ('{0}' * 30000).format('x' * 1000000) }}",
+        "{{ '{:>1000000000}'.format('a') }}",
+    ] {
+        refusal(&format!("{big}{use_of}"));
+    }
+    let message = refusal("{{ raise_exception('x' * 1000000) }}");
+    assert!(
+        message.len() < 2 * MAX_ERROR_CHARACTERS,
+        "{}",
+        message.len()
+    );
+}
+
+/// What no budget counts: equal lists that hold themselves twice, forty times over, differ in none of 2^40 places.
+#[test]
+fn work_that_no_budget_counts_is_given_up() {
+    let twice = "{% set ns = namespace(s=[1], t=[1]) %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% endfor %}";
+    let message = render(&format!("{twice}{{{{ ns.s == ns.t }}}}"), &json!({}));
+    let message = message.unwrap_err().to_string();
+    assert!(message.contains("more than 5 s"), "{message}");
+}
+
+#[test]
+fn python_s_methods_work_within_their_bounds() {
+    let source = "{{ 'a-b-c'.replace('-', '+') }} {{ 'a-b-c'.replace('-', '+', 1) }} {{ ', '.join(['a', 1]) }} {{ '{} is {:>3}'.format('x', 5) }} {{ 'a'.join([]) }}";
+    assert_eq!(rendered(source), "a+b+c a+b-c a, 1 x is   5 ");
+}

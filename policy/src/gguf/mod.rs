@@ -17,6 +17,7 @@ use std::{
 
 use candle_core::quantized::gguf_file::Content;
 
+pub(crate) use self::pre_tokenizer::{LLAMA3, QWEN2};
 use self::{metadata::Metadata, tensors::Source, vocabulary::Vocabulary};
 use crate::{
     Family, ModelConfig, OutputFolder, PolicyError, SaveDtype, Tokenizer, output::write_json,
@@ -93,8 +94,15 @@ fn open(path: &Path) -> Result<Source<'_>, PolicyError> {
         path: path.to_owned(),
         message,
     };
+    // Before it is opened: to open a pipe is to wait for its other end.
+    let metadata = fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(PolicyError::NotRegular {
+            path: path.to_owned(),
+        });
+    }
+    let size_bytes = metadata.len();
     let mut file = BufReader::new(File::open(path).map_err(io)?);
-    let size_bytes = fs::metadata(path).map_err(io)?.len();
     header::check(&mut file, size_bytes).map_err(invalid)?;
     let mut file = BufReader::new(file.into_inner());
     std::io::Seek::rewind(&mut file).map_err(io)?;

@@ -149,6 +149,20 @@ impl View for LazyTensor<'_> {
                 self.source.failure.replace(Some(error));
                 vec![0.0; self.entry.shape.iter().product()]
             });
+        let is_finite = |value: &f32| match self.dtype {
+            SaveDtype::F32 => value.is_finite(),
+            // The largest numbers round to infinity.
+            SaveDtype::Bf16 => bf16::from_f32(*value).is_finite(),
+        };
+        if !values.iter().all(is_finite) {
+            let message = format!(
+                "tensor '{}' holds numbers that are not finite",
+                self.entry.origin
+            );
+            self.source
+                .failure
+                .replace(Some(self.source.error(message)));
+        }
         let values = match self.entry.interleaved_heads {
             Some(heads) => half_split(&values, heads, self.entry.shape[0]),
             None => values,

@@ -29,6 +29,8 @@ const SPACE: &str = "\u{2581}";
 
 /// Merges are found by cutting every token everywhere; published vocabularies stay below 100 bytes a token.
 const MAX_PIECE_BYTES: usize = 512;
+/// The largest published vocabularies, of 256,000 pieces, come to 600,000.
+const MAX_MERGES: usize = 1 << 21;
 
 /// A tokenizer, read and not yet written.
 #[derive(Debug)]
@@ -332,6 +334,11 @@ impl<'a> Reader<'a> {
             merges.extend(
                 cuts.filter_map(|(left, right)| Some((*score, *ids.get(left)?, *ids.get(right)?))),
             );
+            if merges.len() > MAX_MERGES {
+                return Err(self.metadata.error(format!(
+                    "its tokens are made of each other in more than {MAX_MERGES} ways"
+                )));
+            }
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         Ok(merges

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{print_json, say};
-use crate::{args::FitArgs, device, failure::Advised};
+use crate::{advice::Advised, args::FitArgs, device};
 use points::{Keys, points};
 
 /// What is printed of one run. Keys that do not apply are left out.

@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use entropy::LawPoint;
 
 use crate::{
+    advice::Advised,
     commands::say,
-    failure::Advised,
     records::{Records, check_two_columns, step_of},
 };
 

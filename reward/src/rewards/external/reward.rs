@@ -109,6 +109,12 @@ impl ExternalReward {
         })
     }
 
+    /// What a line is worth as the answer to request `id`, where it is one. For fuzzing.
+    #[doc(hidden)]
+    pub fn read_answer(line: &[u8], id: u64) -> Option<Score> {
+        Answer::read(line, id).map(Answer::into_score)
+    }
+
     /// What became of its requests so far.
     pub fn stats(&self) -> ExternalStats {
         self.launcher.counters.stats()

@@ -304,3 +304,50 @@ fn a_drop_kills_what_the_program_started() {
     let closed = receiver.recv_timeout(FAR_LESS_THAN_A_HANG);
     assert_eq!(closed.unwrap().unwrap(), 0);
 }
+
+#[test]
+fn programs_that_crash_or_break_off_have_died() {
+    let crash = "READ_ID; kill -SEGV $$";
+    let half_a_line = r#"READ_ID; printf '{"id":%s,"rew' "$id"; exit 0"#;
+    for (script, nonsense_lines) in [(crash, 0), (half_a_line, 2)] {
+        let reward = program(script, AMPLE_SECONDS);
+        assert_eq!(ask(&reward, "a"), Score::missing("external_died"));
+        assert_eq!(reward.stats(), stats(1, 1, 2, nonsense_lines), "{script}");
+    }
+}
+
+#[test]
+fn programs_that_hold_on_are_given_up_all_the_same() {
+    let trickles = "READ_ID; while :; do printf x; sleep 0.05; done";
+    let ignores_signals = "trap '' TERM INT HUP; READ_ID; while :; do sleep 1000; done";
+    // What it leaves behind holds its output open.
+    let leaves_a_child = "READ_ID; sleep 1000 & exit 0";
+    let closes_its_input = "exec <&-; sleep 1000";
+    for script in [trickles, ignores_signals, leaves_a_child, closes_its_input] {
+        let reward = program(script, SHORT_SECONDS);
+        let large = "x".repeat(1 << 20);
+        assert_eq!(ask(&reward, &large), Score::missing("external_timeout"));
+        let start = Instant::now();
+        drop(reward);
+        assert!(start.elapsed() < FAR_LESS_THAN_A_HANG, "{script}");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_run_is_an_error() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let config = ExternalConfig {
+        command: vec![file.path().to_str().unwrap().to_owned()],
+        ..ExternalConfig::default()
+    };
+    let error = config.build().unwrap_err();
+    assert!(matches!(error, RewardError::StartProgram { .. }), "{error}");
+}
+
+#[test]
+fn an_answer_that_comes_before_its_request_counts_for_that_request_alone() {
+    let script = r#"echo '{"id":0,"reward":1e308}'; while :; do READ_ID; done"#;
+    let reward = program(script, SHORT_SECONDS);
+    assert_eq!(ask(&reward, "a").reward, Some(1e308));
+    assert_eq!(ask(&reward, "a"), Score::missing("external_timeout"));
+}

@@ -1,0 +1,6 @@
+//! `tests::parsers::problems` on random input.
+#![no_main]
+
+use tests::parsers;
+
+fuzz::target!(parsers::problems);
