@@ -4,7 +4,7 @@
 //! `ANNEAL_DEVICE` names the device, `flex` by default; the tests crate's features build the others in:
 //!
 //! ```sh
-//! ANNEAL_DEVICE=wgpu cargo test --release -p tests --features wgpu --test parity
+//! ANNEAL_DEVICE=wgpu cargo test --release --workspace --features cli/wgpu,tests/wgpu --test parity
 //! ```
 #![allow(clippy::unwrap_used, reason = "a broken test fails")]
 #![allow(
