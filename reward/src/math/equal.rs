@@ -137,15 +137,22 @@ fn with_both_signs(expr: &Expr) -> Expr {
     }
 }
 
+/// The expression with every ± that [`has_both_signs`] sees as one sign, nested ones too: none is left to be seen again.
 fn with_sign(expr: &Expr, negative: bool) -> Expr {
     let all = |items: &[Expr]| items.iter().map(|item| with_sign(item, negative)).collect();
     match expr {
-        Expr::PlusMinus(inner) if negative => inner.clone().negative(),
-        Expr::PlusMinus(inner) => (**inner).clone(),
+        Expr::PlusMinus(inner) if negative => with_sign(inner, negative).negative(),
+        Expr::PlusMinus(inner) => with_sign(inner, negative),
         Expr::Sum(terms) => Expr::Sum(all(terms)),
         Expr::Product(factors) => Expr::Product(all(factors)),
         Expr::Quotient(above, below) => {
             Expr::Quotient(with_sign(above, negative).boxed(), below.clone())
+        }
+        Expr::Set(items) => Expr::Set(all(items)),
+        Expr::Relation(first, rest) => {
+            let sides = rest.iter();
+            let sides = sides.map(|(sign, side)| (*sign, with_sign(side, negative)));
+            Expr::Relation(first.clone(), sides.collect())
         }
         other => other.clone(),
     }

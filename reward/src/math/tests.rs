@@ -144,6 +144,17 @@ fn expressions_are_expanded_and_collected() {
     same(r"m_{\max }=n^{2}-n-1", "n^2-n-1");
 }
 
+/// Found by fuzzing: a ± that was seen and not replaced was expanded without end.
+#[test]
+fn both_signs_wherever_they_stand_are_expanded_once() {
+    differ(r"f{4=a\pm b}", "5");
+    differ(r"\f{+4=-3=ta1\pm\s}", r"2+\sqrt{19}");
+    differ(r"1+\{\pm 2\}", "5");
+    let nested = format!("{}2{}", r"\pm(".repeat(30), ")".repeat(30));
+    differ(&nested, "5");
+    same(r"1\pm(2\pm 3)", "6,2");
+}
+
 #[test]
 fn collections() {
     same("1,-2", "-2,1");
