@@ -37,6 +37,27 @@ pub struct TokenScores {
     pub entropies_at_temperature: Option<Tensor<1>>,
 }
 
+impl TokenScores {
+    /// From what a head of one operation gives of each token: its log-probability, its entropy, that at the temperature.
+    ///
+    /// # Shapes
+    /// `figures` `[tokens, 3]`.
+    pub(crate) fn from_figures(figures: Tensor<2>, entropy: EntropyPass) -> Self {
+        let [tokens, _] = figures.dims();
+        let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);
+        let entropies = match entropy {
+            EntropyPass::Skip => None,
+            EntropyPass::Values => Some(column(1).without_autodiff()),
+            EntropyPass::Gradient => Some(column(1)),
+        };
+        Self {
+            log_probs: column(0),
+            entropies_at_temperature: entropies.is_some().then(|| column(2).without_autodiff()),
+            entropies,
+        }
+    }
+}
+
 /// Logits held at once, in elements: 64 Mi of f32 are 256 MB.
 const CHUNK_ELEMENTS: usize = 1 << 26;
 

@@ -1,17 +1,14 @@
 //! The operations' backward passes.
 
-use burn::{
-    backend::{
-        Autodiff, AutodiffBackend, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        ops::FloatTensorOps,
-        tensor::{FloatTensor, IntTensor},
+use burn::backend::{
+    Autodiff, AutodiffBackend, TensorMetadata,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
     },
-    tensor::{DType, FloatDType},
+    ops::FloatTensorOps,
+    tensor::{FloatTensor, IntTensor},
 };
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
@@ -35,12 +32,7 @@ impl Backward<CubeBackend, 2> for NormBackward {
         if let Some(node) = of_gamma {
             let sum = CubeBackend::float_sum_dim(rows, 0);
             let sum = CubeBackend::float_reshape(sum, shape);
-            let dtype = match dtype {
-                DType::BF16 => FloatDType::BF16,
-                DType::F16 => FloatDType::F16,
-                _ => FloatDType::F32,
-            };
-            grads.register::<CubeBackend>(node.id, CubeBackend::float_cast(sum, dtype));
+            grads.register::<CubeBackend>(node.id, head::cast(sum, dtype));
         }
     }
 }

@@ -366,7 +366,7 @@ pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
         .expect("a product of matrices has a kernel on every device")
 }
 
-fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {
+pub(super) fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {
     let dtype = match dtype {
         DType::BF16 => FloatDType::BF16,
         DType::F16 => FloatDType::F16,

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::{super::operations::Operations, FigurePlan, token_figures};
-use crate::{CausalLm, EntropyPass, HeadOptions, TokenScores};
+use crate::{CausalLm, HeadOptions, TokenScores};
 
 /// Tokens and ids whose logits are held at once: 4,096 × 8,192 in f32 are 134 MB.
 const TOKENS: usize = 4096;
@@ -21,7 +21,6 @@ impl CausalLm {
         targets: &[u32],
         options: HeadOptions,
     ) -> TokenScores {
-        let [tokens, _] = hidden.dims();
         let targets: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
         let targets =
             Tensor::<1, Int>::from_data(targets.as_slice(), (&hidden.device(), DType::I32));
@@ -32,17 +31,9 @@ impl CausalLm {
             tokens_at_once: TOKENS,
             ids_at_once: IDS,
         };
-        let figures = token_figures(hidden, weight, targets, plan);
-        let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);
-        let entropies = match options.entropy {
-            EntropyPass::Skip => None,
-            EntropyPass::Values => Some(column(1).without_autodiff()),
-            EntropyPass::Gradient => Some(column(1)),
-        };
-        TokenScores {
-            log_probs: column(0),
-            entropies_at_temperature: entropies.is_some().then(|| column(2).without_autodiff()),
-            entropies,
-        }
+        TokenScores::from_figures(
+            token_figures(hidden, weight, targets, plan),
+            options.entropy,
+        )
     }
 }

@@ -104,7 +104,6 @@ impl CausalLm {
         targets: &[u32],
         options: HeadOptions,
     ) -> TokenScores {
-        let [tokens, _] = hidden.dims();
         let (weight, is_tied) = self.head_weight();
         let plan = HeadPlan {
             targets: Arc::new(targets.to_vec()),
@@ -113,17 +112,6 @@ impl CausalLm {
             is_tied,
             compute: self.execution.compute,
         };
-        let figures = token_figures(hidden, weight, plan);
-        let column = |index: usize| figures.clone().narrow(1, index, 1).reshape([tokens]);
-        let entropies = match options.entropy {
-            EntropyPass::Skip => None,
-            EntropyPass::Values => Some(column(1).without_autodiff()),
-            EntropyPass::Gradient => Some(column(1)),
-        };
-        TokenScores {
-            log_probs: column(0),
-            entropies_at_temperature: entropies.is_some().then(|| column(2).without_autodiff()),
-            entropies,
-        }
+        TokenScores::from_figures(token_figures(hidden, weight, plan), options.entropy)
     }
 }
