@@ -138,6 +138,11 @@ fn long_outputs_are_refused() {
 fn other_files_are_out_of_reach() {
     refusal("{% include '/etc/passwd' %}");
     refusal("{% import 'other' as other %}");
+    refusal("{%- from 'other' import one %}");
+    refusal("{% extends 'other' %}");
+    // The engine panics at these as it parses.
+    refusal("{% if false %}{% import 'b' as 7 %}{% endif %}");
+    refusal("{%+import 'b' as 7 %}");
     refusal("{{ messages.__class__.__mro__ }}");
 }
 

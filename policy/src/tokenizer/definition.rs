@@ -180,6 +180,7 @@ impl Parts {
             "TemplateProcessing" if pieces("single").max(pieces("pair")) > MAX_PIECES => {
                 return Err(format!("a template has more than {MAX_PIECES} pieces"));
             }
+            "TemplateProcessing" => check_template(fields)?,
             _ => {}
         }
         if self.byte_levels > MAX_BYTE_LEVELS {
@@ -190,6 +191,28 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// Refuses a template that puts around a text what it does not define, or that wants a second text: the library looks both
+/// up without a doubt.
+fn check_template(fields: &Map<String, Value>) -> Result<(), String> {
+    let pieces = fields.get("single").and_then(Value::as_array);
+    let is_defined = |id: &str| {
+        let tokens = fields.get("special_tokens").and_then(Value::as_object);
+        tokens.is_some_and(|tokens| tokens.contains_key(id))
+    };
+    for piece in pieces.into_iter().flatten() {
+        let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+        if let Some(id) = id("SpecialToken").filter(|id| !is_defined(id)) {
+            return Err(format!(
+                "the template's 'special_tokens' do not have its token {id:?}"
+            ));
+        }
+        if let Some(id) = id("Sequence").filter(|&id| id != "A") {
+            return Err(format!("the template for one text has a sequence {id:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses expressions whose match may take more than linear time, because they look around or back; but for one
@@ -287,6 +310,28 @@ mod tests {
             assert!(message.contains(words), "{expression}: {message}");
         }
         assert!(check(&split_by(&"a".repeat(20_000))).is_err());
+    }
+
+    #[test]
+    fn templates_have_what_they_put_around_one_text() {
+        let with = |single: Value| {
+            let special = json!({"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}});
+            check(&json!({"post_processor": {
+                "type": "TemplateProcessing", "single": single, "special_tokens": special,
+            }}))
+        };
+        let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
+        assert!(
+            with(json!([
+                piece("SpecialToken", "<s>"),
+                piece("Sequence", "A")
+            ]))
+            .is_ok()
+        );
+        let message = with(json!([piece("SpecialToken", "<q>")])).unwrap_err();
+        assert!(message.contains("\"<q>\""), "{message}");
+        let message = with(json!([piece("Sequence", "B")])).unwrap_err();
+        assert!(message.contains("one text"), "{message}");
     }
 
     #[test]
