@@ -23,6 +23,89 @@ const MAX_PIECES: usize = 64;
 /// The library's own default is 100; it looks up every part of a word.
 const MAX_WORD_CHARACTERS: u64 = 1 << 10;
 
+/// The parts of a definition, and their types. The library takes a part without a type that it knows by its fields, as
+/// another one than it says: what is checked of it would not be what is read.
+const SECTIONS: [(&str, &[&str]); 4] = [
+    (
+        "normalizer",
+        &[
+            "Bert",
+            "BertNormalizer",
+            "ByteLevel",
+            "Lowercase",
+            "NFC",
+            "NFD",
+            "NFKC",
+            "NFKD",
+            "Nmt",
+            "Precompiled",
+            "Prepend",
+            "Replace",
+            "Sequence",
+            "Strip",
+            "StripAccents",
+        ],
+    ),
+    (
+        "pre_tokenizer",
+        &[
+            "BertPreTokenizer",
+            "ByteLevel",
+            "CharDelimiterSplit",
+            "Delimiter",
+            "Digits",
+            "FixedLength",
+            "Metaspace",
+            "Punctuation",
+            "Sequence",
+            "Split",
+            "UnicodeScripts",
+            "Whitespace",
+            "WhitespaceSplit",
+        ],
+    ),
+    (
+        "post_processor",
+        &[
+            "BertProcessing",
+            "ByteLevel",
+            "RobertaProcessing",
+            "Sequence",
+            "TemplateProcessing",
+        ],
+    ),
+    (
+        "decoder",
+        &[
+            "BPEDecoder",
+            "ByteFallback",
+            "ByteLevel",
+            "CTC",
+            "Fuse",
+            "Metaspace",
+            "Replace",
+            "Sequence",
+            "Strip",
+            "WordPiece",
+        ],
+    ),
+];
+/// Where a sequence has its parts.
+const NESTED: [&str; 4] = ["normalizers", "pretokenizers", "processors", "decoders"];
+/// What parts have besides their type that the library knows by their fields alone.
+const BY_FIELDS: [(&str, &[&str]); 2] = [
+    (
+        "BertNormalizer",
+        &[
+            "clean_text",
+            "handle_chinese_chars",
+            "strip_accents",
+            "lowercase",
+        ],
+    ),
+    ("CharDelimiterSplit", &["delimiter"]),
+];
+
 /// What is to be known of a definition that may be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cost {
@@ -40,16 +123,35 @@ pub(super) fn check(definition: &Value) -> Result<Cost, String> {
     let mut cost = Cost {
         may_be_quadratic: looks_around_tokens(definition),
     };
-    for name in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+    for (name, types) in SECTIONS {
         let mut parts = Parts::default();
         if let Some(part) = definition.get(name) {
-            parts
-                .add(part)
+            check_types(part, types)
+                .and_then(|()| parts.add(part))
                 .map_err(|message| format!("{name}: {message}"))?;
         }
         cost.may_be_quadratic |= parts.has_own_expression;
     }
     Ok(cost)
+}
+
+/// Each part, and each within it, is of a type that its section has.
+fn check_types(part: &Value, types: &[&str]) -> Result<(), String> {
+    let Value::Object(fields) = part else {
+        return Ok(());
+    };
+    let kind = fields.get("type").unwrap_or(&Value::Null);
+    let Some(known) = types.iter().find(|&&known| kind == known) else {
+        return Err(format!("a part has the type {kind}"));
+    };
+    let own = BY_FIELDS.iter().find(|(kind, _)| kind == known);
+    let is_own = |key: &str| key == "type" || own.is_none_or(|(_, own)| own.contains(&key));
+    if let Some(key) = fields.keys().find(|key| !is_own(key)) {
+        return Err(format!("'{known}' has no field {key:?}"));
+    }
+    let nested = NESTED.iter().filter_map(|name| fields.get(*name));
+    let mut nested = nested.filter_map(Value::as_array).flatten();
+    nested.try_for_each(|part| check_types(part, types))
 }
 
 /// Whether an added token takes white space or word boundaries with it: the library looks for them from the text's ends.
@@ -141,6 +243,7 @@ impl Parts {
                 if let Some(kind) = fields.get("type").and_then(Value::as_str) {
                     self.add_kind(kind, fields)?;
                 }
+                check_template(fields)?;
                 if let Some(expression) = fields.get("Regex").and_then(Value::as_str) {
                     self.has_own_expression |= ![LLAMA3, QWEN2].contains(&expression);
                     check_expression(expression)?;
@@ -180,7 +283,6 @@ impl Parts {
             "TemplateProcessing" if pieces("single").max(pieces("pair")) > MAX_PIECES => {
                 return Err(format!("a template has more than {MAX_PIECES} pieces"));
             }
-            "TemplateProcessing" => check_template(fields)?,
             _ => {}
         }
         if self.byte_levels > MAX_BYTE_LEVELS {
@@ -194,7 +296,7 @@ impl Parts {
 }
 
 /// Refuses a template that puts around a text what it does not define, or that wants a second text: the library looks both
-/// up without a doubt.
+/// up without a doubt. It knows a template by its fields, whatever its type.
 fn check_template(fields: &Map<String, Value>) -> Result<(), String> {
     let pieces = fields.get("single").and_then(Value::as_array);
     let is_defined = |id: &str| {
@@ -334,6 +436,27 @@ mod tests {
         assert!(message.contains("one text"), "{message}");
     }
 
+    /// What the library would take for another part than the one that was checked.
+    #[test]
+    fn parts_have_types_that_are_known() {
+        let bert = json!({"type": "BertNormalizer", "clean_text": true, "lowercase": false});
+        assert!(check(&json!({"normalizer": bert})).is_ok());
+        let replace = json!({"pattern": {"String": "a"}, "content": "b".repeat(100)});
+        for kind in [Value::Null, json!("CTC"), json!("BertNormalizer"), json!(7)] {
+            let mut part = replace.clone();
+            part["type"] = kind;
+            for part in [
+                part.clone(),
+                json!({"type": "Sequence", "normalizers": [part]}),
+            ] {
+                assert!(check(&json!({"normalizer": part})).is_err(), "{part}");
+            }
+        }
+        assert!(check(&json!({"normalizer": replace})).is_err());
+        let template = json!({"typ%": "TemplateProcessing", "single": []});
+        assert!(check(&json!({"post_processor": template})).is_err());
+    }
+
     #[test]
     fn merges_are_of_tokens_and_make_tokens() {
         let with = |merges: Value, prefix: Value| {
@@ -386,8 +509,11 @@ mod tests {
                 "grow",
             ),
         ] {
-            let message = check(&json!({"decoder": part})).unwrap_err();
-            assert!(message.contains(words), "{message}");
+            let messages = SECTIONS.map(|(name, _)| check(&json!({name: part})).unwrap_err());
+            assert!(
+                messages.iter().any(|message| message.contains(words)),
+                "{messages:?}"
+            );
         }
         assert!(check(&json!({"normalizer": many(&double, 6)})).is_ok());
         let message = check(&json!({"model": {"max_input_chars_per_word": 1e9 as u64}}));
