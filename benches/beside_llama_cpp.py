@@ -2,7 +2,7 @@
 """Decoding with llama.cpp, to hold `anneal bench step`'s generation against: 32 sequences at once, prompts of 44 tokens
 in 4 groups of 8, 64 new tokens each, greedy, through the low-level API of llama-cpp-python.
 
-usage: beside_llama_cpp.py MODEL_DIR [float32|bfloat16] [repeats]      a Hugging Face folder of the llama family
+usage: beside_llama_cpp.py MODEL_DIR [float32|bfloat16|q8_0] [repeats]      a Hugging Face folder of the llama family
 needs: pip install llama-cpp-python gguf torch safetensors
 """
 
@@ -36,7 +36,8 @@ def convert(folder, dtype, path):
     writer.add_vocab_size(config["vocab_size"])
     writer.add_tokenizer_model("no_vocab")
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    kind = {"float32": gguf.GGMLQuantizationType.F32, "bfloat16": gguf.GGMLQuantizationType.BF16}[dtype]
+    types = gguf.GGMLQuantizationType
+    kind = {"float32": types.F32, "bfloat16": types.BF16, "q8_0": types.Q8_0}[dtype]
     for name, tensor in load_file(os.path.join(folder, "model.safetensors")).items():
         # GGUF's llama rotates neighbouring pairs, Hugging Face's the two halves of a head.
         for part, count in (("q_proj", heads), ("k_proj", groups)):

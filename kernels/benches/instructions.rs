@@ -10,13 +10,14 @@
 use std::hint::black_box;
 
 use kernels::{
-    AdamW, Attention, Compute, Segment, Softmax, Start, View, Weight, rms_norm, softmax_gradient,
+    AdamW, Attention, Packing, Segment, Softmax, Start, View, Weight, rms_norm, softmax_gradient,
     swiglu,
 };
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "product_f32",
     "product_bf16",
+    "product_int8",
     "pack_f32",
     "attention",
     "attention_backward",
@@ -48,11 +49,12 @@ fn main() {
 
 fn work(name: &str) -> Box<dyn FnMut()> {
     match name {
-        "product_f32" => product(Compute::F32),
-        "product_bf16" => product(Compute::Bf16),
+        "product_f32" => product(Packing::F32),
+        "product_bf16" => product(Packing::Bf16),
+        "product_int8" => product(Packing::Int8),
         "pack_f32" => {
             let b = cells(WIDTH * INNER);
-            Box::new(move || drop(black_box(Weight::new(View::dense(&b, INNER), Compute::F32))))
+            Box::new(move || drop(black_box(Weight::new(View::dense(&b, INNER), Packing::F32))))
         }
         "attention" => {
             let (attention, rows, groups) = sequences();
@@ -100,10 +102,10 @@ fn work(name: &str) -> Box<dyn FnMut()> {
     }
 }
 
-fn product(compute: Compute) -> Box<dyn FnMut()> {
+fn product(packing: Packing) -> Box<dyn FnMut()> {
     const ROWS: usize = 32;
     let (a, b) = (cells(ROWS * WIDTH), cells(WIDTH * INNER));
-    let weight = Weight::new(View::dense(&b, INNER), compute);
+    let weight = Weight::new(View::dense(&b, INNER), packing);
     let mut c = vec![0.0; ROWS * INNER];
     Box::new(move || weight.multiply(View::dense(&a, WIDTH), &mut c, INNER, Start::Zero))
 }

@@ -14,6 +14,7 @@ mod adamw;
 mod attention;
 mod bf16;
 mod exponential;
+mod int8;
 #[allow(
     unsafe_code,
     reason = "a packed matrix's memory is written once, and not zeroed before"
@@ -28,6 +29,8 @@ mod product;
 mod rotary;
 mod softmax;
 mod swiglu;
+#[cfg(test)]
+mod test_matrices;
 mod vectorized;
 mod weight;
 
@@ -35,13 +38,14 @@ pub use adamw::{AdamW, scale, sum_of_squares};
 pub use attention::{Attention, HeadCache, Segment};
 pub use bf16::{Level, PackedBf16, level};
 pub use exponential::exp;
+pub use int8::{Int8Level, PackedInt8, int8_level};
 pub use matrix::{PANEL, Packed, Panels, View};
 pub use norm::{rms_norm, rms_norm_backward};
 pub use product::{Start, general, in_pool, multiply, multiply_shared};
 pub use rotary::{Rotary, rotate, rotate_back};
 pub use softmax::{Softmax, softmax_gradient};
 pub use swiglu::{swiglu, swiglu_backward};
-pub use weight::{Compute, Weight, product};
+pub use weight::{Compute, Packing, Weight, product};
 
 /// Whether this CPU has vector instructions with a fused multiply-add, without which these loops are slow.
 pub fn is_fast() -> bool {

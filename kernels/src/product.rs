@@ -85,6 +85,12 @@ impl Output {
     pub(crate) fn start(self) -> *mut f32 {
         self.data
     }
+
+    /// The place of an element, which need not be there.
+    #[inline(always)]
+    pub(crate) fn at(self, row: usize, column: usize) -> *mut f32 {
+        self.data.wrapping_add(row * self.stride + column)
+    }
 }
 
 // SAFETY: a plain address; whoever writes through it sees to it that no two threads write the same element.
@@ -211,7 +217,7 @@ impl Product<'_> {
             let from = (panel + p) * PANEL;
             // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `panels`).
             unsafe {
-                let at = self.out.data.add((row + r) * self.out.stride + from);
+                let at = self.out.at(row + r, from);
                 std::slice::from_raw_parts_mut(at, PANEL.min(self.b.n - from))
             }
         };
@@ -264,7 +270,7 @@ impl Product<'_> {
 
 /// Has a line of memory fetched into the second cache.
 #[inline(always)]
-fn prefetch(line: *const f32) {
+pub(crate) fn prefetch<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

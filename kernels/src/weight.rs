@@ -1,10 +1,10 @@
-//! A right-hand matrix in either precision.
+//! A right-hand matrix in any precision.
 
 use rayon::prelude::*;
 
 use crate::{
-    Packed, PackedBf16, Start, View, bf16, general,
-    matrix::holds,
+    Packed, PackedBf16, PackedInt8, Start, View, bf16, general, int8,
+    matrix::{PANEL, holds},
     multiply, multiply_shared,
     product::{Output, PANELS_PER_TASK},
 };
@@ -19,6 +19,27 @@ pub enum Compute {
     Bf16,
 }
 
+/// What a packed matrix, and what it is multiplied with, are rounded to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// To nothing.
+    #[default]
+    F32,
+    /// To bf16.
+    Bf16,
+    /// To eight bits with a factor for every 64 numbers, for generation alone: by AVX512-VNNI where the CPU has it.
+    Int8,
+}
+
+impl From<Compute> for Packing {
+    fn from(compute: Compute) -> Self {
+        match compute {
+            Compute::F32 => Self::F32,
+            Compute::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 /// A packed right-hand matrix `[k, n]`.
 #[derive(Debug, Clone)]
 pub enum Weight {
@@ -26,6 +47,8 @@ pub enum Weight {
     F32(Packed),
     /// Rounded to bf16, in half the memory.
     Bf16(PackedBf16),
+    /// Rounded to eight bits, in little more than a quarter of it.
+    Int8(PackedInt8),
 }
 
 /// Rows of a product that one thread computes at a time.
@@ -33,11 +56,31 @@ const ROWS: usize = 96;
 
 impl Weight {
     /// Packs a matrix.
-    pub fn new(view: View<'_>, compute: Compute) -> Self {
-        match compute {
-            Compute::F32 => Self::F32(Packed::new(view)),
-            Compute::Bf16 => Self::Bf16(PackedBf16::new(view)),
+    pub fn new(view: View<'_>, packing: impl Into<Packing>) -> Self {
+        match packing.into() {
+            Packing::F32 => Self::F32(Packed::new(view)),
+            Packing::Bf16 => Self::Bf16(PackedBf16::new(view)),
+            Packing::Int8 => Self::Int8(PackedInt8::new(view)),
         }
+    }
+
+    /// Packs matrices that the same left side is multiplied with: as one where the packing can, and the columns of all
+    /// but the last fill whole panels; else as several.
+    pub fn beside(views: &[View<'_>], packing: impl Into<Packing>) -> Vec<Self> {
+        let packing = packing.into();
+        let mut before = views.iter().take(views.len().saturating_sub(1));
+        if before.all(|view| view.columns.is_multiple_of(PANEL)) {
+            match packing {
+                Packing::F32 => {
+                    let mut packed = Packed::default();
+                    packed.pack(views);
+                    return vec![Self::F32(packed)];
+                }
+                Packing::Int8 => return vec![Self::Int8(PackedInt8::beside(views))],
+                Packing::Bf16 => {}
+            }
+        }
+        views.iter().map(|&view| Self::new(view, packing)).collect()
     }
 
     /// Rows and columns.
@@ -45,6 +88,7 @@ impl Weight {
         match self {
             Self::F32(packed) => packed.dims(),
             Self::Bf16(packed) => [packed.k(), packed.n()],
+            Self::Int8(packed) => [packed.k(), packed.n()],
         }
     }
 
@@ -56,6 +100,7 @@ impl Weight {
         match self {
             Self::F32(packed) => multiply(a, packed.panels(), c, c_stride, start),
             Self::Bf16(packed) => bf16::multiply(a, packed, c, c_stride, start == Start::Existing),
+            Self::Int8(packed) => int8::multiply(a, packed, c, c_stride, start),
         }
     }
 
@@ -67,6 +112,7 @@ impl Weight {
     pub fn multiply_shared(&self, a: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
         let packed = match self {
             Self::F32(packed) => return multiply_shared(a, packed.panels(), c, c_stride, start),
+            Self::Int8(packed) => return int8::multiply_shared(a, packed, c, c_stride, start),
             Self::Bf16(packed) => packed,
         };
         let ([m, _], n) = (a.dims(), packed.n());

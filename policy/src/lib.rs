@@ -29,7 +29,7 @@ pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{
     BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceSampler, Execution, KvCache, Operations,
-    PADDING_POSITION, PackedModel, PackedTokens, Prefilled, Prefix, Recompute, Rotation,
+    PADDING_POSITION, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute, Rotation,
     TokenBatch, Truncation, Visibility,
 };
 pub use output::OutputFolder;

@@ -169,13 +169,31 @@ fn what_is_kept_for_the_backward_pass_changes_no_bit_of_a_run() {
 #[test]
 fn generation_may_round_its_weights_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let rounded = config(&[&SMALL[..], &["rollout.dtype=bf16"]].concat());
-    for line in &fresh(base(), &rounded, &dir.path().join("rounded"))[1..] {
-        let kl = line.sampler_kl.unwrap();
-        assert!(kl > 0.0 && kl < 1e-3, "step {}: KL {kl:e}", line.step);
-        assert!(line.sampler_log_prob_gap > 0.0);
-        let weight = line.correction_weight_mean.unwrap();
-        assert!((weight - 1.0).abs() < 0.05, "mean weight {weight}");
+    for (dtype, training, most_kl) in [
+        ("bf16", "f32", 1e-3),
+        ("int8", "f32", 1e-2),
+        ("int8", "bf16", 1e-2),
+    ] {
+        let settings = [
+            format!("rollout.dtype={dtype}"),
+            format!("model.dtype={training}"),
+        ];
+        let settings: Vec<&str> = SMALL
+            .into_iter()
+            .chain(settings.iter().map(String::as_str))
+            .collect();
+        let folder = dir.path().join(format!("{dtype}-{training}"));
+        for line in &fresh(base(), &config(&settings), &folder)[1..] {
+            let kl = line.sampler_kl.unwrap();
+            assert!(
+                kl > 0.0 && kl < most_kl,
+                "{dtype}, step {}: KL {kl:e}",
+                line.step
+            );
+            assert!(line.sampler_log_prob_gap > 0.0);
+            let weight = line.correction_weight_mean.unwrap();
+            assert!((weight - 1.0).abs() < 0.05, "{dtype}: mean weight {weight}");
+        }
     }
     let refused = [
         ["rollout.dtype=f16", "model.dtype=f32"],

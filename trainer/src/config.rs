@@ -9,6 +9,7 @@ use losses::{
     EntropyControl, EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip,
     ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
 };
+use policy::Packing;
 use reward::{RewardConfig, TaskConfig};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -105,6 +106,38 @@ pub enum Dtype {
     F16,
 }
 
+/// What generation rounds weights, and what they are multiplied with, to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutDtype {
+    /// To nothing.
+    F32,
+    /// To bfloat16.
+    Bf16,
+    /// To eight bits, with a factor for every 64 numbers.
+    Int8,
+}
+
+impl RolloutDtype {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl From<RolloutDtype> for Packing {
+    fn from(dtype: RolloutDtype) -> Self {
+        match dtype {
+            RolloutDtype::F32 => Self::F32,
+            RolloutDtype::Bf16 => Self::Bf16,
+            RolloutDtype::Int8 => Self::Int8,
+        }
+    }
+}
+
 impl From<Dtype> for burn::tensor::DType {
     fn from(dtype: Dtype) -> Self {
         match dtype {
@@ -188,11 +221,11 @@ pub struct RolloutSection {
     /// Problems that a round samples for each group still missing; kept groups beyond `prompts_per_step` are the next
     /// step's first, sampled by a policy one step older.
     pub oversampling: f64,
-    /// `bf16` generates with weights rounded to bf16 on the CPU while training stays in f32: the gap is
-    /// `sampler_log_prob_gap` in the metrics, and the loss weighs tokens by truncated importance ratios (`loss.rollout_correction`
+    /// What generation on the CPU rounds weights and products to where training does not: the gap is `sampler_log_prob_gap`
+    /// and `sampler_kl` in the metrics, and the loss weighs tokens by truncated importance ratios (`loss.rollout_correction`
     /// with its defaults, where the configuration has none of its own).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dtype: Option<Dtype>,
+    pub dtype: Option<RolloutDtype>,
 }
 
 impl Default for RolloutSection {
@@ -405,13 +438,7 @@ impl TrainConfig {
         for (key, value) in [("seed", self.seed), ("steps", self.steps)] {
             check(key, i64::try_from(value).is_ok(), "below 2^63", value)?;
         }
-        if self.rollout.dtype == Some(Dtype::F16) {
-            return Err(TrainerError::Config {
-                message: "rollout.dtype = \"f16\": generation rounds to bf16, or to nothing; use bf16 or leave it out"
-                    .into(),
-            });
-        }
-        if (self.rollout.dtype, self.model.dtype) == (Some(Dtype::F32), Dtype::Bf16) {
+        if (self.rollout.dtype, self.model.dtype) == (Some(RolloutDtype::F32), Dtype::Bf16) {
             return Err(TrainerError::Config {
                 message: "rollout.dtype = \"f32\" with model.dtype = \"bf16\": generation rounds as training does; \
                           leave rollout.dtype out"
@@ -460,11 +487,17 @@ impl TrainConfig {
 
     /// Generation in another type than training is the CPU's own loops' alone.
     pub(crate) fn check_rollout_dtype(&self, is_fused: bool) -> Result<(), TrainerError> {
-        if self.rollout.dtype == Some(Dtype::Bf16) && !is_fused {
+        let rounds = self
+            .rollout
+            .dtype
+            .filter(|&dtype| dtype != RolloutDtype::F32);
+        if let (Some(dtype), false) = (rounds, is_fused) {
             return Err(TrainerError::Config {
-                message: "rollout.dtype = \"bf16\" is for `--device flex` on a CPU with AVX2 alone; set model.dtype = \
-                          \"bf16\", which generates and trains in it"
-                    .into(),
+                message: format!(
+                    "rollout.dtype = \"{}\" is for `--device flex` on a CPU with AVX2 alone; set model.dtype = \"bf16\", \
+                     which generates and trains in it",
+                    dtype.name()
+                ),
             });
         }
         Ok(())
@@ -836,7 +869,7 @@ fn with_every_option() -> TrainConfig {
             ..DataSection::default()
         },
         rollout: RolloutSection {
-            dtype: Some(Dtype::Bf16),
+            dtype: Some(RolloutDtype::Bf16),
             ..RolloutSection::default()
         },
         loss: ObjectiveConfig {

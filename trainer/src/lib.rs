@@ -47,7 +47,8 @@ pub use batch::{Collated, Sequence, TokenBudget, micro_batches};
 pub use checkpoint::{changed_settings, list_checkpoints, newest_checkpoint};
 pub use config::{
     CheckpointSection, DataSection, Dtype, MeasurementSection, Memory, ModelSection,
-    OptimizerSection, PromptStyle, RolloutSection, TrainConfig, UpdateSection, ValidationSection,
+    OptimizerSection, PromptStyle, RolloutDtype, RolloutSection, TrainConfig, UpdateSection,
+    ValidationSection,
 };
 pub use critic::{CriticSection, CriticTrunk};
 pub use error::TrainerError;

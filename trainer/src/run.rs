@@ -8,15 +8,14 @@ use std::{
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
 use losses::{BudgetLever, LintContext, PolicyObjective};
-use policy::{CausalLm, Compute, Execution, Policy};
+use policy::{CausalLm, Compute, Execution, Packing, Policy};
 use reward::{Problem, Reward};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, CheckpointSection, Dtype, Event, Group, GroupState, Observer,
-    ProblemSource, PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig,
-    TrainerError,
+    AnswerKey, Answerer, CheckpointSection, Event, Group, GroupState, Observer, ProblemSource,
+    PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig, TrainerError,
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
@@ -273,25 +272,28 @@ impl Trainer {
         self.policy.model.valid().cast(self.dtype)
     }
 
-    /// The policy as it generates: as it computes, or in bf16 where the configuration has it so.
+    /// The policy as it generates: as it computes, or rounded as the configuration has it.
     pub(crate) fn sampling_model(&self) -> CausalLm {
         let model = self.computing_model();
-        if !self.samples_rounded() {
-            return model;
-        }
-        let execution = model.execution();
-        model.with_execution(Execution {
-            compute: Compute::Bf16,
-            ..execution
-        })
+        let execution = Execution {
+            generation: self.config.rollout.dtype.map(Into::into),
+            ..model.execution()
+        };
+        model.with_execution(execution)
     }
 
     /// Whether generation rounds its weights where training does not, so that the two give other log-probabilities.
     pub(crate) fn samples_rounded(&self) -> bool {
         let model = &self.policy.model;
-        self.config.rollout.dtype == Some(Dtype::Bf16)
-            && model.is_fused()
-            && model.execution().compute == Compute::F32
+        let training = Packing::from(model.execution().compute);
+        model.is_fused() && self.packing() != training
+    }
+
+    /// What generation on the CPU rounds to.
+    fn packing(&self) -> Packing {
+        let training = self.policy.model.execution().compute;
+        let generation = self.config.rollout.dtype.map(Packing::from);
+        generation.unwrap_or_else(|| training.into())
     }
 
     /// The policy as it is now.
@@ -446,12 +448,20 @@ impl Trainer {
         for warning in self.objective.warnings(&context) {
             observer.on_event(Event::Warning(&warning));
         }
-        let rounds =
-            self.policy.model.execution().compute == Compute::Bf16 || self.samples_rounded();
-        if rounds && kernels::level() < kernels::Level::Avx512Bf16 {
+        let computes_bf16 = self.policy.model.execution().compute == Compute::Bf16;
+        if (computes_bf16 || self.packing() == Packing::Bf16)
+            && kernels::level() < kernels::Level::Avx512Bf16
+        {
             observer.on_event(Event::Warning(
                 "this CPU has no instructions for bf16 (AVX512-BF16 or AMX): products are no faster than in f32, and \
                  take half the memory alone",
+            ));
+        }
+        if self.packing() == Packing::Int8 && kernels::int8_level() < kernels::Int8Level::Avx512Vnni
+        {
+            observer.on_event(Event::Warning(
+                "this CPU has no instructions for eight-bit products that are used here (AVX512-VNNI): generation is no \
+                 faster than in f32, and takes less memory alone",
             ));
         }
     }

@@ -23,6 +23,7 @@ pub(crate) fn run(args: &DevicesArgs) -> Result<()> {
             "devices": reports.iter().map(record).collect::<Vec<_>>(),
             "threads": rayon::current_num_threads(),
             "bf16_instructions": kernels::level().name(),
+            "int8_instructions": kernels::int8_level().name(),
         }));
     }
     let mut stdout = io::stdout();
@@ -48,9 +49,10 @@ fn backend(report: &DeviceReport) -> &str {
 fn line(report: &DeviceReport) -> String {
     let mut parts = Vec::new();
     if report.name == "flex" {
-        let (threads, bf16) = (rayon::current_num_threads(), kernels::level().name());
+        let (bf16, int8) = (kernels::level().name(), kernels::int8_level().name());
+        let threads = rayon::current_num_threads();
         parts.push(format!(
-            "CPU, {threads} threads, bf16 by {bf16} (the default)"
+            "CPU, {threads} threads, bf16 by {bf16}, int8 by {int8} (the default)"
         ));
     } else {
         parts.push(report.model.clone());

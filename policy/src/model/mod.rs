@@ -17,7 +17,7 @@ mod sampling;
 pub use cache::KvCache;
 pub use decoder::{CausalLm, TokenBatch};
 pub use fused::{
-    Compute, Decoder, Execution, PackedModel, PackedTokens, Prefilled, Prefix, Recompute,
+    Compute, Decoder, Execution, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute,
 };
 pub use operations::Operations;
 pub use recompute::BlockInputs;

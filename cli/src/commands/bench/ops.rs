@@ -1,7 +1,7 @@
 //! `anneal bench ops`.
 
 use anyhow::{Result, bail};
-use kernels::{Compute, Softmax, Start, View, Weight, general, rms_norm, swiglu};
+use kernels::{Packing, Softmax, Start, View, Weight, general, rms_norm, swiglu};
 use serde_json::json;
 
 use super::fastest_nanoseconds;
@@ -47,8 +47,13 @@ fn products([m, k, n]: [usize; 3], seconds: f64) -> Result<()> {
         "shape": [m, k, n],
         "gflops_gemm_crate_all_threads": gflops(library),
     });
-    for (name, compute) in [("f32", Compute::F32), ("bf16", Compute::Bf16)] {
-        let weight = Weight::new(right, compute);
+    let packings = [
+        ("f32", Packing::F32),
+        ("bf16", Packing::Bf16),
+        ("int8", Packing::Int8),
+    ];
+    for (name, packing) in packings {
+        let weight = Weight::new(right, packing);
         let one = fastest_nanoseconds(seconds, || weight.multiply(left, &mut c, n, Start::Zero));
         let all = fastest_nanoseconds(seconds, || {
             weight.multiply_shared(left, &mut c, n, Start::Zero);

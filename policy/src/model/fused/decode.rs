@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use kernels::{Compute, HeadCache, Packed, Start, View, Weight, in_pool, rms_norm, swiglu};
+use kernels::{Compute, HeadCache, Start, View, Weight, in_pool, rms_norm, swiglu};
 use rayon::prelude::*;
 
 use super::{
@@ -76,21 +76,6 @@ impl Host {
     }
 }
 
-/// One packed matrix where the columns of all but the last fill whole panels, several otherwise.
-fn pack_beside(views: &[View<'_>], compute: Compute) -> Vec<Weight> {
-    let mut before = views.iter().take(views.len().saturating_sub(1));
-    let is_whole = before.all(|view| view.dims()[1].is_multiple_of(kernels::PANEL));
-    if compute == Compute::F32 && is_whole {
-        let mut packed = Packed::default();
-        packed.pack(views);
-        return vec![Weight::F32(packed)];
-    }
-    views
-        .iter()
-        .map(|&view| Weight::new(view, compute))
-        .collect()
-}
-
 impl CausalLm {
     /// The weights for [`Decoder`]; `None` where the model is not on the CPU in f32.
     ///
@@ -100,7 +85,7 @@ impl CausalLm {
         if !self.is_fused() {
             return Ok(None);
         }
-        let compute = self.execution.compute;
+        let packing = self.execution.packing();
         let layers = self
             .model
             .layers
@@ -119,21 +104,21 @@ impl CausalLm {
                 Ok(PackedLayer {
                     shape: shape.clone(),
                     vectors: Host::new(layer.vectors())?.cells().to_vec(),
-                    qkv: pack_beside(&views[..3], compute),
-                    output: Weight::new(views[3], compute),
-                    gate_up: pack_beside(&views[4..6], compute),
-                    down: Weight::new(views[6], compute),
+                    qkv: Weight::beside(&views[..3], packing),
+                    output: Weight::new(views[3], packing),
+                    gate_up: Weight::beside(&views[4..6], packing),
+                    down: Weight::new(views[6], packing),
                 })
             });
         let embedding = self.model.embed_tokens.weight.val().without_autodiff();
         let head = if let Some(head) = &self.lm_head {
             let weight = head.weight.val();
             let [_, columns] = weight.dims();
-            Weight::new(Host::new(weight)?.view(columns), compute)
+            Weight::new(Host::new(weight)?.view(columns), packing)
         } else {
             let [_, columns] = embedding.dims();
             let host = Host::new(embedding.clone())?;
-            Weight::new(host.view(columns).transposed(), compute)
+            Weight::new(host.view(columns).transposed(), packing)
         };
         Ok(Some(PackedModel {
             layers: layers.collect::<Result<_, PolicyError>>()?,

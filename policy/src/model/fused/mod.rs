@@ -11,7 +11,7 @@ mod shape;
 use std::sync::Arc;
 
 use burn::tensor::{DType, Device, Int, Tensor};
-pub use kernels::Compute;
+pub use kernels::{Compute, Packing};
 
 pub use decode::{Decoder, PackedModel, Prefilled, Prefix};
 pub use packing::PackedTokens;
@@ -36,6 +36,15 @@ pub struct Execution {
     pub recompute: Recompute,
     /// What the fast form's products round their operands to; sums, norms and weights stay f32.
     pub compute: Compute,
+    /// What generation's copy of the weights is rounded to, where that is not what [`compute`](Self::compute) says.
+    pub generation: Option<Packing>,
+}
+
+impl Execution {
+    /// What generation rounds to.
+    pub fn packing(&self) -> Packing {
+        self.generation.unwrap_or_else(|| self.compute.into())
+    }
 }
 
 impl CausalLm {

@@ -1,0 +1,332 @@
+//! The product's blocking, common to all levels.
+#![allow(
+    unsafe_code,
+    reason = "threads write disjoint columns of one matrix, by instructions chosen at run time"
+)]
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Vnni};
+use super::{
+    Int8Level, PackedInt8, int8_level,
+    lanes::{Lanes, Plain},
+    pack::{DEPTH, LeftBlock, QUADS, RightBlock, round_rows},
+};
+use crate::{
+    PANEL, Start, View,
+    matrix::holds,
+    product::{Output, prefetch},
+    vectorized::vectorized,
+};
+
+/// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
+const MOST_BLOCKS: usize = 768 / DEPTH;
+/// Fewest panels of a thread's task, and tasks for each thread: few, and yet threads that end early find others.
+const LEAST_PANELS: usize = 4;
+const TASKS_PER_THREAD: usize = 4;
+
+thread_local! {
+    static ROWS: RefCell<Vec<LeftBlock>> = RefCell::default();
+}
+
+/// `c = a·b` or `c += a·b` on the calling thread: `a` `[m, k]`, `c` `[m, n]` in rows of `c_stride`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn multiply(a: View<'_>, b: &PackedInt8, c: &mut [f32], c_stride: usize, start: Start) {
+    multiply_at(int8_level(), a, b, c, c_stride, start);
+}
+
+/// [`multiply`] at a given level.
+///
+/// # Panics
+/// If the shapes do not fit or the level is not available.
+pub(super) fn multiply_at(
+    level: Int8Level,
+    a: View<'_>,
+    b: &PackedInt8,
+    c: &mut [f32],
+    c_stride: usize,
+    start: Start,
+) {
+    with_rows(a, b, c, c_stride, start, false, |product| {
+        // SAFETY: `c` is borrowed mutably and holds all rows and columns (checked).
+        unsafe { product.run(level, 0..b.panels()) }
+    });
+}
+
+/// The same with the columns split among rayon's threads.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub(crate) fn multiply_shared(
+    a: View<'_>,
+    b: &PackedInt8,
+    c: &mut [f32],
+    c_stride: usize,
+    start: Start,
+) {
+    with_rows(a, b, c, c_stride, start, true, |product| {
+        let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
+        let each = b.panels().div_ceil(tasks).next_multiple_of(LEAST_PANELS);
+        let tasks = b.panels().div_ceil(each);
+        (0..tasks).into_par_iter().for_each(|task| {
+            let panels = task * each..b.panels().min((task + 1) * each);
+            // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task
+            // writes the columns of its own panels alone.
+            unsafe { product.run(int8_level(), panels) }
+        });
+    });
+}
+
+/// Rounds the left side and has it multiplied.
+fn with_rows(
+    a: View<'_>,
+    b: &PackedInt8,
+    c: &mut [f32],
+    c_stride: usize,
+    start: Start,
+    is_shared: bool,
+    run: impl FnOnce(&Product<'_>),
+) {
+    let ([m, k], n) = (a.dims(), b.n());
+    assert_eq!(k, b.k(), "[{m}, {k}] times [{}, {n}]", b.k());
+    assert!(
+        c_stride >= n && holds(c.len(), m, c_stride, n),
+        "[{m}, {n}] by {c_stride} in {} elements",
+        c.len()
+    );
+    // Taken and not borrowed: a thread that waits for others takes on other work, another product too.
+    let mut rows = ROWS.take();
+    round_rows(a, &mut rows, is_shared);
+    run(&Product {
+        rows: &rows,
+        m,
+        right: b,
+        out: Output::new(c, c_stride),
+        start,
+    });
+    ROWS.set(rows);
+}
+
+/// A product whose left side is rounded.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    rows: &'a [LeftBlock],
+    m: usize,
+    right: &'a PackedInt8,
+    out: Output,
+    start: Start,
+}
+
+impl Product<'_> {
+    /// Multiplies with some panels.
+    ///
+    /// # Safety
+    /// `out` holds all rows, whose columns of these panels no other thread touches.
+    ///
+    /// # Panics
+    /// If the level is not available.
+    unsafe fn run(&self, level: Int8Level, panels: Range<usize>) {
+        assert!(level.is_available(), "{level:?} is not available");
+        // SAFETY: the caller's promise, and the CPU has the level's instructions.
+        unsafe {
+            match level {
+                Int8Level::Portable => plain(*self, panels),
+                #[cfg(target_arch = "x86_64")]
+                Int8Level::Avx2 => avx2(self, panels),
+                #[cfg(target_arch = "x86_64")]
+                Int8Level::Avx512Vnni => vnni(self, panels),
+                #[cfg(not(target_arch = "x86_64"))]
+                Int8Level::Avx2 | Int8Level::Avx512Vnni => {
+                    unreachable!("{level:?} on another architecture")
+                }
+            }
+        }
+    }
+
+    /// Multiplies with some panels, `L::PANELS` at a time.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run), on a CPU with the instructions of `L`.
+    #[inline(always)]
+    unsafe fn panels<L: Lanes>(&self, panels: Range<usize>) {
+        let depth = self.right.k().div_ceil(DEPTH);
+        let mut start = self.start;
+        // A product over nothing still writes its zeros.
+        for first in (0..depth.max(1)).step_by(MOST_BLOCKS) {
+            let blocks = first..depth.min(first + MOST_BLOCKS);
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let is_whole = panel + L::PANELS <= panels.end;
+                let mut row = 0;
+                let tiles = self.m.div_ceil(L::ROWS);
+                for tile in 0..tiles {
+                    // Rows are shared out evenly: a last tile of one row would wait for its few sums.
+                    let rows = (self.m - row).div_ceil(tiles - tile);
+                    let place = Place {
+                        row,
+                        panel,
+                        blocks: blocks.clone(),
+                        depth,
+                        start,
+                    };
+                    // SAFETY: the caller's promise, for these rows and panels.
+                    unsafe {
+                        if L::PANELS == 2 && is_whole {
+                            self.tiles::<L, 2>(rows, &place);
+                        } else {
+                            self.tiles::<L, 1>(rows, &place);
+                        }
+                    }
+                    row += rows;
+                }
+                panel += if is_whole { L::PANELS } else { 1 };
+            }
+            // What is there is now the sum so far.
+            start = Start::Existing;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tiles<L: Lanes, const PANELS: usize>(&self, rows: usize, place: &Place) {
+        // SAFETY: the caller's promise. What no level asks for is not compiled for it.
+        unsafe {
+            match rows.min(L::ROWS) {
+                1 => self.tile::<L, 1, PANELS>(place),
+                2 => self.tile::<L, 2, PANELS>(place),
+                3 if L::ROWS >= 3 => self.tile::<L, 3, PANELS>(place),
+                4 if L::ROWS >= 4 => self.tile::<L, 4, PANELS>(place),
+                5 if L::ROWS >= 5 => self.tile::<L, 5, PANELS>(place),
+                _ if L::ROWS >= 6 => self.tile::<L, 6, PANELS>(place),
+                _ => unreachable!("tiles have at most {} rows", L::ROWS),
+            }
+        }
+    }
+
+    /// `ROWS` rows by `PANELS` panels over some blocks.
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(&self, place: &Place) {
+        // Loops rather than `array::from_fn`, whose closures would not be compiled for the instructions of `L`.
+        let count = place.blocks.len();
+        let mut left: [&[LeftBlock]; ROWS] = [&[]; ROWS];
+        for (r, left) in left.iter_mut().enumerate() {
+            let first = (place.row + r) * place.depth + place.blocks.start;
+            *left = &self.rows[first..][..count];
+        }
+        let mut right: [&[RightBlock]; PANELS] = [&[]; PANELS];
+        for (p, right) in right.iter_mut().enumerate() {
+            *right = &self.right.panel(place.panel + p)[place.blocks.clone()];
+        }
+        // The panels after these are fetched from memory meanwhile.
+        let mut coming = right;
+        for (p, coming) in coming.iter_mut().enumerate() {
+            let next = place.panel + PANELS + p;
+            if next < self.right.panels() {
+                *coming = &self.right.panel(next)[place.blocks.clone()];
+            }
+        }
+        // SAFETY: the CPU has the instructions of `L` (the caller's promise), here and below.
+        let mut sums = unsafe { [[L::load(&[0.0; PANEL]); PANELS]; ROWS] };
+        if place.start == Start::Existing {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let mut edge = [0.0; PANEL];
+                    // SAFETY: the caller's promise for these rows and panels.
+                    let cells = unsafe { self.cells(place.row + r, place.panel + p) };
+                    edge[..cells.len()].copy_from_slice(cells);
+                    *sums = unsafe { L::load(&edge) };
+                }
+            }
+        }
+        let is_first = place.row == 0;
+        for block in 0..count {
+            let mut ints = [[unsafe { L::start(0) }; PANELS]; ROWS];
+            for (ints, left) in ints.iter_mut().zip(&left) {
+                *ints = [unsafe { L::start(left[block].start) }; PANELS];
+            }
+            for quad in 0..QUADS {
+                if is_first {
+                    for coming in &coming {
+                        prefetch(&raw const coming[block].lines[quad]);
+                    }
+                }
+                for (ints, left) in ints.iter_mut().zip(&left) {
+                    let x = left[block].quads[quad];
+                    for (ints, right) in ints.iter_mut().zip(&right) {
+                        *ints = unsafe { L::dot(*ints, &right[block].lines[quad], x) };
+                    }
+                }
+            }
+            for ((sums, ints), left) in sums.iter_mut().zip(&ints).zip(&left) {
+                for ((sums, ints), right) in sums.iter_mut().zip(ints).zip(&right) {
+                    let (scales, scale) = (&right[block].scales, left[block].scale);
+                    *sums = unsafe { L::add(*sums, *ints, scales, scale) };
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (p, sums) in sums.iter().enumerate() {
+                let sums = unsafe { L::store(*sums) };
+                // SAFETY: the caller's promise for these rows and panels.
+                let cells = unsafe { self.cells(place.row + r, place.panel + p) };
+                cells.copy_from_slice(&sums[..cells.len()]);
+            }
+        }
+    }
+
+    /// A row's columns of a panel.
+    ///
+    /// # Safety
+    /// The output holds them, and they are this thread's alone while the slice lives.
+    #[inline(always)]
+    unsafe fn cells<'a>(&self, row: usize, panel: usize) -> &'a mut [f32] {
+        let from = panel * PANEL;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = self.out.at(row, from);
+            std::slice::from_raw_parts_mut(at, PANEL.min(self.right.n() - from))
+        }
+    }
+}
+
+/// Where a tile lies.
+struct Place {
+    row: usize,
+    panel: usize,
+    /// Of the sum.
+    blocks: Range<usize>,
+    /// Blocks of a whole sum.
+    depth: usize,
+    start: Start,
+}
+
+vectorized! {
+/// # Safety
+/// As [`Product::run`].
+fn plain(product: Product<'_>, panels: Range<usize>) -> () = plain_loop
+}
+
+#[inline(always)]
+fn plain_loop(product: Product<'_>, panels: Range<usize>) {
+    // SAFETY: the promise of whoever calls `plain`; plain code asks nothing of a CPU.
+    unsafe { product.panels::<Plain>(panels) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(product: &Product<'_>, panels: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.panels::<Avx2>(panels) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni,fma")]
+unsafe fn vnni(product: &Product<'_>, panels: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.panels::<Vnni>(panels) }
+}
