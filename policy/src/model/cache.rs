@@ -1,8 +1,8 @@
 //! The key-value cache of batched decoding.
 
-use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-use super::rope::PADDING_POSITION;
+use super::{operations::Operations, rope::PADDING_POSITION};
 use crate::ModelConfig;
 
 /// Keys and values of the tokens so far: `rows` sequences, each in a row of `capacity` slots.
@@ -14,6 +14,7 @@ pub struct KvCache {
     layers: Vec<LayerCache>,
     /// Position of the token in each slot, `[rows, capacity]`; [`PADDING_POSITION`] in empty ones.
     positions: Tensor<2, Int>,
+    operations: Operations,
 }
 
 impl KvCache {
@@ -32,7 +33,9 @@ impl KvCache {
             rows * config.num_key_value_heads * capacity,
             config.head_dim,
         ];
+        let operations = Operations::of(device);
         let layer = |_| LayerCache {
+            operations,
             shape: [rows, config.num_key_value_heads, capacity, config.head_dim],
             keys: Some(Tensor::zeros(shape, (device, dtype))),
             values: Some(Tensor::zeros(shape, (device, dtype))),
@@ -41,6 +44,7 @@ impl KvCache {
         Self {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             positions: Tensor::full([rows, capacity], PADDING_POSITION, (device, DType::I32)),
+            operations,
         }
     }
 
@@ -95,8 +99,9 @@ impl KvCache {
             .collect::<Vec<_>>();
         let at = Tensor::<1, Int>::from_data(at.as_slice(), (&device, DType::I32));
         let values = Tensor::<1, Int>::from_data(positions, (&device, DType::I32));
-        let flat = self.positions.clone().reshape([rows * capacity]);
-        let flat = flat.select_assign(0, at, values, IndexingUpdateOp::Assign);
+        let flat = self.positions.clone().reshape([rows * capacity, 1]);
+        let values = values.reshape([rows * length, 1]);
+        let flat = self.operations.write_int_rows(flat, at, values);
         self.positions = flat.reshape([rows, capacity]);
     }
 
@@ -121,10 +126,9 @@ impl KvCache {
         );
         let rows = Tensor::cat(vec![other.positions().select(0, pick), tail], 1);
         let put = index_tensor(targets, &device);
-        self.positions =
-            self.positions
-                .clone()
-                .select_assign(0, put, rows, IndexingUpdateOp::Assign);
+        self.positions = self
+            .operations
+            .write_int_rows(self.positions.clone(), put, rows);
         for (layer, source) in self.layers.iter_mut().zip(&other.layers) {
             layer.adopt(source, sources, targets);
         }
@@ -141,6 +145,7 @@ fn index_tensor(indices: &[usize], device: &Device) -> Tensor<1, Int> {
 /// The tensors are options so that an update can own them: backends write in place where they hold the only handle.
 #[derive(Debug, Clone)]
 pub(super) struct LayerCache {
+    operations: Operations,
     shape: [usize; 4],
     keys: Option<Tensor<2>>,
     values: Option<Tensor<2>>,
@@ -157,8 +162,8 @@ impl LayerCache {
             .slots
             .clone()
             .expect("slots are announced before the layers run");
-        let keys = write(self.keys.take(), slots.clone(), key);
-        let values = write(self.values.take(), slots, value);
+        let keys = write(self.operations, self.keys.take(), slots.clone(), key);
+        let values = write(self.operations, self.values.take(), slots, value);
         let views = (
             keys.clone().reshape(self.shape),
             values.clone().reshape(self.shape),
@@ -183,18 +188,24 @@ impl LayerCache {
         };
         let from = index_tensor(&slots(sources, filled), &device);
         let to = index_tensor(&slots(targets, capacity), &device);
+        let operations = self.operations;
         let copy = |target: Option<Tensor<2>>, source: &Option<Tensor<2>>| {
             let picked = source.clone()?.select(0, from.clone());
-            Some(target?.select_assign(0, to.clone(), picked, IndexingUpdateOp::Assign))
+            Some(operations.write_rows(target?, to.clone(), picked))
         };
         self.keys = copy(self.keys.take(), &other.keys);
         self.values = copy(self.values.take(), &other.values);
     }
 }
 
-fn write(cache: Option<Tensor<2>>, slots: Tensor<1, Int>, new: Tensor<4>) -> Tensor<2> {
+fn write(
+    operations: Operations,
+    cache: Option<Tensor<2>>,
+    slots: Tensor<1, Int>,
+    new: Tensor<4>,
+) -> Tensor<2> {
     let [rows, heads, length, head_dim] = new.dims();
     let new = new.reshape([rows * heads * length, head_dim]);
     let cache = cache.expect("a layer's cache is whole between updates");
-    cache.select_assign(0, slots, new, IndexingUpdateOp::Assign)
+    operations.write_rows(cache, slots, new)
 }

@@ -2,7 +2,7 @@
 
 use burn::{
     nn::RmsNorm,
-    tensor::{Device, Tensor, activation::silu},
+    tensor::{Device, IndexingUpdateOp, Int, Tensor, activation::silu},
 };
 
 #[cfg(feature = "cube")]
@@ -66,6 +66,38 @@ impl Operations {
                 let (cos, sin) = rotation.angles();
                 cube::rotate(x, cos, sin).swap_dims(1, 2)
             }
+        }
+    }
+
+    /// `rows` in the places `slots` of `target`, in place where nothing else holds it; kernels give no gradient. Of rows with
+    /// one place any one stays.
+    ///
+    /// # Shapes
+    /// `target` `[places, width]`, `slots` `[rows]`, `rows` `[rows, width]`.
+    pub fn write_rows(
+        self,
+        target: Tensor<2>,
+        slots: Tensor<1, Int>,
+        rows: Tensor<2>,
+    ) -> Tensor<2> {
+        match self {
+            Self::Plain => target.select_assign(0, slots, rows, IndexingUpdateOp::Assign),
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::write_rows(target, slots, rows),
+        }
+    }
+
+    /// The same of integers.
+    pub fn write_int_rows(
+        self,
+        target: Tensor<2, Int>,
+        slots: Tensor<1, Int>,
+        rows: Tensor<2, Int>,
+    ) -> Tensor<2, Int> {
+        match self {
+            Self::Plain => target.select_assign(0, slots, rows, IndexingUpdateOp::Assign),
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::write_int_rows(target, slots, rows),
         }
     }
 

@@ -182,6 +182,23 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         ))
     }
 
+    fn write_rows(
+        target: FloatTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let [target, rows] = [target, rows].map(FloatTensor::<Self>::into_primitive);
+        Self::from_inner(CubeBackend::write_rows(target, slots, rows))
+    }
+
+    fn write_int_rows(
+        target: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: IntTensor<Self>,
+    ) -> IntTensor<Self> {
+        CubeBackend::write_int_rows(target, slots, rows)
+    }
+
     fn logits(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -23,6 +23,7 @@ mod head;
 mod norm;
 mod reduce;
 mod sample;
+mod scatter;
 mod scores;
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,20 @@ pub(super) trait CubeOps: Backend {
         query_positions: IntTensor<Self>,
         window: i32,
     ) -> FloatTensor<Self>;
+
+    /// `rows` `[count, width]` in the places `slots` `[count]` of `target` `[slots, width]`, without a gradient.
+    fn write_rows(
+        target: FloatTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The same of integers.
+    fn write_int_rows(
+        target: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: IntTensor<Self>,
+    ) -> IntTensor<Self>;
 
     /// Logits `[rows, vocab]` in f32 of hidden states `[rows, width]`, without a gradient, whatever is multiplied.
     fn logits(
@@ -160,6 +175,22 @@ impl CubeOps for CubeBackend {
         attention::decode_attention(query, keys, values, key_positions, query_positions, window)
     }
 
+    fn write_rows(
+        target: FloatTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        scatter::write_rows(target, slots, rows)
+    }
+
+    fn write_int_rows(
+        target: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        rows: IntTensor<Self>,
+    ) -> IntTensor<Self> {
+        scatter::write_rows(target, slots, rows)
+    }
+
     fn logits(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -240,6 +271,28 @@ pub(super) fn decode_attention(
         key_positions.into_dispatch(),
         query_positions.into_dispatch(),
         window,
+    ))
+}
+
+/// Rows in places of a target.
+pub(super) fn write_rows(target: Tensor<2>, slots: Tensor<1, Int>, rows: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::write_rows(
+        target.into_dispatch(),
+        slots.into_dispatch(),
+        rows.into_dispatch(),
+    ))
+}
+
+/// The same of integers.
+pub(super) fn write_int_rows(
+    target: Tensor<2, Int>,
+    slots: Tensor<1, Int>,
+    rows: Tensor<2, Int>,
+) -> Tensor<2, Int> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::write_int_rows(
+        target.into_dispatch(),
+        slots.into_dispatch(),
+        rows.into_dispatch(),
     ))
 }
 

@@ -242,3 +242,37 @@ fn indices(ids: &[u32], device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     Tensor::from_data(ids.as_slice(), (device, DType::I32))
 }
+
+/// Rows land in their places, the rest stays, and so does what else holds the target.
+#[test]
+fn rows_are_written_to_their_places() {
+    let Some(device) = device() else { return };
+    for (places, width, count) in [(1, 1, 1), (300, 64, 77), (5000, 3, 4999), (6, 257, 5)] {
+        let cells = noise(places * width, 1);
+        let rows: Vec<f32> = noise(count * width, 2).iter().map(|x| x + 1.0).collect();
+        // Each place at most once, since 7 and `places` have no common factor.
+        let slots: Vec<i32> = (0..count)
+            .map(|row| ((row * 7 + 3) % places) as i32)
+            .collect();
+        let mut expected = cells.clone();
+        for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
+            expected[*slot as usize * width..][..width].copy_from_slice(row);
+        }
+        let float = |cells: &[f32], rows: usize| {
+            Tensor::<1>::from_data(cells, (&device, DType::F32)).reshape([rows, width])
+        };
+        let at = || Tensor::<1, Int>::from_data(slots.as_slice(), (&device, DType::I32));
+        let target = float(&cells, places);
+        let held = target.clone();
+        let read = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
+        let written = super::write_rows(target, at(), float(&rows, count));
+        assert_eq!(read(written), expected, "{places} places of {width}");
+        assert_eq!(read(held), cells, "what else holds the target");
+        let alone = super::write_rows(float(&cells, places), at(), float(&rows, count));
+        assert_eq!(read(alone), expected);
+        let int = |tensor: Tensor<2>| (tensor * 1000.0).int();
+        let (target, rows) = (int(float(&cells, places)), int(float(&rows, count)));
+        let written = super::write_int_rows(target, at(), rows).float();
+        assert_eq!(read(written), read(int(float(&expected, places)).float()));
+    }
+}
