@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use policy::Policy;
 use trainer::{
     Event, MemoryEstimate, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError,
-    changed_settings, load_policy, newest_checkpoint,
+    changed_settings, load_policy, newest_checkpoint, remove_surplus,
 };
 
 use super::say;
@@ -206,6 +206,7 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
         return Ok(Some((trainer, folder)));
     };
     if step >= config.steps {
+        remove_surplus(run, &checkpoint, &saved.checkpoint)?;
         let (run, steps) = (run.display(), config.steps);
         say(&format!(
             "{run}: the run is finished at step {step} of {steps}; go on with --steps N"

@@ -42,7 +42,10 @@ fn end_at(folder: &Path, place: &str, count: u64) {
     let mut torn = |error: &trainer::TrainerError| unreachable!("{at}: {error}");
     let newest = newest_checkpoint(folder, &mut torn).unwrap();
     let said = to_the_end(folder);
-    let from = newest.map(|(step, _)| format!("going on from step {step}\n"));
+    let from = newest.map(|(step, _)| match step {
+        6 => "finished at step 6 of 6".to_owned(),
+        step => format!("going on from step {step}\n"),
+    });
     assert!(from.is_none_or(|from| said.contains(&from)), "{at}: {said}");
     assert_unbroken(folder, &at);
 }
@@ -69,6 +72,17 @@ fn a_run_that_ends_at_any_place_ends_in_the_same_bits() {
         }
     }
     println!("{} places, {rounds} times each", places.len());
+}
+
+/// The last checkpoint is whole then, and the run finished, with one checkpoint too many.
+#[test]
+fn what_a_finished_run_had_not_removed_yet_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = places(&dir.path().join("listed"));
+    for place in ["checkpoint-committed", "old-renamed"] {
+        let folder = dir.path().join(place);
+        end_at(&folder, place, places[place]);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(crate) use folder::{prune, put_aside_after, tidy};
 pub(crate) use manifest::sha256_of_file;
 
 use crate::{
-    RunState, TrainConfig, Trainer, TrainerError,
+    CheckpointSection, RunState, TrainConfig, Trainer, TrainerError,
     durable::{beside, io_at, remove_if_there},
     failpoint::{failpoint, failpoint_half_done},
     load_policy,
@@ -231,6 +231,20 @@ impl Trainer {
             .retain(|group| group.samples.len() == size);
         Ok(())
     }
+}
+
+/// Removes the checkpoints of a finished run that are not to be kept: a process that ended between its last checkpoint and
+/// their removal has left one.
+///
+/// # Errors
+/// The last checkpoint's state cannot be read, or the others not be removed.
+pub fn remove_surplus(
+    run: &Path,
+    last: &Path,
+    section: &CheckpointSection,
+) -> Result<(), TrainerError> {
+    let best = read_state(last)?.best.filter(|_| section.keep_best);
+    prune(run, section.keep, best.map(|best| best.step))
 }
 
 /// The run's state in a checkpoint.
