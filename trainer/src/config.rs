@@ -263,10 +263,6 @@ pub struct UpdateSection {
     /// Whether a pass before the updates computes log-probabilities and entropies again that the sampler has given
     /// already and to the same bits.
     pub recompute_log_probs: bool,
-    /// Whether the sampler's log-probabilities and entropies are taken for the old ones where it rounds or computes
-    /// otherwise than training, too: no pass before the updates computes the trainer's, and the losses' ratios, within
-    /// their clip, correct what the two differ by. Not with a reference policy or a critic, which ask for that pass.
-    pub trust_sampler: bool,
     /// Times that a rollout is gone through.
     pub epochs: usize,
 }
@@ -278,7 +274,6 @@ impl Default for UpdateSection {
             max_tokens: 0,
             memory: Memory::Auto,
             recompute_log_probs: false,
-            trust_sampler: false,
             epochs: 1,
         }
     }
@@ -464,7 +459,6 @@ impl TrainConfig {
         };
         check_sampling(&validation, "validation")?;
         self.check_groups()?;
-        self.check_trust()?;
         self.optimizer.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
@@ -507,34 +501,6 @@ impl TrainConfig {
             });
         }
         Ok(())
-    }
-
-    /// What leaves the pass before the updates out must not go with what asks for it, or for its figures.
-    fn check_trust(&self) -> Result<(), TrainerError> {
-        let against = [
-            (
-                self.update.recompute_log_probs,
-                "update.recompute_log_probs asks for the pass that it leaves out",
-            ),
-            (
-                self.loss.reference_kl.is_some(),
-                "loss.reference_kl needs the pass that it leaves out",
-            ),
-            (
-                self.advantage.needs_values(),
-                "the advantage's critic needs the pass that it leaves out",
-            ),
-            (
-                self.loss.rollout_correction.is_some(),
-                "loss.rollout_correction weighs by figures of the pass that it leaves out",
-            ),
-        ];
-        match against.into_iter().find(|(is_there, _)| *is_there) {
-            Some((_, why)) if self.update.trust_sampler => Err(TrainerError::Config {
-                message: format!("update.trust_sampler = true: {why}; leave one of them out"),
-            }),
-            _ => Ok(()),
-        }
     }
 
     /// Groups must be large enough for rewards to differ in, and for the estimator to compare.

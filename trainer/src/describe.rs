@@ -28,10 +28,6 @@ impl Trainer {
         let weights = experiences.iter().map(|row| row.weights.as_ref());
         let weights = weights.collect::<Option<Vec<_>>>();
         let responses = sampling.responses as f64;
-        // Where the sampler's figures are taken for the trainer's, nobody has compared the two.
-        let compares = !self.config.update.trust_sampler;
-        let gap =
-            |of: fn(f64) -> f64| compares.then(|| sampler_mean(&sampling.groups, &log_probs, of));
         let parts = Parts::new(&sampling.groups, experiences, &covariances);
         let metrics = StepMetrics {
             step: self.state.step,
@@ -43,9 +39,11 @@ impl Trainer {
             entropy_prompt_mean: parts.entropy_prompt_mean(),
             by_difficulty: parts.by(|group| Difficulty::of(correct(group), group.samples.len())),
             by_source: several(parts.by(|group| group.problem.source.clone())),
-            sampler_log_prob_gap: gap(f64::abs).unwrap_or(f64::NAN),
+            sampler_log_prob_gap: sampler_mean(&sampling.groups, &log_probs, f64::abs),
             // k3 of KL(sampler ‖ trainer): each token's share is 0 or more.
-            sampler_kl: gap(|x| x.exp_m1() - x),
+            sampler_kl: Some(sampler_mean(&sampling.groups, &log_probs, |x| {
+                x.exp_m1() - x
+            })),
             correction_weight_mean: weights.map(|rows| mean(rows.into_iter().flatten())),
             response_length_mean: sampling.tokens as f64 / responses,
             truncated_fraction: sampling.truncated as f64 / responses,

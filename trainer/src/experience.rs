@@ -93,10 +93,8 @@ impl Trainer {
         let rewards = self.token_rewards(groups, &measured);
         let (advantages, returns) = self.advantages(groups, &rewards, &measured, greedy_rewards)?;
         let size = self.config.rollout.group_size as u64;
-        // Rounded generation is another policy than the one that learns, however near. Where its figures are the old ones,
-        // the loss's own ratios say by how much.
-        let is_corrected = self.samples_rounded() && !self.config.update.trust_sampler;
-        let rounded = is_corrected.then(RolloutCorrection::default);
+        // Rounded generation is another policy than the one that learns, however near.
+        let rounded = self.samples_rounded().then(RolloutCorrection::default);
         let correction = self.config.loss.rollout_correction.or(rounded);
         let samples = groups.iter().flat_map(|group| &group.samples);
         let rows = samples.zip(measured).zip(advantages).zip(returns);

@@ -83,25 +83,21 @@ impl Trainer {
 }
 
 impl Trainer {
-    /// Whether the sampler's figures are those of the policy as it is now, to the bit, and all that is needed; or the
-    /// configuration takes them for that.
+    /// Whether the sampler's figures are those of the policy as it is now, to the bit, and all that is needed.
     fn trusts_sampler(&self, groups: &[Group]) -> bool {
         let mut samples = groups.iter().flat_map(|group| &group.samples);
-        let has_figures = |sample: &Scored| {
+        let is_new = |sample: &Scored| {
             let rollout = &sample.rollout;
-            rollout.sampler_entropies.len() == rollout.response_ids.len()
+            rollout.key.step == self.state.step
+                && rollout.sampler_entropies.len() == rollout.response_ids.len()
         };
-        if self.config.update.trust_sampler {
-            return samples.all(has_figures);
-        }
-        let is_new = |sample: &Scored| sample.rollout.key.step == self.state.step;
         !self.config.update.recompute_log_probs
             && self.reference.is_none()
             && self.critic.is_none()
             && !self.samples_rounded()
             && self.config.rollout.temperature > 0.0
             && self.policy.model.is_fused()
-            && samples.all(|sample| is_new(sample) && has_figures(sample))
+            && samples.all(is_new)
     }
 }
 
