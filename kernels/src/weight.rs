@@ -22,7 +22,7 @@ pub enum Compute {
 /// What a packed matrix, and what it is multiplied with, are rounded to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Packing {
-    /// To nothing.
+    /// Not rounded: f32.
     #[default]
     F32,
     /// To bf16.
@@ -66,6 +66,9 @@ impl Weight {
 
     /// Packs matrices that the same left side is multiplied with: as one where the packing can, and the columns of all
     /// but the last fill whole panels; else as several.
+    ///
+    /// # Panics
+    /// If there is none, or their rows differ.
     pub fn beside(views: &[View<'_>], packing: impl Into<Packing>) -> Vec<Self> {
         let packing = packing.into();
         let mut before = views.iter().take(views.len().saturating_sub(1));

@@ -61,14 +61,10 @@ impl ChatTemplate {
     /// Parses a template; `special_tokens` are those by role (`bos_token`, `eos_token`, …) that it may name.
     ///
     /// # Errors
-    /// A template that is not Jinja, names another one, or has over 128 KiB.
+    /// A template that is not Jinja, or has over 128 KiB.
     pub fn new(source: &str, special_tokens: &Map<String, Value>) -> Result<Self, PolicyError> {
         if source.len() > MAX_SOURCE_BYTES {
             let message = format!("has {} bytes, more than any model's template", source.len());
-            return Err(PolicyError::ChatTemplate { message });
-        }
-        if let Some(tag) = tag_of_another_template(source) {
-            let message = format!("'{{% {tag} %}}' names another template, and there is none");
             return Err(PolicyError::ChatTemplate { message });
         }
         let source = without_generation_tags(source);
@@ -178,49 +174,26 @@ fn environment() -> Result<Environment<'static>, Error> {
     Ok(environment)
 }
 
-/// The first tag that would load another template. None can be loaded, in transformers either; the engine panics at some
-/// of them as it parses.
-fn tag_of_another_template(source: &str) -> Option<&str> {
-    const LOADING: [&str; 4] = ["import", "from", "include", "extends"];
-    let first = |tag: &'_ str| -> usize {
-        tag.find(|c: char| !c.is_alphanumeric())
-            .unwrap_or(tag.len())
-    };
-    let mut tags = tags(source).map(|tag| tag_content(&source[tag]));
-    tags.find_map(|tag| Some(&tag[..first(tag)]).filter(|word| LOADING.contains(word)))
-}
-
-/// Where the tags of a template lie, `{%` and `%}` included.
-fn tags(source: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        let start = from + source[from..].find("{%")?;
-        let end = start + source[start..].find("%}")? + 2;
-        from = end;
-        Some(start..end)
-    })
-}
-
-fn tag_content(tag: &str) -> &str {
-    tag.trim_matches(['{', '}', '%', '-', '+']).trim()
-}
-
 /// transformers marks what the assistant said by `{% generation %}` tags, which leave no trace in the text.
 fn without_generation_tags(source: &str) -> String {
     let mut output = String::with_capacity(source.len());
-    let mut rest = 0;
-    for range in tags(source) {
-        let tag = &source[range.clone()];
-        let name = tag_content(tag);
-        output.push_str(&source[rest..range.start]);
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
+        let end = start + length + 2;
+        let tag = &rest[start..end];
+        let name = tag.trim_matches(['{', '}', '%', '-', '+']).trim();
+        output.push_str(&rest[..start]);
         match name {
             "generation" => output.push_str(&tag.replace(name, "if true")),
             "endgeneration" => output.push_str(&tag.replace(name, "endif")),
             _ => output.push_str(tag),
         }
-        rest = range.end;
+        rest = &rest[end..];
     }
-    output + &source[rest..]
+    output + rest
 }
 
 /// JSON as the engine's values, objects in their order.

@@ -310,7 +310,9 @@ fn parse_definition(
     let json: Result<Value, _> = serde_json::from_slice(bytes);
     let json = json.map_err(|error| failed(error.into()))?;
     let cost = definition::check(&json).map_err(|message| failed(message.into()))?;
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(failed)?;
+    // What was checked, rather than the file: of a key that comes twice, the two would take another one.
+    let checked = serde_json::to_vec(&json).map_err(|error| failed(error.into()))?;
+    let mut inner = tokenizers::Tokenizer::from_bytes(checked).map_err(failed)?;
     inner.with_truncation(None).map_err(failed)?;
     inner.with_padding(None);
     Ok((with_bounded_cache(inner), cost))

@@ -110,7 +110,7 @@ pub enum Dtype {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutDtype {
-    /// To nothing.
+    /// Not rounded.
     F32,
     /// To bfloat16.
     Bf16,
@@ -494,7 +494,7 @@ impl TrainConfig {
         if let (Some(dtype), false) = (rounds, is_fused) {
             return Err(TrainerError::Config {
                 message: format!(
-                    "rollout.dtype = \"{}\" is for `--device flex` on a CPU with AVX2 alone; set model.dtype = \"bf16\", \
+                    "rollout.dtype = \"{}\" is for `--device flex` on a CPU with vector instructions alone; set model.dtype = \"bf16\", \
                      which generates and trains in it",
                     dtype.name()
                 ),

@@ -460,8 +460,8 @@ impl Trainer {
         if self.packing() == Packing::Int8 && kernels::int8_level() < kernels::Int8Level::Avx512Vnni
         {
             observer.on_event(Event::Warning(
-                "this CPU has no instructions for eight-bit products that are used here (AVX512-VNNI): generation is no \
-                 faster than in f32, and takes less memory alone",
+                "this CPU has no instructions for eight-bit products that are used here (AVX512-VNNI): generation takes \
+                 less memory, and is hardly faster than in f32, if at all",
             ));
         }
     }

@@ -72,7 +72,8 @@ pub(crate) fn multiply_shared(
 ) {
     with_rows(a, b, c, c_stride, start, true, |product| {
         let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
-        let each = b.panels().div_ceil(tasks).next_multiple_of(LEAST_PANELS);
+        let each = b.panels().div_ceil(tasks).max(1);
+        let each = each.next_multiple_of(LEAST_PANELS);
         let tasks = b.panels().div_ceil(each);
         (0..tasks).into_par_iter().for_each(|task| {
             let panels = task * each..b.panels().min((task + 1) * each);

@@ -239,6 +239,11 @@ fn threads_and_neighbours_change_no_bit() {
         }
         first += view.columns;
     }
+    // No columns, no rows.
+    let none = PackedInt8::new(View::new(&[], k, 0, 0));
+    multiply_shared(a.view(), &none, &mut [], 0, Start::Zero);
+    let rows = a.view().part(0..0, 0..k);
+    multiply_shared(rows, &beside, &mut [], n, Start::Zero);
     // A row's figures are the same whatever rows are computed with it.
     for row in 0..m {
         let mut alone = vec![0.0; n];

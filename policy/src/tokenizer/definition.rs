@@ -135,10 +135,13 @@ pub(super) fn check(definition: &Value) -> Result<Cost, String> {
     Ok(cost)
 }
 
-/// Each part, and each within it, is of a type that its section has.
+/// Each part, and each within it, is of a type that its section has. The library also takes a list for a part, by the order
+/// of its fields.
 fn check_types(part: &Value, types: &[&str]) -> Result<(), String> {
-    let Value::Object(fields) = part else {
-        return Ok(());
+    let fields = match part {
+        Value::Null => return Ok(()),
+        Value::Object(fields) => fields,
+        _ => return Err("a part is no object".into()),
     };
     let kind = fields.get("type").unwrap_or(&Value::Null);
     let Some(known) = types.iter().find(|&&known| kind == known) else {
@@ -257,12 +260,6 @@ impl Parts {
     fn add_kind(&mut self, kind: &str, fields: &Map<String, Value>) -> Result<(), String> {
         let number = |name: &str| fields.get(name).and_then(Value::as_u64);
         let length = |name: &str| fields.get(name).and_then(Value::as_str).map_or(0, str::len);
-        let pieces = |name: &str| {
-            fields
-                .get(name)
-                .and_then(Value::as_array)
-                .map_or(0, Vec::len)
-        };
         self.count += 1;
         if self.count > MAX_PARTS {
             return Err(format!("has more than {MAX_PARTS} parts"));
@@ -280,9 +277,6 @@ impl Parts {
             "FixedLength" if number("length") == Some(0) => {
                 return Err("'FixedLength' has the length 0".into());
             }
-            "TemplateProcessing" if pieces("single").max(pieces("pair")) > MAX_PIECES => {
-                return Err(format!("a template has more than {MAX_PIECES} pieces"));
-            }
             _ => {}
         }
         if self.byte_levels > MAX_BYTE_LEVELS {
@@ -296,22 +290,32 @@ impl Parts {
 }
 
 /// Refuses a template that puts around a text what it does not define, or that wants a second text: the library looks both
-/// up without a doubt. It knows a template by its fields, whatever its type.
+/// up without checking. It knows a template by its fields, whatever its type.
 fn check_template(fields: &Map<String, Value>) -> Result<(), String> {
-    let pieces = fields.get("single").and_then(Value::as_array);
+    let pieces = |name: &str| fields.get(name).and_then(Value::as_array);
+    let count = |name: &str| pieces(name).map_or(0, Vec::len);
+    if count("single").max(count("pair")) > MAX_PIECES {
+        return Err(format!("a template has more than {MAX_PIECES} pieces"));
+    }
     let is_defined = |id: &str| {
         let tokens = fields.get("special_tokens").and_then(Value::as_object);
         tokens.is_some_and(|tokens| tokens.contains_key(id))
     };
-    for piece in pieces.into_iter().flatten() {
+    for piece in pieces("single").into_iter().flatten() {
         let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
-        if let Some(id) = id("SpecialToken").filter(|id| !is_defined(id)) {
-            return Err(format!(
-                "the template's 'special_tokens' do not have its token {id:?}"
-            ));
-        }
-        if let Some(id) = id("Sequence").filter(|&id| id != "A") {
-            return Err(format!("the template for one text has a sequence {id:?}"));
+        match (id("SpecialToken"), id("Sequence")) {
+            (Some(id), None) if is_defined(id) => {}
+            (None, Some("A")) => {}
+            (Some(id), None) => {
+                return Err(format!(
+                    "the template's 'special_tokens' do not have its token {id:?}"
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "the template for one text has the piece {piece}; a special token, or the sequence A, is read"
+                ));
+            }
         }
     }
     Ok(())
@@ -432,6 +436,7 @@ mod tests {
         );
         let message = with(json!([piece("SpecialToken", "<q>")])).unwrap_err();
         assert!(message.contains("\"<q>\""), "{message}");
+        assert!(with(json!([{"SpecialToken": ["<q>", 0]}])).is_err());
         let message = with(json!([piece("Sequence", "B")])).unwrap_err();
         assert!(message.contains("one text"), "{message}");
     }
@@ -455,6 +460,14 @@ mod tests {
         assert!(check(&json!({"normalizer": replace})).is_err());
         let template = json!({"typ%": "TemplateProcessing", "single": []});
         assert!(check(&json!({"post_processor": template})).is_err());
+        // Lists in the order of the fields.
+        let list = json!([{"String": "a"}, "b".repeat(100)]);
+        for part in [
+            list.clone(),
+            json!({"type": "Sequence", "normalizers": [list]}),
+        ] {
+            assert!(check(&json!({"normalizer": part})).is_err(), "{part}");
+        }
     }
 
     #[test]
