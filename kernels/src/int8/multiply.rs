@@ -20,7 +20,6 @@ use crate::{
     PANEL, Start, View,
     matrix::holds,
     product::{Output, prefetch},
-    vectorized::vectorized,
 };
 
 /// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
@@ -137,7 +136,7 @@ impl Product<'_> {
         // SAFETY: the caller's promise, and the CPU has the level's instructions.
         unsafe {
             match level {
-                Int8Level::Portable => plain(*self, panels),
+                Int8Level::Portable => plain(self, panels),
                 #[cfg(target_arch = "x86_64")]
                 Int8Level::Avx2 => avx2(self, panels),
                 #[cfg(target_arch = "x86_64")]
@@ -306,16 +305,22 @@ struct Place {
     start: Start,
 }
 
-vectorized! {
+/// Plain code, compiled for the vector instructions that this CPU has.
+///
 /// # Safety
 /// As [`Product::run`].
-fn plain(product: Product<'_>, panels: Range<usize>) -> () = plain_loop
-}
+unsafe fn plain(product: &Product<'_>, panels: Range<usize>) {
+    struct Task<'a>(Product<'a>, Range<usize>);
+    impl pulp::WithSimd for Task<'_> {
+        type Output = ();
 
-#[inline(always)]
-fn plain_loop(product: Product<'_>, panels: Range<usize>) {
-    // SAFETY: the promise of whoever calls `plain`; plain code asks nothing of a CPU.
-    unsafe { product.panels::<Plain>(panels) }
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) {
+            // SAFETY: the promise of whoever calls `plain`, which alone makes a task; plain code asks nothing of a CPU.
+            unsafe { self.0.panels::<Plain>(self.1) }
+        }
+    }
+    pulp::Arch::new().dispatch(Task(*product, panels));
 }
 
 #[cfg(target_arch = "x86_64")]
