@@ -30,7 +30,7 @@ pub(crate) const PANELS_PER_TASK: usize = 4;
 /// # Panics
 /// If the shapes do not fit.
 pub fn multiply(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
-    check(&a, b, c.len(), c_stride);
+    check(&a, [b.k, b.n], c.len(), c_stride);
     let out = Output::new(c, c_stride);
     // SAFETY: `c` is borrowed mutably and holds all rows and columns (checked).
     unsafe { panels(&a, b, 0..b.count(), out, start) }
@@ -46,7 +46,7 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 /// # Panics
 /// As [`multiply`].
 pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
-    check(&a, b, c.len(), c_stride);
+    check(&a, [b.k, b.n], c.len(), c_stride);
     let out = Output::new(c, c_stride);
     let tasks = b.count().div_ceil(PANELS_PER_TASK);
     (0..tasks).into_par_iter().for_each(|task| {
@@ -57,13 +57,16 @@ pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usiz
     });
 }
 
-fn check(a: &View<'_>, b: Panels<'_>, c_len: usize, c_stride: usize) {
-    let [m, k] = a.dims();
-    assert_eq!(k, b.k, "[{m}, {k}] times [{}, {}]", b.k, b.n);
+/// That `a` times a `[k, n]` matrix is defined, and fits into `c_len` elements in rows of `c_stride`.
+///
+/// # Panics
+/// If not.
+pub(crate) fn check(a: &View<'_>, [k, n]: [usize; 2], c_len: usize, c_stride: usize) {
+    let [rows, depth] = a.dims();
+    assert_eq!(depth, k, "[{rows}, {depth}] times [{k}, {n}]");
     assert!(
-        c_stride >= b.n && holds(c_len, m, c_stride, b.n),
-        "[{m}, {}] by {c_stride} in {c_len} elements",
-        b.n
+        c_stride >= n && holds(c_len, rows, c_stride, n),
+        "[{rows}, {n}] by {c_stride} in {c_len} elements"
     );
 }
 

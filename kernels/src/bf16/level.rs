@@ -16,9 +16,6 @@ pub enum Level {
 }
 
 impl Level {
-    /// Every level, slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512Bf16, Self::Amx];
-
     /// The instructions' name.
     pub fn name(self) -> &'static str {
         match self {

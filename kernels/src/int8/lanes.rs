@@ -18,9 +18,6 @@ pub enum Int8Level {
 }
 
 impl Int8Level {
-    /// Every level, slowest first.
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512Vnni];
-
     /// The instructions' name.
     pub fn name(self) -> &'static str {
         match self {

@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     PANEL, Start, View,
-    matrix::holds,
-    product::{Output, prefetch},
+    product::{Output, check, prefetch},
 };
 
 /// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
@@ -93,19 +92,13 @@ fn with_rows(
     is_shared: bool,
     run: impl FnOnce(&Product<'_>),
 ) {
-    let ([m, k], n) = (a.dims(), b.n());
-    assert_eq!(k, b.k(), "[{m}, {k}] times [{}, {n}]", b.k());
-    assert!(
-        c_stride >= n && holds(c.len(), m, c_stride, n),
-        "[{m}, {n}] by {c_stride} in {} elements",
-        c.len()
-    );
+    check(&a, [b.k(), b.n()], c.len(), c_stride);
     // Taken and not borrowed: a thread that waits for others takes on other work, another product too.
     let mut rows = ROWS.take();
     round_rows(a, &mut rows, is_shared);
     run(&Product {
         rows: &rows,
-        m,
+        m: a.rows,
         right: b,
         out: Output::new(c, c_stride),
         start,
