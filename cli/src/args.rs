@@ -85,6 +85,9 @@ pub(crate) struct BenchPartsArgs {
     /// The type that the model computes in
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     pub(crate) dtype: String,
+    /// Leave out burn's own operations, beside which each part is timed otherwise
+    #[arg(long)]
+    pub(crate) ours_alone: bool,
     /// Print JSON, a line for each part
     #[arg(long)]
     pub(crate) json: bool,

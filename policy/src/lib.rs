@@ -28,7 +28,7 @@ pub use gguf::{ImportSummary, import_gguf};
 pub use head::{EntropyPass, HeadOptions, TokenScores};
 pub use hub::resolve_model;
 pub use model::{
-    BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceSampler, Execution, KvCache, Operations,
+    BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceDecoder, Execution, KvCache, Operations,
     PADDING_POSITION, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute, Rotation,
     TokenBatch, Truncation, Visibility,
 };

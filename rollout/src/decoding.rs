@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Int, Tensor};
 use policy::{
-    CausalLm, DRAWN, Decoder, DeviceSampler, KvCache, ModelConfig, PADDING_POSITION, Prefix,
+    CausalLm, DRAWN, Decoder, DeviceDecoder, KvCache, ModelConfig, PADDING_POSITION, Prefix,
     TokenBatch, Truncation,
 };
 use rand::RngExt;
@@ -104,8 +104,8 @@ pub(crate) struct TensorDecoding<'a> {
     model: &'a CausalLm,
     config: &'a ModelConfig,
     params: &'a SamplingParams,
-    /// Where the device draws, so that no logits leave it.
-    sampler: Option<DeviceSampler<'a>>,
+    /// Where the device decodes by itself, so that no logits leave it.
+    decoder: Option<DeviceDecoder<'a>>,
     cache: KvCache,
     rows: usize,
     prompt_length: usize,
@@ -119,9 +119,22 @@ const BURST: usize = 8;
 /// Below this many products of rows and vocabulary, matrix libraries change their order of summation.
 const SMALL_PRODUCT: usize = 256;
 
+/// What a device's matrix units multiply at once: fewer rows cost as much.
+const DEVICE_ROWS: usize = 16;
+
 /// One row would take another path through the matrix product than two, and round differently.
 fn least_rows(config: &ModelConfig) -> usize {
     (SMALL_PRODUCT / config.vocab_size + 1).max(2)
+}
+
+/// Rows that are decoded where `rows` are asked for.
+fn padded_rows(model: &CausalLm, config: &ModelConfig, rows: usize) -> usize {
+    let rows = rows.max(least_rows(config));
+    if model.has_device_decoder() {
+        rows.next_multiple_of(DEVICE_ROWS)
+    } else {
+        rows
+    }
 }
 
 impl<'a> TensorDecoding<'a> {
@@ -132,7 +145,7 @@ impl<'a> TensorDecoding<'a> {
         params: &'a SamplingParams,
         limits: Limits,
     ) -> Self {
-        let rows = limits.rows.max(least_rows(config));
+        let rows = padded_rows(model, config, limits.rows);
         let cache = KvCache::new(
             config,
             rows,
@@ -144,7 +157,7 @@ impl<'a> TensorDecoding<'a> {
             model,
             config,
             params,
-            sampler: model.device_sampler(truncation(params)),
+            decoder: model.device_decoder(truncation(params), limits.capacity),
             cache,
             rows,
             prompt_length: limits.prompt_length,
@@ -162,7 +175,7 @@ impl TensorDecoding<'_> {
     /// Draws after the first of hidden states `[rows, width]`.
     fn draw(&self, hidden: Tensor<2>, draws: &[Draw]) -> Result<Vec<Drawn>, RolloutError> {
         let [rows, _] = hidden.dims();
-        let Some(sampler) = &self.sampler else {
+        let Some(decoder) = &self.decoder else {
             let logits = host(self.model.logits(hidden).cast(DType::F32))?;
             let vocab = logits.len() / rows;
             return Ok(draw_all(&logits[..draws.len() * vocab], draws, self.params));
@@ -170,7 +183,7 @@ impl TensorDecoding<'_> {
         let mut uniforms: Vec<f32> = draws.iter().copied().map(uniform).collect();
         uniforms.resize(rows, 0.0);
         let uniforms = Tensor::<1>::from_data(uniforms.as_slice(), &hidden.device());
-        let (drawn, _) = sampler.draw(hidden, uniforms);
+        let (drawn, _) = decoder.draw(hidden, uniforms);
         let figures = host(drawn)?;
         let drawn = figures.chunks_exact(DRAWN).take(draws.len());
         Ok(drawn.map(sampled).collect())
@@ -180,39 +193,23 @@ impl TensorDecoding<'_> {
     fn burst(&mut self, feeds: &[Feed], steps: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
         let mut ids = vec![0; self.rows];
         let mut positions = vec![PADDING_POSITION; self.rows];
-        let mut draws = vec![None; self.rows];
+        // Idle rows draw too, and nobody looks.
+        let mut uniforms = vec![0.0; steps * self.rows];
         for feed in feeds {
             (ids[feed.row], positions[feed.row]) = (feed.id as i32, feed.position);
-            draws[feed.row] = Some(feed.draw);
-        }
-        let device = self.model.device();
-        let mut ids = Tensor::<1, Int>::from_data(ids.as_slice(), (&device, DType::I32));
-        let mut burst = Vec::with_capacity(steps);
-        for step in 0..steps {
-            let hidden = self.model.next_states(ids, &positions, &mut self.cache);
-            // Idle rows draw too, and nobody looks.
-            let later = draws.iter().map(|draw| {
-                draw.map_or(0.0, |draw| {
-                    uniform(Draw {
-                        index: draw.index + step,
-                        ..draw
-                    })
-                })
-            });
-            let uniforms: Vec<f32> = later.collect();
-            let uniforms = Tensor::<1>::from_data(uniforms.as_slice(), &device);
-            let sampler = self
-                .sampler
-                .as_ref()
-                .expect("bursts are for devices that draw");
-            let (drawn, next) = sampler.draw(hidden, uniforms);
-            burst.push(drawn);
-            ids = next;
-            for position in positions.iter_mut().filter(|p| **p != PADDING_POSITION) {
-                *position += 1;
+            for step in 0..steps {
+                uniforms[step * self.rows + feed.row] = uniform(Draw {
+                    index: feed.draw.index + step,
+                    ..feed.draw
+                });
             }
         }
-        let figures = host(Tensor::cat(burst, 0))?;
+        let decoder = self
+            .decoder
+            .as_ref()
+            .expect("bursts are for devices that decode");
+        let figures = decoder.advance(&ids, &positions, &uniforms, &mut self.cache);
+        let figures = host(figures)?;
         let of = |row: usize, step: usize| {
             let start = (step * self.rows + row) * DRAWN;
             sampled(&figures[start..start + DRAWN])
@@ -269,7 +266,8 @@ impl Decoding for TensorDecoding<'_> {
         let [count, length, width] = hidden.dims();
         // As many rows as a product needs to round alike whoever enters; those beyond the draws are not looked at.
         let mut taken = sources.to_vec();
-        taken.resize(sources.len().max(least_rows(self.config)), sources[0]);
+        let entering = padded_rows(self.model, self.config, sources.len());
+        taken.resize(entering, sources[0]);
         let last: Vec<i32> = taken
             .iter()
             .map(|&source| (source * length + padded[source].len() - 1) as i32)
@@ -281,7 +279,7 @@ impl Decoding for TensorDecoding<'_> {
     }
 
     fn shrink(&mut self, rows: &[usize]) -> Option<usize> {
-        let target = rows.len().max(least_rows(self.config));
+        let target = padded_rows(self.model, self.config, rows.len());
         if 2 * target > self.rows {
             return None;
         }
@@ -293,7 +291,7 @@ impl Decoding for TensorDecoding<'_> {
     }
 
     fn advance(&mut self, feeds: &[Feed], most: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
-        if self.sampler.is_some() {
+        if self.decoder.is_some() {
             return self.burst(feeds, most.clamp(1, BURST));
         }
         let mut all = (vec![0; self.rows], vec![PADDING_POSITION; self.rows]);

@@ -97,14 +97,25 @@ const SINGLE: Tolerance = Tolerance {
     gradient: 1e-3,
 };
 /// Bf16 has 8 binary digits, f16 has 11: logits near 100 have steps of 0.5 and 0.06, and layers add up their roundings.
+/// Torch's own bf16 is up to 0.24 nats and 0.55 of a gradient off on these models, and its f16 0.024 and 0.013
+/// (`tests/data/parity/half_precision.py`).
 const BF16: Tolerance = Tolerance {
-    nats: 1.5,
-    gradient: 0.25,
+    nats: 0.5,
+    gradient: 0.6,
 };
 const F16: Tolerance = Tolerance {
     nats: 0.2,
     gradient: 0.05,
 };
+
+/// Burn's own products on this device: f32 where it multiplies as it is, and the ten digits of tf32, as many as f16's, where
+/// a GPU's matrix units round what they read. The kernels' are exact.
+fn of_plain_products() -> Tolerance {
+    // 1 + 2⁻¹³ squared: the smallest term is beyond tf32's digits.
+    let x = Tensor::<2>::full([64, 64], 1.0 + 1.0 / 8192.0, (&device(), DType::F32));
+    let product = x.clone().matmul(x).try_into_vec_as::<f32>().unwrap();
+    if product[0] > 64.0 { SINGLE } else { F16 }
+}
 
 struct Found {
     log_probs: Vec<f32>,
@@ -301,12 +312,15 @@ fn plain() -> Execution {
 fn log_probs_entropies_loss_and_gradients_are_those_of_float64() {
     for folder in FOLDERS {
         let (policy, golden) = (load(folder), golden(folder));
-        for (form, execution) in [("fast", Execution::default()), ("plain", plain())] {
+        for (form, execution, tolerance) in [
+            ("fast", Execution::default(), SINGLE),
+            ("plain", plain(), of_plain_products()),
+        ] {
             let model = policy.model.clone().with_execution(execution);
             for is_again in [false, true] {
                 let found = found(&model, &golden, DType::F32, is_again);
                 let what = format!("{folder}, {form}, blocks again {is_again}");
-                assert_near(&what, &found, &golden, SINGLE);
+                assert_near(&what, &found, &golden, tolerance);
             }
         }
     }
@@ -466,9 +480,10 @@ fn a_seed_samples_the_same_tokens_as_on_the_cpu() {
                     .iter()
                     .zip(&expected.sampler_entropies);
                 for (found, expected) in pairs.chain(entropies) {
+                    // Each of the two may be that far from float64.
                     let difference = f64::from((found - expected).abs());
                     assert!(
-                        difference < SINGLE.nats,
+                        difference < 2.0 * SINGLE.nats,
                         "{folder}: {found}, not {expected}"
                     );
                 }

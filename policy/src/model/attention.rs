@@ -3,7 +3,7 @@
 use burn::{
     module::Module,
     nn::{Linear, RmsNorm, RmsNormConfig},
-    tensor::{DType, Device, Tensor, activation::softmax},
+    tensor::{Device, Tensor},
 };
 
 use super::{
@@ -24,7 +24,7 @@ pub(super) struct Attention {
     pub(super) q_norm: Option<RmsNorm>,
     pub(super) k_norm: Option<RmsNorm>,
     #[module(skip)]
-    head_dim: usize,
+    pub(super) head_dim: usize,
 }
 
 impl Attention {
@@ -60,23 +60,23 @@ impl Attention {
         cache: Option<&mut LayerCache>,
         operations: Operations,
     ) -> Tensor<3> {
-        let heads = |projected, norm| self.heads(projected, norm, operations);
-        let query = heads(self.q_proj.forward(x.clone()), self.q_norm.as_ref());
-        let key = heads(self.k_proj.forward(x.clone()), self.k_norm.as_ref());
-        let value = heads(self.v_proj.forward(x), None).swap_dims(1, 2);
+        let heads = |projection, norm| {
+            let projected = operations.linear(projection, x.clone());
+            self.heads(projected, norm, operations)
+        };
+        let query = heads(&self.q_proj, self.q_norm.as_ref());
+        let key = heads(&self.k_proj, self.k_norm.as_ref());
+        let value = heads(&self.v_proj, None).swap_dims(1, 2);
         let query = operations.rotate(query, rotation);
         let key = operations.rotate(key, rotation);
-        let has_gradient = cache.is_none();
-        let (key, value) = match cache {
-            Some(cache) => cache.update(key, value),
-            None => (key, value),
+        let mixed = match cache {
+            Some(cache) => {
+                let (key, value) = cache.update(key, value);
+                operations.attend_cached(query, key, value, visibility)
+            }
+            None => operations.attend(query, key, value, visibility),
         };
-        let mixed = if has_gradient {
-            attend(query, key, value, visibility)
-        } else {
-            operations.attend(query, key, value, visibility)
-        };
-        self.o_proj.forward(mixed)
+        operations.linear(&self.o_proj, mixed)
     }
 
     /// Splits `[batch, length, heads · head_dim]` into `[batch, length, heads, head_dim]`, normed where Qwen 3 norms.
@@ -88,31 +88,4 @@ impl Attention {
             None => x,
         }
     }
-}
-
-/// Attention proper. Query heads of one group are laid as rows beside each other, so keys need no copies.
-pub(super) fn attend(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    visibility: &Visibility,
-) -> Tensor<3> {
-    let [batch, heads, length, head_dim] = query.dims();
-    let [_, groups, keys, _] = key.dims();
-    let rows = heads / groups * length;
-    let scale = 1.0 / (head_dim as f64).sqrt();
-    let query = (query * scale).reshape([batch, groups, rows, head_dim]);
-    let scores = query
-        .matmul(key.swap_dims(2, 3))
-        .reshape([batch, heads, length, keys]);
-    let dtype = scores.dtype();
-    // Sums of exponentials in f32, whatever is multiplied.
-    let weights = softmax(scores.cast(DType::F32) + visibility.bias(), 3).cast(dtype);
-    let weights = weights.reshape([batch, groups, rows, keys]);
-    let mixed = weights
-        .matmul(value)
-        .reshape([batch, heads, length, head_dim]);
-    mixed
-        .swap_dims(1, 2)
-        .reshape([batch, length, heads * head_dim])
 }

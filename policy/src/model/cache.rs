@@ -91,6 +91,23 @@ impl KvCache {
         }
     }
 
+    /// Announces `steps` tokens of every row, from `positions` on, which the layers then write themselves; their positions
+    /// step by step. Rows at padding stay there.
+    pub(super) fn occupy(&mut self, positions: &[i32], steps: usize) -> Vec<i32> {
+        let [rows, capacity] = self.dims();
+        assert_eq!(positions.len(), rows, "one position for each row");
+        let at = |&position: &i32, step: usize| match position {
+            PADDING_POSITION => position,
+            _ => position + step as i32,
+        };
+        let own = positions.iter();
+        let of_rows = own.flat_map(|position| (0..steps).map(move |step| at(position, step)));
+        let slot = |position: i32| (position as usize).min(capacity - 1);
+        self.mark(&of_rows.collect::<Vec<_>>(), steps, slot);
+        let of_steps = (0..steps).flat_map(|step| positions.iter().map(move |p| at(p, step)));
+        of_steps.collect()
+    }
+
     fn mark(&mut self, positions: &[i32], length: usize, slot: impl Fn(i32) -> usize) {
         let [rows, capacity] = self.dims();
         let device = self.positions.device();
@@ -170,6 +187,27 @@ impl LayerCache {
         );
         (self.keys, self.values) = (Some(keys), Some(values));
         views
+    }
+
+    /// Hands keys and values `[rows, heads, capacity, head_dim]` to what writes to them and gives them back with a result.
+    #[cfg(feature = "cube")]
+    pub(super) fn change<T>(
+        &mut self,
+        write: impl FnOnce([Tensor<4>; 2]) -> (T, [Tensor<4>; 2]),
+    ) -> (T, [Tensor<4>; 2]) {
+        let kept = [self.keys.take(), self.values.take()];
+        let kept = kept.map(|kept| {
+            let kept = kept.expect("a layer's cache is whole between updates");
+            kept.reshape(self.shape)
+        });
+        let (result, kept) = write(kept);
+        let [rows, heads, capacity, head_dim] = self.shape;
+        let flat = |kept: &Tensor<4>| {
+            let kept = kept.clone();
+            Some(kept.reshape([rows * heads * capacity, head_dim]))
+        };
+        (self.keys, self.values) = (flat(&kept[0]), flat(&kept[1]));
+        (result, kept)
     }
 
     fn adopt(&mut self, other: &Self, sources: &[usize], targets: &[usize]) {

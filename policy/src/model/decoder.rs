@@ -108,18 +108,9 @@ impl TokenBatch {
         [self.rows, self.length]
     }
 
-    /// The ids, `[rows, length]`.
-    pub(super) fn ids_on(&self, device: &Device) -> Tensor<2, Int> {
-        self.tensor(&self.ids, device)
-    }
-
     /// The positions, `[rows, length]`.
     pub(super) fn positions_on(&self, device: &Device) -> Tensor<2, Int> {
-        self.tensor(&self.positions, device)
-    }
-
-    fn tensor(&self, values: &[i32], device: &Device) -> Tensor<2, Int> {
-        let flat = Tensor::<1, Int>::from_data(values, (device, DType::I32));
+        let flat = Tensor::<1, Int>::from_data(self.positions.as_slice(), (device, DType::I32));
         flat.reshape([self.rows, self.length])
     }
 }
@@ -127,10 +118,10 @@ impl TokenBatch {
 /// A transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 #[derive(Module, Debug)]
 pub(super) struct DecoderLayer {
-    self_attn: Attention,
-    mlp: Mlp,
-    input_layernorm: RmsNorm,
-    post_attention_layernorm: RmsNorm,
+    pub(super) self_attn: Attention,
+    pub(super) mlp: Mlp,
+    pub(super) input_layernorm: RmsNorm,
+    pub(super) post_attention_layernorm: RmsNorm,
 }
 
 impl DecoderLayer {
@@ -153,9 +144,11 @@ impl DecoderLayer {
     ) -> Tensor<3> {
         let normed = operations.rms_norm(&self.input_layernorm, x.clone());
         let attention = &self.self_attn;
-        let x = x + attention.forward(normed, rotation, visibility, cache, operations);
+        let mixed = attention.forward(normed, rotation, visibility, cache, operations);
+        let x = operations.add(x, mixed);
         let normed = operations.rms_norm(&self.post_attention_layernorm, x.clone());
-        x + self.mlp.forward(normed, operations)
+        let fed = self.mlp.forward(normed, operations);
+        operations.add(x, fed)
     }
 }
 
@@ -219,7 +212,7 @@ pub struct CausalLm {
     #[module(skip)]
     pub(super) execution: Execution,
     #[module(skip)]
-    windows: Vec<Option<usize>>,
+    pub(super) windows: Vec<Option<usize>>,
 }
 
 impl CausalLm {
@@ -254,49 +247,17 @@ impl CausalLm {
     ///
     /// # Shapes
     /// `[rows, length, hidden_size]`; rows at padding hold nothing of use.
-    pub fn hidden_states(&self, batch: &TokenBatch, cache: Option<&mut KvCache>) -> Tensor<3> {
-        let device = self.device();
-        let ids = batch.ids_on(&device);
-        self.states(ids, &batch.positions, cache)
-    }
-
-    /// The same for one more token a row, whose ids are on the device already, as `[rows, hidden_size]`.
-    ///
-    /// # Shapes
-    /// `ids` `[rows]`, and as many `positions`.
-    pub fn next_states(
-        &self,
-        ids: Tensor<1, Int>,
-        positions: &[i32],
-        cache: &mut KvCache,
-    ) -> Tensor<2> {
-        let rows = positions.len();
-        let hidden = self.states(ids.reshape([rows, 1]), positions, Some(cache));
-        let [_, _, width] = hidden.dims();
-        hidden.reshape([rows, width])
-    }
-
-    fn states(
-        &self,
-        ids: Tensor<2, Int>,
-        positions: &[i32],
-        mut cache: Option<&mut KvCache>,
-    ) -> Tensor<3> {
-        let weight = self.model.embed_tokens.weight.val();
-        let (device, dtype) = (weight.device(), weight.dtype());
-        let [rows, length] = ids.dims();
+    pub fn hidden_states(&self, batch: &TokenBatch, mut cache: Option<&mut KvCache>) -> Tensor<3> {
         let keys = cache.as_deref_mut().map(|cache| {
-            cache.announce(positions, length);
+            cache.announce(&batch.positions, batch.length);
             cache.positions()
         });
-        let positions = Tensor::<1, Int>::from_data(positions, (&device, DType::I32));
-        let positions = positions.reshape([rows, length]);
+        let positions = batch.positions_on(&self.device());
         let keys = keys.unwrap_or_else(|| positions.clone());
         let operations = self.operations();
-        let needs_bias = operations == Operations::Plain || cache.is_none() || length > 1;
-        let rotation = Rotation::new(positions.clone(), &self.inverse_frequencies, dtype);
-        let visibilities = self.visibilities(&positions, &keys, needs_bias);
-        let mut x = self.model.embed_tokens.forward(ids);
+        let mut x = self.embedded(batch);
+        let rotation = Rotation::new(positions.clone(), &self.inverse_frequencies, x.dtype());
+        let visibilities = self.visibilities(&positions, &keys);
         for (index, layer) in self.model.layers.iter().enumerate() {
             let slot = cache.as_deref_mut().map(|cache| cache.layer(index));
             let visibility = &visibilities[self.window_kind(index)];
@@ -305,13 +266,21 @@ impl CausalLm {
         operations.rms_norm(&self.model.norm, x)
     }
 
-    /// One mask for each window that occurs, with its bias where layers add one.
+    /// The tokens' rows of the embedding, `[rows, length, hidden_size]`.
+    pub(super) fn embedded(&self, batch: &TokenBatch) -> Tensor<3> {
+        let weight = self.model.embed_tokens.weight.val();
+        let [_, width] = weight.dims();
+        let picked = self.operations().pick_rows(weight, &batch.ids);
+        picked.reshape([batch.rows, batch.length, width])
+    }
+
+    /// One mask for each window that occurs, with its bias where the operations add one.
     pub(super) fn visibilities(
         &self,
         queries: &Tensor<2, Int>,
         keys: &Tensor<2, Int>,
-        needs_bias: bool,
     ) -> Vec<Visibility> {
+        let needs_bias = self.operations() == Operations::Plain;
         let of = |window| {
             let visibility = Visibility::new(queries.clone(), keys.clone(), window);
             if needs_bias {

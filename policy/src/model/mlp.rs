@@ -35,9 +35,9 @@ impl Mlp {
     /// # Shapes
     /// `[batch, length, hidden_size]` in and out.
     pub(super) fn forward(&self, x: Tensor<3>, operations: Operations) -> Tensor<3> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
-        self.down_proj.forward(operations.swiglu(gate, up))
+        let gate = operations.linear(&self.gate_proj, x.clone());
+        let up = operations.linear(&self.up_proj, x);
+        operations.linear(&self.down_proj, operations.swiglu(gate, up))
     }
 }
 

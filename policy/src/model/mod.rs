@@ -22,4 +22,4 @@ pub use fused::{
 pub use operations::Operations;
 pub use recompute::BlockInputs;
 pub use rope::{PADDING_POSITION, Rotation, Visibility};
-pub use sampling::{DRAWN, DeviceSampler, Truncation};
+pub use sampling::{DRAWN, DeviceDecoder, Truncation};

@@ -1,16 +1,16 @@
 //! Which operations a pass uses: burn's, which every device has, or kernels of our own where the device runs them.
 
 use burn::{
-    nn::RmsNorm,
-    tensor::{Device, IndexingUpdateOp, Int, Tensor, activation::silu},
+    nn::{Linear, RmsNorm},
+    tensor::{
+        DType, Device, IndexingUpdateOp, Int, Tensor,
+        activation::{silu, softmax},
+    },
 };
 
 #[cfg(feature = "cube")]
 use super::cube;
-use super::{
-    attention::attend,
-    rope::{Rotation, Visibility},
-};
+use super::rope::{Rotation, Visibility};
 
 /// Burn's operations or our kernels: the same figures to rounding, and the same gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,66 @@ impl Operations {
         }
         let _ = device;
         Self::Plain
+    }
+
+    /// A product of matrices, or of as many pairs of them, summed in f32.
+    pub fn product<const D: usize>(self, lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Plain => lhs.matmul(rhs),
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::product(lhs, rhs),
+        }
+    }
+
+    /// Rows of a matrix by their numbers.
+    ///
+    /// # Shapes
+    /// `[rows, width]` to `[picks, width]`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn pick_rows(self, x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
+        match self {
+            Self::Plain => {
+                let picks = Tensor::<1, Int>::from_data(picks, (&x.device(), DType::I32));
+                x.select(0, picks)
+            }
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::pick_rows(x, picks),
+        }
+    }
+
+    /// x + y of one shape.
+    pub fn add<const D: usize>(self, x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Plain => x + y,
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::add(x, y),
+        }
+    }
+
+    /// x·W + b of rows of any shape.
+    ///
+    /// # Shapes
+    /// `[…, inputs]` to `[…, outputs]`.
+    pub fn linear<const D: usize>(self, linear: &Linear, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Plain => linear.forward(x),
+            #[cfg(feature = "cube")]
+            Self::Kernels => {
+                let mut shape = x.dims();
+                let rows = shape[..D - 1].iter().product();
+                let flat = x.reshape([rows, shape[D - 1]]);
+                let weight = linear.weight.val();
+                shape[D - 1] = weight.dims()[1];
+                let y = cube::product(flat, weight);
+                let y = match &linear.bias {
+                    Some(bias) => cube::add_bias(y, bias.val()),
+                    None => y,
+                };
+                y.reshape(shape)
+            }
+        }
     }
 
     /// x / rms(x) · γ over the last dimension (arXiv 1910.07467).
@@ -101,7 +161,25 @@ impl Operations {
         }
     }
 
-    /// softmax(q·kᵀ/√d)·v over the keys that each query sees. Of single queries a row, kernels give no gradient.
+    /// softmax(scores) over the keys that each query sees, in f32 whatever the scores are in.
+    ///
+    /// # Shapes
+    /// `[batch, heads, length, keys]` in and out.
+    fn attention_weights(self, scores: Tensor<4>, visibility: &Visibility) -> Tensor<4> {
+        match self {
+            Self::Plain => {
+                let dtype = scores.dtype();
+                softmax(scores.cast(DType::F32) + visibility.bias(), 3).cast(dtype)
+            }
+            #[cfg(feature = "cube")]
+            Self::Kernels => {
+                let (queries, keys, window) = visibility.positions();
+                cube::attention_weights(scores, queries, keys, window)
+            }
+        }
+    }
+
+    /// softmax(q·kᵀ/√d)·v over the keys that each query sees.
     ///
     /// # Shapes
     /// `query` `[batch, heads, length, head_dim]`, `key` and `value` `[batch, groups, keys, head_dim]` to
@@ -114,19 +192,43 @@ impl Operations {
         visibility: &Visibility,
     ) -> Tensor<3> {
         let [batch, heads, length, head_dim] = query.dims();
+        let [_, groups, keys, _] = key.dims();
+        // Query heads of one group are laid as rows beside each other, so keys need no copies.
+        let rows = heads / groups * length;
+        // Scaled before the product, whose results f16 might not hold otherwise.
+        let query = query * (1.0 / (head_dim as f64).sqrt());
+        let query = query.reshape([batch, groups, rows, head_dim]);
+        let scores = self.product(query, key.swap_dims(2, 3));
+        let scores = scores.reshape([batch, heads, length, keys]);
+        let weights = self.attention_weights(scores, visibility);
+        let weights = weights.reshape([batch, groups, rows, keys]);
+        let mixed = self.product(weights, value);
+        mixed
+            .reshape([batch, heads, length, head_dim])
+            .swap_dims(1, 2)
+            .reshape([batch, length, heads * head_dim])
+    }
+
+    /// The same of one new token a row over a cache whose tokens lie in the slots of their positions; kernels give no
+    /// gradient.
+    pub fn attend_cached(
+        self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        visibility: &Visibility,
+    ) -> Tensor<3> {
+        let [batch, heads, length, head_dim] = query.dims();
         match self {
             #[cfg(feature = "cube")]
             Self::Kernels if length == 1 && cube::takes_head(head_dim) => {
-                let (keys, queries, window) = visibility.of_single_queries();
+                let (queries, _, window) = visibility.positions();
                 let query = query.reshape([batch, heads, head_dim]);
-                let mixed = cube::decode_attention(query, [key, value], keys, queries, window);
+                let queries = queries.reshape([batch]);
+                let mixed = cube::decode_attention(query, [key, value], queries, window);
                 mixed.reshape([batch, 1, heads * head_dim])
             }
-            _ => {
-                let mixed = attend(query, key, value, visibility);
-                debug_assert_eq!(mixed.dims(), [batch, length, heads * head_dim]);
-                mixed
-            }
+            _ => self.attend(query, key, value, visibility),
         }
     }
 }

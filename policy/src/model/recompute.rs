@@ -4,7 +4,7 @@
 use burn::{
     module::Module,
     optim::GradientsParams,
-    tensor::{DType, Device, Gradients, Int, Tensor},
+    tensor::{DType, Device, Gradients, Tensor},
 };
 
 use super::{
@@ -52,11 +52,8 @@ impl CausalLm {
         }
         let top = Tensor::from_inner(x).require_grad();
         let [rows, length, width] = top.dims();
-        let predictors = Tensor::<1, Int>::from_data(predictors.as_slice(), (&device, DType::I32));
-        let predicting = top
-            .clone()
-            .reshape([rows * length, width])
-            .select(0, predictors);
+        let flat = top.clone().reshape([rows * length, width]);
+        let predicting = around.operations.pick_rows(flat, &predictors);
         let norm = cast(self.model.norm.clone(), dtype);
         let hidden = around.operations.rms_norm(&norm, predicting);
         let kept = BlockInputs {
@@ -74,16 +71,11 @@ impl CausalLm {
         !self.is_fused() && self.execution.recompute != Recompute::Nothing
     }
 
-    fn embedded(&self, batch: &TokenBatch) -> Tensor<3> {
-        let ids = batch.ids_on(&self.device());
-        self.model.embed_tokens.forward(ids)
-    }
-
     fn surroundings(&self, batch: &TokenBatch, dtype: DType, device: &Device) -> Surroundings {
         let positions = batch.positions_on(device);
         Surroundings {
             rotation: Rotation::new(positions.clone(), &self.inverse_frequencies, dtype),
-            visibilities: self.visibilities(&positions, &positions, true),
+            visibilities: self.visibilities(&positions, &positions),
             operations: self.operations(),
         }
     }

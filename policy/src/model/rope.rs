@@ -142,13 +142,10 @@ impl Visibility {
         bias.mask_fill(hidden, HIDDEN)
     }
 
-    /// Positions of keys `[batch, keys]` and of a single query a row `[batch]`, and the window.
+    /// Positions of queries `[batch, length]` and of keys `[batch, keys]`, and the window.
     #[cfg(feature = "cube")]
-    pub(super) fn of_single_queries(&self) -> (Tensor<2, Int>, Tensor<1, Int>, Option<usize>) {
-        let [batch, length] = self.queries.dims();
-        assert_eq!(length, 1, "one query a row");
-        let queries = self.queries.clone().reshape([batch]);
-        (self.keys.clone(), queries, self.window)
+    pub(super) fn positions(&self) -> (Tensor<2, Int>, Tensor<2, Int>, Option<usize>) {
+        (self.queries.clone(), self.keys.clone(), self.window)
     }
 }
 

@@ -1,10 +1,10 @@
-//! Drawing tokens on the device that computes their logits.
+//! Decoding on a device: tokens are computed and drawn there, and neither logits nor ids cross to the host in between.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 #[cfg(feature = "cube")]
-use super::cube;
-use super::{CausalLm, operations::Operations};
+use super::cube::StepWeights;
+use super::{CausalLm, KvCache, operations::Operations};
 
 /// Figures of a drawn token: its id, its log-probability, the entropies at temperature 1 and at the temperature.
 pub const DRAWN: usize = 4;
@@ -22,49 +22,94 @@ pub struct Truncation {
     pub min_p: f32,
 }
 
-/// Draws tokens without their logits leaving the device.
+/// Computes and draws tokens on the model's device.
+///
+/// A token's figures are `[rows, 4]` in the order of [`DRAWN`]. A log-probability that is not finite tells of logits that
+/// are not. The figures are those of the whole distribution, before any truncation.
 #[derive(Debug)]
-pub struct DeviceSampler<'a> {
+pub struct DeviceDecoder<'a> {
     model: &'a CausalLm,
     truncation: Truncation,
+    #[cfg(feature = "cube")]
+    weights: StepWeights,
 }
 
 impl CausalLm {
-    /// A sampler on the model's device, where that has one.
-    pub fn device_sampler(&self, truncation: Truncation) -> Option<DeviceSampler<'_>> {
-        let draws = self.operations() != Operations::Plain;
-        draws.then_some(DeviceSampler {
-            model: self,
-            truncation,
-        })
+    /// Whether [`device_decoder`](Self::device_decoder) gives one.
+    pub fn has_device_decoder(&self) -> bool {
+        self.operations() != Operations::Plain
+    }
+
+    /// A decoder on the model's device, where that has one, for caches of `capacity` slots.
+    pub fn device_decoder(
+        &self,
+        truncation: Truncation,
+        capacity: usize,
+    ) -> Option<DeviceDecoder<'_>> {
+        match self.operations() {
+            Operations::Plain => None,
+            #[cfg(feature = "cube")]
+            Operations::Kernels => Some(DeviceDecoder {
+                model: self,
+                truncation,
+                weights: StepWeights::new(self, capacity),
+            }),
+        }
     }
 }
 
-impl DeviceSampler<'_> {
-    /// A token after each hidden state, by a uniform number of [0, 1) each: its figures `[rows, 4]` in the order of
-    /// [`DRAWN`], and its id `[rows]`. A log-probability that is not finite tells of logits that are not. The figures are
-    /// those of the whole distribution, before any truncation.
+impl DeviceDecoder<'_> {
+    /// A token after each hidden state, by a uniform number of [0, 1) each: its figures `[rows, 4]` and its id `[rows]`.
     ///
     /// # Shapes
     /// `hidden` `[rows, hidden_size]`, `uniforms` `[rows]`.
-    ///
-    /// # Panics
-    /// If the model has been put in its plain form since.
     pub fn draw(&self, hidden: Tensor<2>, uniforms: Tensor<1>) -> (Tensor<2>, Tensor<1, Int>) {
-        match self.model.operations() {
-            #[cfg(feature = "cube")]
-            Operations::Kernels => {
-                let (weight, is_tied) = self.model.head_weight();
-                cube::draw(hidden, weight, uniforms, self.truncation, is_tied)
-            }
-            Operations::Plain => {
-                unreachable!(
-                    "a sampler is of a model with kernels, not of {:?}, {:?}, {:?}",
-                    hidden.dims(),
-                    uniforms.dims(),
-                    self.truncation
-                )
-            }
+        #[cfg(feature = "cube")]
+        return super::cube::draw(hidden, self.model.head_weight(), uniforms, self.truncation);
+        #[cfg(not(feature = "cube"))]
+        unreachable!("{self:?} has no device to draw on: {hidden}, {uniforms}");
+    }
+
+    /// Some tokens of every row of the cache, one after the other, from `ids` at `positions`; idle rows are at
+    /// [`PADDING_POSITION`](super::PADDING_POSITION) and draw too.
+    ///
+    /// # Shapes
+    /// `ids` and `positions` `[rows]`, `uniforms` `[steps, rows]` in one; figures `[steps · rows, 4]`.
+    pub fn advance(
+        &self,
+        ids: &[i32],
+        positions: &[i32],
+        uniforms: &[f32],
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let device = self.model.device();
+        let rows = ids.len();
+        let steps = uniforms.len() / rows.max(1);
+        let all = cache.occupy(positions, steps);
+        let all = Tensor::<1, Int>::from_data(all.as_slice(), (&device, DType::I32));
+        let uniforms = Tensor::<1>::from_data(uniforms, (&device, DType::F32));
+        let mut ids = Tensor::<1, Int>::from_data(ids, (&device, DType::I32));
+        let mut figures = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let positions = all.clone().narrow(0, step * rows, rows);
+            let hidden = self.states(ids, positions, cache);
+            let (drawn, next) = self.draw(hidden, uniforms.clone().narrow(0, step * rows, rows));
+            figures.push(drawn);
+            ids = next;
         }
+        Tensor::cat(figures, 0)
+    }
+
+    /// Hidden states `[rows, hidden_size]` of one more token a row, written to the cache.
+    fn states(
+        &self,
+        ids: Tensor<1, Int>,
+        positions: Tensor<1, Int>,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        #[cfg(feature = "cube")]
+        return self.weights.step(ids, positions, cache);
+        #[cfg(not(feature = "cube"))]
+        unreachable!("{self:?} has no device to decode on: {ids}, {positions}, {cache:?}");
     }
 }

@@ -10,9 +10,13 @@ use burn::backend::{
     ops::FloatTensorOps,
     tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
-use super::{CubeOps, FigurePlan, Truncation, elementwise, head, norm};
+use super::{
+    CubeOps, FigurePlan, Heads, Truncation, attention, elementwise, gather, head, norm,
+    reduce::sum_rows,
+};
 
 #[derive(Debug)]
 struct NormBackward;
@@ -30,8 +34,7 @@ impl Backward<CubeBackend, 2> for NormBackward {
             grads.register::<CubeBackend>(node.id, dx);
         }
         if let Some(node) = of_gamma {
-            let sum = CubeBackend::float_sum_dim(rows, 0);
-            let sum = CubeBackend::float_reshape(sum, shape);
+            let sum = CubeBackend::float_reshape(sum_rows(rows), shape);
             grads.register::<CubeBackend>(node.id, head::cast(sum, dtype));
         }
     }
@@ -67,6 +70,95 @@ impl Backward<CubeBackend, 1> for RotateBackward {
         if let [Some(node)] = ops.parents {
             let dx = elementwise::rotate(dy, cos, sin, true);
             grads.register::<CubeBackend>(node.id, dx);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PickBackward;
+
+impl Backward<CubeBackend, 1> for PickBackward {
+    type State = (CubeTensor, CubeTensor);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (order, starts) = ops.state;
+        if let [Some(node)] = ops.parents {
+            grads.register::<CubeBackend>(node.id, gather::put_back(dy, order, starts));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AddBackward;
+
+impl Backward<CubeBackend, 2> for AddBackward {
+    type State = ();
+
+    fn backward(self, ops: Ops<(), 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        for node in ops.parents.into_iter().flatten() {
+            grads.register::<CubeBackend>(node.id, dy.clone());
+        }
+    }
+}
+
+#[derive(Debug)]
+struct BiasBackward;
+
+impl Backward<CubeBackend, 2> for BiasBackward {
+    /// The bias's type and shape.
+    type State = (DType, Shape);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (dtype, shape) = ops.state;
+        let [of_x, of_bias] = ops.parents;
+        if let Some(node) = of_bias {
+            let sum = CubeBackend::float_reshape(sum_rows(dy.clone()), shape);
+            grads.register::<CubeBackend>(node.id, head::cast(sum, dtype));
+        }
+        if let Some(node) = of_x {
+            grads.register::<CubeBackend>(node.id, dy);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ProductBackward;
+
+impl Backward<CubeBackend, 2> for ProductBackward {
+    type State = (CubeTensor, CubeTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (lhs, rhs) = ops.state;
+        let turned = |x: CubeTensor| {
+            let last = x.shape().num_dims() - 1;
+            CubeBackend::float_swap_dims(x, last - 1, last)
+        };
+        let [of_lhs, of_rhs] = ops.parents;
+        if let Some(node) = of_lhs {
+            let dlhs = CubeBackend::product(dy.clone(), turned(rhs));
+            grads.register::<CubeBackend>(node.id, dlhs);
+        }
+        if let Some(node) = of_rhs {
+            grads.register::<CubeBackend>(node.id, CubeBackend::product(turned(lhs), dy));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct WeightsBackward;
+
+impl Backward<CubeBackend, 1> for WeightsBackward {
+    type State = CubeTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dweights = grads.consume::<CubeBackend>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            let dscores = attention::attention_weights_backward(ops.state, dweights);
+            grads.register::<CubeBackend>(node.id, dscores);
         }
     }
 }
@@ -164,11 +256,82 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         }
     }
 
+    fn pick_rows(
+        x: FloatTensor<Self>,
+        picks: IntTensor<Self>,
+        order: IntTensor<Self>,
+        starts: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x, of_x) = x.into_parts();
+        let y = gather::pick_rows(x, picks);
+        match PickBackward.prepare::<C>([of_x]).compute_bound().stateful() {
+            OpsKind::Tracked(operation) => operation.finish((order, starts), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn add(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, of_x), (y, of_y)) = (x.into_parts(), y.into_parts());
+        let sum = elementwise::add(x, y);
+        match AddBackward
+            .prepare::<C>([of_x, of_y])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((), sum),
+            OpsKind::UnTracked(operation) => operation.finish(sum),
+        }
+    }
+
+    fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((x, of_x), (bias, of_bias)) = (x.into_parts(), bias.into_parts());
+        let state = (bias.dtype, bias.shape());
+        let sum = elementwise::add(x, bias);
+        match BiasBackward
+            .prepare::<C>([of_x, of_bias])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish(state, sum),
+            OpsKind::UnTracked(operation) => operation.finish(sum),
+        }
+    }
+
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((lhs, of_lhs), (rhs, of_rhs)) = (lhs.into_parts(), rhs.into_parts());
+        let y = CubeBackend::product(lhs.clone(), rhs.clone());
+        match ProductBackward
+            .prepare::<C>([of_lhs, of_rhs])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((lhs, rhs), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn attention_weights(
+        scores: FloatTensor<Self>,
+        query_positions: IntTensor<Self>,
+        key_positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self> {
+        let (scores, of_scores) = scores.into_parts();
+        let weights = attention::attention_weights(scores, query_positions, key_positions, window);
+        match WeightsBackward
+            .prepare::<C>([of_scores])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish(weights.clone(), weights),
+            OpsKind::UnTracked(operation) => operation.finish(weights),
+        }
+    }
+
     fn decode_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        key_positions: IntTensor<Self>,
         query_positions: IntTensor<Self>,
         window: i32,
     ) -> FloatTensor<Self> {
@@ -176,10 +339,58 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
             query.into_primitive(),
             keys.into_primitive(),
             values.into_primitive(),
-            key_positions,
             query_positions,
             window,
         ))
+    }
+
+    fn place_heads(
+        projected: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        query_norm: FloatTensor<Self>,
+        key_norm: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        sizes: Heads,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inner = FloatTensor::<Self>::into_primitive;
+        let (query, keys, values) = CubeBackend::place_heads(
+            inner(projected),
+            inner(bias),
+            inner(query_norm),
+            inner(key_norm),
+            inner(cos),
+            inner(sin),
+            positions,
+            inner(keys),
+            inner(values),
+            sizes,
+            epsilon,
+        );
+        (
+            Self::from_inner(query),
+            Self::from_inner(keys),
+            Self::from_inner(values),
+        )
+    }
+
+    fn add_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [x, y, gamma] = [x, y, gamma].map(FloatTensor::<Self>::into_primitive);
+        let (sum, normed) = CubeBackend::add_norm(x, y, gamma, epsilon);
+        (Self::from_inner(sum), Self::from_inner(normed))
+    }
+
+    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(CubeBackend::gated(both.into_primitive()))
     }
 
     fn write_rows(

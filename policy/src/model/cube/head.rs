@@ -6,12 +6,7 @@ use burn::{
     tensor::{DType, FloatDType, Shape, Slice},
 };
 use burn_cubecl::{
-    CubeBackend,
-    kernel::{
-        into_contiguous,
-        matmul::{MatmulStrategy, matmul},
-    },
-    ops::numeric::empty_device_contiguous_dtype,
+    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
 use cubecl::{ir::ElemType, prelude::*};
@@ -362,8 +357,7 @@ fn ranges(total: usize, size: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// A product summed and given in f32.
 pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor) -> CubeTensor {
-    matmul(lhs, rhs, None, MatmulStrategy::default(), DType::F32)
-        .expect("a product of matrices has a kernel on every device")
+    super::product::product(lhs, rhs, DType::F32)
 }
 
 pub(super) fn cast(tensor: CubeTensor, dtype: DType) -> CubeTensor {

@@ -17,31 +17,37 @@
 )]
 
 mod attention;
+mod decoder;
 mod elementwise;
+mod gather;
 mod gradients;
 mod head;
 mod norm;
+mod product;
 mod reduce;
 mod sample;
 mod scatter;
 mod scores;
+mod step;
 #[cfg(test)]
 mod tests;
 
 use burn::{
     backend::{
-        Backend, Dispatch, DispatchDevice, backend_extension,
+        Backend, Dispatch, DispatchDevice, TensorMetadata, backend_extension,
         cubecl::dtype_to_storage_type,
         ops::FloatTensorOps,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, Device, Int, Tensor},
+    tensor::{DType, Device, Int, Shape, Tensor},
 };
-use burn_cubecl::CubeBackend;
+use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
 use cubecl::ir::ElemType;
 
 use super::Truncation;
 use attention::WIDEST_HEAD;
+pub(super) use decoder::StepWeights;
+pub(super) use step::Heads;
 
 /// Operations for burn's dispatch. Sums are in f32 whatever the tensors hold.
 #[backend_extension(Cube, Autodiff)]
@@ -69,16 +75,52 @@ pub(super) trait CubeOps: Backend {
         plan: FigurePlan,
     ) -> FloatTensor<Self>;
 
-    /// Attention of queries `[rows, heads, head_dim]` over caches `[rows, groups, capacity, head_dim]`, without a
-    /// gradient.
+    /// softmax(scores) of `[batch, heads, length, keys]` over the keys, at `[batch, keys]`, that the queries, at
+    /// `[batch, length]`, see.
+    fn attention_weights(
+        scores: FloatTensor<Self>,
+        query_positions: IntTensor<Self>,
+        key_positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self>;
+
+    /// Attention of queries `[rows, heads, head_dim]` over caches `[rows, groups, capacity, head_dim]`, whose tokens lie in
+    /// the slots of their positions, without a gradient.
     fn decode_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        key_positions: IntTensor<Self>,
         query_positions: IntTensor<Self>,
         window: i32,
     ) -> FloatTensor<Self>;
+
+    /// Heads of `projected` `[rows, (heads + 2 · groups) · head_dim]` with their biases and norms, turned to their positions:
+    /// queries `[rows, heads, head_dim]`, and caches `[rows, groups, slots, head_dim]` with keys and values in the slots of
+    /// their positions, without a gradient.
+    fn place_heads(
+        projected: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        query_norm: FloatTensor<Self>,
+        key_norm: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        sizes: Heads,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// x + y `[rows, width]` and its norm, without a gradient.
+    fn add_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// silu(gate)·up `[rows, inner]` of `[rows, 2 · inner]`, without a gradient.
+    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `rows` `[count, width]` in the places `slots` `[count]` of `target` `[slots, width]`, without a gradient.
     fn write_rows(
@@ -93,6 +135,23 @@ pub(super) trait CubeOps: Backend {
         slots: IntTensor<Self>,
         rows: IntTensor<Self>,
     ) -> IntTensor<Self>;
+
+    /// Rows `picks` `[count]` of `[rows, width]`; each row's own are `order[starts[row]..starts[row + 1]]`.
+    fn pick_rows(
+        x: FloatTensor<Self>,
+        picks: IntTensor<Self>,
+        order: IntTensor<Self>,
+        starts: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// x + y, packed: burn's sums may leave gaps between rows, which every kernel after them would first have to close.
+    fn add(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Rows `[rows, width]` and a bias `[width]` added to each.
+    fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// A product of matrices in their own type, or of as many pairs of them, summed in f32.
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Logits `[rows, vocab]` in f32 of hidden states `[rows, width]`, without a gradient, whatever is multiplied.
     fn logits(
@@ -123,6 +182,16 @@ pub(super) struct FigurePlan {
 /// A type as kernels name it.
 fn element(dtype: DType) -> ElemType {
     dtype_to_storage_type(dtype)
+}
+
+/// A tensor to be written, beside another.
+fn empty(beside: &CubeTensor, shape: Shape, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(beside.client.clone(), beside.device.clone(), shape, dtype)
+}
+
+/// A tensor to be written, of another's shape and type.
+fn like(x: &CubeTensor) -> CubeTensor {
+    empty(x, x.shape(), x.dtype)
 }
 
 /// Whether a device runs these kernels.
@@ -164,15 +233,60 @@ impl CubeOps for CubeBackend {
         head::figures(hidden, weight, targets, plan).0
     }
 
+    fn attention_weights(
+        scores: FloatTensor<Self>,
+        query_positions: IntTensor<Self>,
+        key_positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self> {
+        attention::attention_weights(scores, query_positions, key_positions, window)
+    }
+
     fn decode_attention(
         query: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        key_positions: IntTensor<Self>,
         query_positions: IntTensor<Self>,
         window: i32,
     ) -> FloatTensor<Self> {
-        attention::decode_attention(query, keys, values, key_positions, query_positions, window)
+        attention::decode_attention(query, keys, values, query_positions, window)
+    }
+
+    fn place_heads(
+        projected: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        query_norm: FloatTensor<Self>,
+        key_norm: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        sizes: Heads,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        step::place_heads(
+            projected,
+            [bias, query_norm, key_norm],
+            [cos, sin],
+            positions,
+            [keys, values],
+            sizes,
+            epsilon,
+        )
+    }
+
+    fn add_norm(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norm::add_norm(x, y, gamma, epsilon)
+    }
+
+    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::gated(both)
     }
 
     fn write_rows(
@@ -189,6 +303,28 @@ impl CubeOps for CubeBackend {
         rows: IntTensor<Self>,
     ) -> IntTensor<Self> {
         scatter::write_rows(target, slots, rows)
+    }
+
+    fn pick_rows(
+        x: FloatTensor<Self>,
+        picks: IntTensor<Self>,
+        _order: IntTensor<Self>,
+        _starts: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        gather::pick_rows(x, picks)
+    }
+
+    fn add(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::add(x, y)
+    }
+
+    fn add_bias(x: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::add(x, bias)
+    }
+
+    fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self> {
+        let dtype = lhs.dtype;
+        product::product(lhs, rhs, dtype)
     }
 
     fn logits(
@@ -255,23 +391,157 @@ pub(super) fn token_figures(
     ))
 }
 
+/// Rows `picks` of `[rows, width]`.
+///
+/// # Panics
+/// If there is no such row.
+pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
+    let [rows, _] = x.dims();
+    let mut starts = vec![0; rows + 1];
+    for &pick in picks {
+        starts[pick as usize + 1] += 1;
+    }
+    for row in 0..rows {
+        starts[row + 1] += starts[row];
+    }
+    let mut next = starts.clone();
+    let mut order = vec![0; picks.len()];
+    for (at, &pick) in (0..).zip(picks) {
+        let place = &mut next[pick as usize];
+        order[*place as usize] = at;
+        *place += 1;
+    }
+    let device = x.device();
+    let [picks, order, starts] = [picks, &order, &starts]
+        .map(|numbers| Tensor::<1, Int>::from_data(numbers, (&device, DType::I32)).into_dispatch());
+    let picked = <Dispatch as CubeOps>::pick_rows(x.into_dispatch(), picks, order, starts);
+    Tensor::from_dispatch(picked)
+}
+
+/// x + y.
+pub(super) fn add<const D: usize>(x: Tensor<D>, y: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::add(
+        x.into_dispatch(),
+        y.into_dispatch(),
+    ))
+}
+
+/// Rows `[rows, width]` with a bias `[width]` added to each.
+pub(super) fn add_bias(x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::add_bias(
+        x.into_dispatch(),
+        bias.into_dispatch(),
+    ))
+}
+
+/// A product of matrices, or of as many pairs of them.
+pub(super) fn product<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::product(
+        lhs.into_dispatch(),
+        rhs.into_dispatch(),
+    ))
+}
+
+/// Weights of keys for scores.
+///
+/// # Shapes
+/// `scores` `[batch, heads, length, keys]`, positions `[batch, length]` and `[batch, keys]`.
+pub(super) fn attention_weights(
+    scores: Tensor<4>,
+    query_positions: Tensor<2, Int>,
+    key_positions: Tensor<2, Int>,
+    window: Option<usize>,
+) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::attention_weights(
+        scores.into_dispatch(),
+        query_positions.into_dispatch(),
+        key_positions.into_dispatch(),
+        window_or_all(window),
+    ))
+}
+
 /// Attention of one new token a row over the cache.
 pub(super) fn decode_attention(
     query: Tensor<3>,
     [keys, values]: [Tensor<4>; 2],
-    key_positions: Tensor<2, Int>,
     query_positions: Tensor<1, Int>,
     window: Option<usize>,
 ) -> Tensor<3> {
-    let window = window.map_or(i32::MAX, |window| window as i32);
     Tensor::from_dispatch(<Dispatch as CubeOps>::decode_attention(
         query.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
-        key_positions.into_dispatch(),
         query_positions.into_dispatch(),
-        window,
+        window_or_all(window),
     ))
+}
+
+fn window_or_all(window: Option<usize>) -> i32 {
+    window.map_or(i32::MAX, |window| window as i32)
+}
+
+/// What is placed besides a projection: see [`place_heads`].
+#[derive(Debug)]
+pub(super) struct Placing {
+    /// Biases of queries, keys and values in one.
+    pub(super) bias: Tensor<1>,
+    /// Norms of queries and keys, where they have any.
+    pub(super) norms: [Tensor<1>; 2],
+    pub(super) sizes: Heads,
+    pub(super) epsilon: f32,
+}
+
+/// Queries `[rows, heads, head_dim]` of a projection, and the cache with its keys and values.
+///
+/// # Shapes
+/// `projected` `[rows, (heads + 2 · groups) · head_dim]`, `angles` `[slots, head_dim / 2]`, `positions` `[rows]`, `cache`
+/// `[rows, groups, slots, head_dim]`.
+pub(super) fn place_heads(
+    projected: Tensor<2>,
+    placing: &Placing,
+    angles: &[Tensor<2>; 2],
+    positions: Tensor<1, Int>,
+    cache: [Tensor<4>; 2],
+) -> (Tensor<3>, [Tensor<4>; 2]) {
+    let [query_norm, key_norm] = placing.norms.clone().map(Tensor::into_dispatch);
+    let [cos, sin] = angles.clone().map(Tensor::into_dispatch);
+    let [keys, values] = cache.map(Tensor::into_dispatch);
+    let (query, keys, values) = <Dispatch as CubeOps>::place_heads(
+        projected.into_dispatch(),
+        placing.bias.clone().into_dispatch(),
+        query_norm,
+        key_norm,
+        cos,
+        sin,
+        positions.into_dispatch(),
+        keys,
+        values,
+        placing.sizes,
+        placing.epsilon,
+    );
+    let [keys, values] = [keys, values].map(Tensor::from_dispatch);
+    (Tensor::from_dispatch(query), [keys, values])
+}
+
+/// x + y and its norm.
+pub(super) fn add_norm(
+    x: Tensor<2>,
+    y: Tensor<2>,
+    gamma: Tensor<1>,
+    epsilon: f64,
+) -> [Tensor<2>; 2] {
+    let (sum, normed) = <Dispatch as CubeOps>::add_norm(
+        x.into_dispatch(),
+        y.into_dispatch(),
+        gamma.into_dispatch(),
+        epsilon as f32,
+    );
+    [sum, normed].map(Tensor::from_dispatch)
+}
+
+/// silu(gate)·up of `[rows, 2 · inner]`.
+pub(super) fn gated(both: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::gated(both.into_dispatch()))
 }
 
 /// Rows in places of a target.
@@ -299,10 +569,9 @@ pub(super) fn write_int_rows(
 /// A token after each hidden state.
 pub(super) fn draw(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    (weight, is_tied): (Tensor<2>, bool),
     uniforms: Tensor<1>,
     truncation: Truncation,
-    is_tied: bool,
 ) -> (Tensor<2>, Tensor<1, Int>) {
     let logits =
         <Dispatch as CubeOps>::logits(hidden.into_dispatch(), weight.into_dispatch(), is_tied);

@@ -9,8 +9,32 @@ use cubecl::prelude::*;
 use super::reduce::{UNITS, cube_for_each, largest_of_units, sum_of_units};
 use crate::{DRAWN, Truncation};
 
-/// Halvings of an interval of positive floats' bits, after which one is left.
-const HALVINGS: u32 = 31;
+/// Halvings of the interval of all floats, after which one is left.
+const HALVINGS: u32 = 32;
+
+/// The least finite float.
+const LOWEST: f32 = -3.402_823_5e38;
+
+/// A float's place in the order of all of them, so that intervals of them can be halved.
+#[cube]
+fn place_of(value: f32) -> u32 {
+    let bits = u32::reinterpret(value);
+    let mut place = bits | 0x8000_0000u32;
+    if bits >= 0x8000_0000u32 {
+        place = 0xffff_ffffu32 - bits;
+    }
+    place
+}
+
+/// The float of a place.
+#[cube]
+fn value_at(place: u32) -> f32 {
+    let mut bits = 0xffff_ffffu32 - place;
+    if place >= 0x8000_0000u32 {
+        bits = place - 0x8000_0000u32;
+    }
+    f32::reinterpret(bits)
+}
 
 /// The weight e^((l - largest)/T), of a token that `floor` drops 0.
 #[cube]
@@ -25,8 +49,9 @@ fn weight_of(logit: f32, largest: f32, inverse_temperature: f32, floor: f32) -> 
 
 /// One row a cube. Each unit has a run of neighbouring ids, so that sums over units are in the order of ids.
 ///
-/// Top-k and top-p each come to a least weight, found by halving the interval of positive floats, and to how many of the
-/// tokens of just that weight are kept, the first ones.
+/// Top-k and top-p each come to a least logit, found by halving the interval of floats, and to how many of the tokens of just
+/// that logit are kept, the first ones. Logits are compared rather than weights: those are computed again in each pass, and a
+/// compiler may round them otherwise there.
 #[cube(launch)]
 fn sample_kernel(
     logits: &Tensor<f32>,
@@ -91,22 +116,21 @@ fn sample_kernel(
     let warm = sum_of_units(&mut scratch, warm);
     let warm_mean = sum_of_units(&mut scratch, warm_mean);
 
-    // The least weight that is kept, of which `last` tokens are.
-    let mut least = 0.0f32;
+    // The least logit that is kept, of which `last` tokens are.
+    let mut least = f32::new(LOWEST);
     let mut last = f32::cast_from(vocab);
     let mut mass = warm;
     if top_k > 0 && top_k < vocab as u32 {
         let wanted = top_k as f32;
-        let mut low = 0u32;
-        let mut high = 0x3f80_0001u32;
+        let mut low = place_of(f32::new(LOWEST));
+        let mut high = place_of(largest) + 1u32;
         for _ in 0..HALVINGS {
-            let middle = (low + high) / 2;
-            let bound = f32::reinterpret(middle);
+            let middle = low + (high - low) / 2;
+            let bound = value_at(middle);
             let mut count = 0.0f32;
             let mut i = start;
             while i < end {
-                let weight = weight_of(logits[row + i], largest, inverse_temperature, 0.0f32);
-                if weight >= bound {
+                if logits[row + i] >= bound {
                     count += 1.0f32;
                 }
                 i += 1;
@@ -117,34 +141,35 @@ fn sample_kernel(
                 high = middle;
             }
         }
-        least = f32::reinterpret(low);
+        least = value_at(low);
         let mut above = 0.0f32;
         let mut heavy = 0.0f32;
         let mut i = start;
         while i < end {
-            let weight = weight_of(logits[row + i], largest, inverse_temperature, 0.0f32);
-            if weight > least {
+            let logit = logits[row + i];
+            if logit > least {
                 above += 1.0f32;
-                heavy += weight;
+                heavy += weight_of(logit, largest, inverse_temperature, 0.0f32);
             }
             i += 1;
         }
         last = wanted - sum_of_units(&mut scratch, above);
-        mass = sum_of_units(&mut scratch, heavy) + last * least;
+        let each = weight_of(least, largest, inverse_temperature, 0.0f32);
+        mass = sum_of_units(&mut scratch, heavy) + last * each;
     }
     if top_p < 1.0f32 {
         let target = top_p * mass;
-        let mut low = 0u32;
-        let mut high = 0x3f80_0001u32;
+        let mut low = place_of(f32::new(LOWEST));
+        let mut high = place_of(largest) + 1u32;
         for _ in 0..HALVINGS {
-            let middle = (low + high) / 2;
-            let bound = f32::reinterpret(middle);
+            let middle = low + (high - low) / 2;
+            let bound = value_at(middle);
             let mut heavy = 0.0f32;
             let mut i = start;
             while i < end {
-                let weight = weight_of(logits[row + i], largest, inverse_temperature, 0.0f32);
-                if weight >= bound {
-                    heavy += weight;
+                let logit = logits[row + i];
+                if logit >= bound {
+                    heavy += weight_of(logit, largest, inverse_temperature, 0.0f32);
                 }
                 i += 1;
             }
@@ -154,18 +179,19 @@ fn sample_kernel(
                 high = middle;
             }
         }
-        let nucleus = f32::reinterpret(low);
+        let nucleus = value_at(low);
         let mut heavy = 0.0f32;
         let mut i = start;
         while i < end {
-            let weight = weight_of(logits[row + i], largest, inverse_temperature, 0.0f32);
-            if weight > nucleus {
-                heavy += weight;
+            let logit = logits[row + i];
+            if logit > nucleus {
+                heavy += weight_of(logit, largest, inverse_temperature, 0.0f32);
             }
             i += 1;
         }
         let above = sum_of_units(&mut scratch, heavy);
-        let mut needed = ((target - above) / nucleus).ceil();
+        let each = weight_of(nucleus, largest, inverse_temperature, 0.0f32);
+        let mut needed = ((target - above) / each).ceil();
         if needed < 1.0f32 {
             needed = 1.0f32;
         }
@@ -181,8 +207,7 @@ fn sample_kernel(
     let mut tied = 0.0f32;
     let mut i = start;
     while i < end {
-        let weight = weight_of(logits[row + i], largest, inverse_temperature, min_p);
-        if weight == least {
+        if logits[row + i] == least {
             tied += 1.0f32;
         }
         i += 1;
@@ -199,10 +224,11 @@ fn sample_kernel(
     let mut seen = tied_before;
     let mut i = start;
     while i < end {
-        let weight = weight_of(logits[row + i], largest, inverse_temperature, min_p);
-        if weight > least {
+        let logit = logits[row + i];
+        let weight = weight_of(logit, largest, inverse_temperature, min_p);
+        if logit > least {
             kept += weight;
-        } else if weight == least {
+        } else if logit == least {
             if seen < last {
                 kept += weight;
             }
@@ -264,9 +290,10 @@ fn sample_kernel(
         let mut seen = tied_before;
         let mut i = start;
         while i < end {
-            let weight = weight_of(logits[row + i], largest, inverse_temperature, min_p);
-            let mut keeps = weight > least;
-            if weight == least {
+            let logit = logits[row + i];
+            let weight = weight_of(logit, largest, inverse_temperature, min_p);
+            let mut keeps = logit > least;
+            if logit == least {
                 keeps = seen < last;
                 seen += 1.0f32;
             }

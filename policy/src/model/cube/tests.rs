@@ -23,8 +23,8 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
-/// A row's ids that are kept, by sorting all of it, and their weights.
-fn kept(logits: &[f32], truncation: Truncation) -> Vec<(usize, f64)> {
+/// A row's ids that are kept, by sorting all of it, and their weights; and whether another rounding would keep others.
+fn kept(logits: &[f32], truncation: Truncation) -> (Vec<(usize, f64)>, bool) {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |&logit: &f32| f64::from(((logit - largest) / truncation.temperature).exp());
     let mut all: Vec<(usize, f64)> = logits.iter().map(weight).enumerate().collect();
@@ -32,19 +32,25 @@ fn kept(logits: &[f32], truncation: Truncation) -> Vec<(usize, f64)> {
     if truncation.top_k > 0 {
         all.truncate(truncation.top_k as usize);
     }
-    let target = f64::from(truncation.top_p) * all.iter().map(|(_, weight)| weight).sum::<f64>();
+    let total = all.iter().map(|(_, weight)| weight).sum::<f64>();
+    let target = f64::from(truncation.top_p) * total;
+    let min_p = f64::from(truncation.min_p);
+    let mut is_close = all
+        .iter()
+        .any(|(_, w)| min_p > 0.0 && (w - min_p).abs() < 1e-5);
     if truncation.top_p < 1.0 {
         let mut sum = 0.0;
         let mut count = 0;
         while sum < target && count < all.len() {
             sum += all[count].1;
             count += 1;
+            is_close |= (sum - target).abs() < 1e-5 * total;
         }
         all.truncate(count.max(1));
     }
-    all.retain(|(_, weight)| *weight >= f64::from(truncation.min_p));
+    all.retain(|(_, weight)| *weight >= min_p);
     all.sort_by_key(|(id, _)| *id);
-    all
+    (all, is_close)
 }
 
 /// Rows of logits that are drawn from.
@@ -86,6 +92,7 @@ fn tokens_are_drawn_as_sorting_the_whole_vocabulary_would_draw_them() {
             min_p: 0.05,
         },
     ];
+    let (mut drawn_rows, mut close_rows) = (0, 0);
     for vocab in [3, 255, 257, 3000] {
         // Rounded, so that many logits are equal.
         let cells = noise(ROWS * vocab, vocab as u64);
@@ -96,7 +103,12 @@ fn tokens_are_drawn_as_sorting_the_whole_vocabulary_would_draw_them() {
             let (drawn, ids) = draw(&tensor.reshape([ROWS, vocab]), &uniforms, truncation);
             for row in 0..ROWS {
                 let logits = &logits[row * vocab..(row + 1) * vocab];
-                let kept = kept(logits, truncation);
+                let (kept, is_close) = kept(logits, truncation);
+                drawn_rows += 1;
+                if is_close {
+                    close_rows += 1;
+                    continue;
+                }
                 let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
                 let id = ids[row] as usize;
                 let before: f64 = kept.iter().filter(|k| k.0 < id).map(|k| k.1).sum();
@@ -121,6 +133,10 @@ fn tokens_are_drawn_as_sorting_the_whole_vocabulary_would_draw_them() {
             }
         }
     }
+    assert!(
+        20 * close_rows < drawn_rows,
+        "{close_rows} of {drawn_rows} rows tell nothing"
+    );
 }
 
 /// Log-probability of an id and the entropy, of the whole distribution.
@@ -139,7 +155,7 @@ fn draw(logits: &Tensor<2>, uniforms: &[f32], truncation: Truncation) -> (Vec<f3
     // Logits times the identity are themselves.
     let identity = Tensor::<2>::eye(vocab, &logits.device());
     let uniforms = Tensor::<1>::from_data(uniforms, (&logits.device(), DType::F32));
-    let (drawn, ids) = super::draw(logits.clone(), identity, uniforms, truncation, false);
+    let (drawn, ids) = super::draw(logits.clone(), (identity, false), uniforms, truncation);
     assert_eq!(drawn.dims(), [rows, DRAWN]);
     let ids = ids.try_into_vec_as::<i32>();
     (
@@ -189,7 +205,7 @@ fn the_head_does_not_depend_on_how_it_is_parted() {
         let figures = match parts {
             None => {
                 let scores = crate::head::score_logits(
-                    h.clone().matmul(w.clone().transpose()),
+                    super::product(h.clone(), w.clone().transpose()),
                     indices(&targets, &autodiff),
                     options,
                 );
@@ -274,5 +290,270 @@ fn rows_are_written_to_their_places() {
         let (target, rows) = (int(float(&cells, places)), int(float(&rows, count)));
         let written = super::write_int_rows(target, at(), rows).float();
         assert_eq!(read(written), read(int(float(&expected, places)).float()));
+    }
+}
+
+fn floats<const D: usize>(cells: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::<1>::from_data(cells, (device, DType::F32)).reshape(shape)
+}
+
+fn integers<const D: usize>(cells: &[i32], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+    Tensor::<1, Int>::from_data(cells, (device, DType::I32)).reshape(shape)
+}
+
+fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let apart = (f64::from(*found) - expected).abs();
+        assert!(apart < tolerance, "{what}: {found} at {at}, not {expected}");
+    }
+}
+
+/// softmax over what is seen, in f64; zeros where nothing is.
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    let weight = |score: &f64| match largest {
+        f64::NEG_INFINITY => 0.0,
+        _ => (score - largest).exp() / total,
+    };
+    scores.iter().map(weight).collect()
+}
+
+#[test]
+fn weights_of_keys_are_softmax_over_what_is_seen_and_so_is_their_gradient() {
+    let Some(device) = device() else { return };
+    let autodiff = device.clone().autodiff();
+    let (batch, heads) = (2, 3);
+    for (length, keys, window) in [(1, 1, None), (5, 5, None), (4, 77, Some(9)), (3, 700, None)] {
+        let count = batch * heads * length * keys;
+        let scores: Vec<f32> = noise(count, 6).iter().map(|x| x * 20.0 - 10.0).collect();
+        let slopes = noise(count, 7);
+        // Queries at the end; of the second row some keys are padding, and of the first the first query sees nothing.
+        let mut queries = Vec::new();
+        let mut places = Vec::new();
+        for row in 0..batch {
+            queries.extend((0..length).map(|i| (keys - length + i) as i32));
+            places.extend((0..keys).map(|i| match row == 1 && i % 3 == 1 {
+                true => crate::PADDING_POSITION,
+                false => i as i32,
+            }));
+        }
+        queries[0] = -1;
+        let sees = |query: i32, key: i32| {
+            key <= query && window.is_none_or(|window| query - key < window as i32)
+        };
+        let (mut expected, mut gradient) = (Vec::new(), Vec::new());
+        for line in 0..batch * heads * length {
+            let (row, i) = (line / (heads * length), line % length);
+            let own = line * keys..(line + 1) * keys;
+            let seen = scores[own.clone()].iter().enumerate().map(|(key, &score)| {
+                match sees(queries[row * length + i], places[row * keys + key]) {
+                    true => f64::from(score),
+                    false => f64::NEG_INFINITY,
+                }
+            });
+            let weights = softmax(&seen.collect::<Vec<_>>());
+            let slopes: Vec<f64> = slopes[own].iter().map(|&slope| f64::from(slope)).collect();
+            let pull: f64 = weights
+                .iter()
+                .zip(&slopes)
+                .map(|(w, slope)| w * slope)
+                .sum();
+            let of_score = weights
+                .iter()
+                .zip(&slopes)
+                .map(|(w, slope)| w * (slope - pull));
+            gradient.extend(of_score);
+            expected.extend(weights);
+        }
+        let leaf = floats(&scores, [batch, heads, length, keys], &autodiff);
+        let leaf = leaf.detach().require_grad();
+        let weights = super::attention_weights(
+            leaf.clone(),
+            integers(&queries, [batch, length], &autodiff),
+            integers(&places, [batch, keys], &autodiff),
+            window,
+        );
+        let what = format!("{length} queries of {keys} keys, window {window:?}");
+        let slopes = floats(&slopes, [batch, heads, length, keys], &autodiff);
+        let mut gradients = (weights.clone() * slopes).sum().backward();
+        let found = weights.without_autodiff().try_into_vec_as::<f32>().unwrap();
+        assert_close(&found, &expected, 1e-5, &what);
+        let found = leaf.grad_remove(&mut gradients).expect("a gradient");
+        let found = found.try_into_vec_as::<f32>().unwrap();
+        assert_close(&found, &gradient, 1e-5, &format!("gradient of {what}"));
+    }
+    let scores = floats(&[0.0, f32::NAN, 1.0], [1, 1, 1, 3], &device);
+    let positions = |cells: &[i32]| integers(cells, [1, cells.len()], &device);
+    let weights = super::attention_weights(scores, positions(&[2]), positions(&[0, 1, 2]), None);
+    let weights = weights.try_into_vec_as::<f32>().unwrap();
+    assert!(weights.iter().all(|weight| weight.is_nan()), "{weights:?}");
+}
+
+#[test]
+fn one_token_a_row_attends_to_the_slots_up_to_its_own() {
+    let Some(device) = device() else { return };
+    // Heads, groups, head_dim, capacity, window: groups of one and of many, heads that are no power of two, more slots
+    // than a tile holds.
+    for (heads, groups, head_dim, capacity, window) in [
+        (14, 2, 64, 331, None),
+        (9, 3, 64, 2100, None),
+        (4, 4, 80, 97, Some(10)),
+        (16, 1, 24, 300, Some(290)),
+        (22, 2, 128, 65, None),
+        (1, 1, 6, 2, None),
+        (2, 1, 256, 40, None),
+    ] {
+        let rows = 4;
+        let queries: Vec<f32> = noise(rows * heads * head_dim, 1)
+            .iter()
+            .map(|x| x * 4.0 - 2.0)
+            .collect();
+        let count = rows * groups * capacity * head_dim;
+        let (keys, values) = (noise(count, 2), noise(count, 3));
+        // The first slot alone, some, all but the last, and a row that is idle.
+        let at = [
+            0,
+            capacity as i32 / 2,
+            capacity as i32 - 1,
+            crate::PADDING_POSITION,
+        ];
+        let mut expected = Vec::new();
+        for line in 0..rows * heads {
+            let (row, head) = (line / heads, line % heads);
+            let cache = (row * groups + head / (heads / groups)) * capacity * head_dim;
+            let query = &queries[line * head_dim..][..head_dim];
+            let visible = |slot: &usize| {
+                let behind = at[row] - *slot as i32;
+                at[row] < capacity as i32
+                    && behind >= 0
+                    && window.is_none_or(|window| behind < window as i32)
+            };
+            let slots: Vec<usize> = (0..capacity).filter(visible).collect();
+            let dot = |&slot: &usize| {
+                let key = &keys[cache + slot * head_dim..][..head_dim];
+                let products = query
+                    .iter()
+                    .zip(key)
+                    .map(|(q, k)| f64::from(*q) * f64::from(*k));
+                products.sum::<f64>() / (head_dim as f64).sqrt()
+            };
+            let weights = softmax(&slots.iter().map(dot).collect::<Vec<_>>());
+            for d in 0..head_dim {
+                let value = |slot: &usize| f64::from(values[cache + slot * head_dim + d]);
+                expected.push(slots.iter().zip(&weights).map(|(s, w)| w * value(s)).sum());
+            }
+        }
+        let cache = |cells: &[f32]| floats(cells, [rows, groups, capacity, head_dim], &device);
+        let mixed = super::decode_attention(
+            floats(&queries, [rows, heads, head_dim], &device),
+            [cache(&keys), cache(&values)],
+            integers(&at, [rows], &device),
+            window,
+        );
+        let found = mixed.try_into_vec_as::<f32>().unwrap();
+        let what = format!("{heads} heads of {groups} groups, {head_dim} wide, {capacity} slots");
+        assert_close(&found, &expected, 2e-5, &what);
+    }
+}
+
+#[test]
+fn picked_rows_send_their_gradients_back() {
+    let Some(device) = device() else { return };
+    let autodiff = device.clone().autodiff();
+    for (rows, width, count) in [(1, 1, 1), (300, 64, 77), (5, 257, 400), (4096, 24, 3)] {
+        let cells = noise(rows * width, 1);
+        let slopes = noise(count * width, 2);
+        let picks: Vec<i32> = (0..count).map(|i| (i * i * 7 % rows) as i32).collect();
+        let mut expected = vec![0.0; rows * width];
+        let mut picked = Vec::new();
+        for (slopes, &pick) in slopes.chunks_exact(width).zip(&picks) {
+            let own = pick as usize * width;
+            picked.extend_from_slice(&cells[own..own + width]);
+            for (sum, slope) in expected[own..own + width].iter_mut().zip(slopes) {
+                *sum += f64::from(*slope);
+            }
+        }
+        let leaf = floats(&cells, [rows, width], &autodiff)
+            .detach()
+            .require_grad();
+        let found = super::pick_rows(leaf.clone(), &picks);
+        let slopes = floats(&slopes, [count, width], &autodiff);
+        let mut gradients = (found.clone() * slopes).sum().backward();
+        let found = found.without_autodiff().try_into_vec_as::<f32>().unwrap();
+        assert_eq!(found, picked, "{count} of {rows} rows of {width}");
+        let found = leaf.grad_remove(&mut gradients).expect("a gradient");
+        let found = found.try_into_vec_as::<f32>().unwrap();
+        assert_close(
+            &found,
+            &expected,
+            1e-4,
+            &format!("{count} of {rows} rows of {width}"),
+        );
+    }
+}
+
+#[test]
+fn products_are_sums_in_f32_of_exact_products() {
+    let Some(device) = device() else { return };
+    // Rows, depth, columns, whether the right side is turned: those of decoding, odd ones, and one of many rows.
+    for (rows, depth, columns, is_turned) in [
+        (64, 896, 1152, false),
+        (16, 64, 48, false),
+        (48, 2064, 4128, false),
+        (128, 896, 4096, true),
+        (32, 48, 304, true),
+        (7, 33, 9, false),
+        (600, 96, 64, true),
+        (1001, 200, 75, false),
+        (200, 1001, 75, true),
+        (9, 24, 33_000, true),
+    ] {
+        // Halves, which every type holds exactly; sums of them are exact in f32 and rounded by bf16.
+        let halves = |count: usize, seed| -> Vec<f32> {
+            let cells = noise(count, seed);
+            cells
+                .iter()
+                .map(|x| (x * 16.0).floor() / 2.0 - 4.0)
+                .collect()
+        };
+        let (a, b) = (halves(rows * depth, 1), halves(depth * columns, 2));
+        let at = |k: usize, column: usize| match is_turned {
+            true => b[column * depth + k],
+            false => b[k * columns + column],
+        };
+        let mut expected = vec![0.0; rows * columns];
+        for (cell, sum) in expected.iter_mut().enumerate() {
+            let (row, column) = (cell / columns, cell % columns);
+            let products = (0..depth).map(|k| f64::from(a[row * depth + k] * at(k, column)));
+            *sum = products.sum::<f64>();
+        }
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            let lhs = floats(&a, [rows, depth], &device).cast(dtype);
+            let rhs = match is_turned {
+                true => floats(&b, [columns, depth], &device)
+                    .cast(dtype)
+                    .transpose(),
+                false => floats(&b, [depth, columns], &device).cast(dtype),
+            };
+            let found = super::product(lhs, rhs).cast(DType::F32);
+            let found = found.try_into_vec_as::<f32>().unwrap();
+            let rounding = match dtype {
+                DType::F32 => 0.0,
+                DType::BF16 => f64::from(f32::EPSILON) * 65536.0 / 2.0,
+                _ => f64::from(f32::EPSILON) * 8192.0 / 2.0,
+            };
+            for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let apart = (f64::from(*found) - expected).abs();
+                assert!(
+                    apart <= rounding * expected.abs(),
+                    "{rows}x{depth}x{columns}, turned {is_turned}, {dtype:?}: {found} at {at}, not {expected}"
+                );
+            }
+        }
     }
 }

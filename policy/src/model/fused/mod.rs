@@ -79,8 +79,8 @@ impl CausalLm {
         let (batch, predictors) = tokens.padded();
         let hidden = self.hidden_states(&batch, None);
         let [rows, length, width] = hidden.dims();
-        let predictors = Tensor::<1, Int>::from_data(predictors.as_slice(), &hidden.device());
-        hidden.reshape([rows * length, width]).select(0, predictors)
+        let flat = hidden.reshape([rows * length, width]);
+        self.operations().pick_rows(flat, &predictors)
     }
 
     fn fused_states(&self, tokens: &PackedTokens) -> Tensor<2> {
