@@ -218,10 +218,10 @@ impl Operations {
         value: Tensor<4>,
         visibility: &Visibility,
     ) -> Tensor<3> {
-        let [batch, heads, length, head_dim] = query.dims();
         match self {
             #[cfg(feature = "cube")]
-            Self::Kernels if length == 1 && cube::takes_head(head_dim) => {
+            Self::Kernels if cube::takes_query(query.dims()) => {
+                let [batch, heads, _, head_dim] = query.dims();
                 let (queries, _, window) = visibility.positions();
                 let query = query.reshape([batch, heads, head_dim]);
                 let queries = queries.reshape([batch]);

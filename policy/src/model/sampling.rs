@@ -29,6 +29,7 @@ pub struct Truncation {
 #[derive(Debug)]
 pub struct DeviceDecoder<'a> {
     model: &'a CausalLm,
+    #[cfg(feature = "cube")]
     truncation: Truncation,
     #[cfg(feature = "cube")]
     weights: StepWeights,
@@ -47,7 +48,10 @@ impl CausalLm {
         capacity: usize,
     ) -> Option<DeviceDecoder<'_>> {
         match self.operations() {
-            Operations::Plain => None,
+            Operations::Plain => {
+                let _ = (truncation, capacity);
+                None
+            }
             #[cfg(feature = "cube")]
             Operations::Kernels => Some(DeviceDecoder {
                 model: self,

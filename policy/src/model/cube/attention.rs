@@ -45,7 +45,7 @@ impl Plan {
         let of_group = heads / groups;
         let heads = (1..=of_group.min(MOST_HEADS))
             .rev()
-            .find(|heads| of_group % heads == 0)
+            .find(|heads| of_group.is_multiple_of(*heads))
             .unwrap_or(1);
         let lanes = (head_dim / vector).next_power_of_two();
         let keys = UNITS / lanes;

@@ -2,12 +2,14 @@
 //! one kernel.
 
 use burn::{
+    module::Param,
     nn::{Linear, RmsNorm},
     tensor::{DType, Device, Int, Tensor},
 };
 
 use super::{
-    Heads, Placing, add_bias, add_norm, decode_attention, gated, place_heads, product, rms_norm,
+    HeadLayout, Placing, add_bias, add_norm, decode_attention, gated, place_heads, product,
+    rms_norm,
 };
 use crate::model::{
     CausalLm, KvCache, attention::Attention, decoder::DecoderLayer, operations::Operations,
@@ -148,7 +150,7 @@ fn placing(attention: &Attention) -> Placing {
             norm.as_ref()
                 .map_or_else(|| ones.clone(), |n| n.gamma.val())
         }),
-        sizes: Heads {
+        sizes: HeadLayout {
             heads: heads(&attention.q_proj),
             groups: heads(&attention.k_proj),
             head_dim,
@@ -171,7 +173,7 @@ fn biases(linears: &[&Linear]) -> Tensor<1> {
     let bias = |linear: &&Linear| {
         let weight = linear.weight.val();
         let zeros = || Tensor::zeros([weight.dims()[1]], (&weight.device(), weight.dtype()));
-        linear.bias.as_ref().map_or_else(zeros, |bias| bias.val())
+        linear.bias.as_ref().map_or_else(zeros, Param::val)
     };
     Tensor::cat(linears.iter().map(bias).collect(), 0)
 }

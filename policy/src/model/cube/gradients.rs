@@ -14,7 +14,7 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
-    CubeOps, FigurePlan, Heads, Truncation, attention, elementwise, gather, head, norm,
+    CubeOps, FigurePlan, HeadLayout, Truncation, attention, elementwise, gather, head, norm,
     reduce::sum_rows,
 };
 
@@ -354,7 +354,7 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         positions: IntTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        sizes: Heads,
+        sizes: HeadLayout,
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let inner = FloatTensor::<Self>::into_primitive;

@@ -47,7 +47,7 @@ use cubecl::ir::ElemType;
 use super::Truncation;
 use attention::WIDEST_HEAD;
 pub(super) use decoder::StepWeights;
-pub(super) use step::Heads;
+pub(super) use step::HeadLayout;
 
 /// Operations for burn's dispatch. Sums are in f32 whatever the tensors hold.
 #[backend_extension(Cube, Autodiff)]
@@ -107,7 +107,7 @@ pub(super) trait CubeOps: Backend {
         positions: IntTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        sizes: Heads,
+        sizes: HeadLayout,
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
@@ -202,9 +202,9 @@ pub(super) fn runs_on(device: &Device) -> bool {
     )
 }
 
-/// Whether decoding's kernel takes heads of this width.
-pub(super) fn takes_head(head_dim: usize) -> bool {
-    head_dim <= WIDEST_HEAD
+/// Whether decoding's kernel takes queries `[rows, heads, length, head_dim]`.
+pub(super) fn takes_query([_, _, length, head_dim]: [usize; 4]) -> bool {
+    length == 1 && head_dim <= WIDEST_HEAD
 }
 
 impl CubeOps for CubeBackend {
@@ -262,7 +262,7 @@ impl CubeOps for CubeBackend {
         positions: IntTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        sizes: Heads,
+        sizes: HeadLayout,
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         step::place_heads(
@@ -487,7 +487,7 @@ pub(super) struct Placing {
     pub(super) bias: Tensor<1>,
     /// Norms of queries and keys, where they have any.
     pub(super) norms: [Tensor<1>; 2],
-    pub(super) sizes: Heads,
+    pub(super) sizes: HeadLayout,
     pub(super) epsilon: f32,
 }
 

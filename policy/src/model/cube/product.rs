@@ -25,6 +25,7 @@ use cubek::{
             routines::batch::{
                 double_buffering::DoubleBufferingArgs,
                 ordered_double_buffering::OrderedSelectionArgs, simple::SimpleArgs,
+                simple_unit::SimpleUnitSelectionArgs,
             },
         },
         routine::BlueprintStrategy,
@@ -45,7 +46,9 @@ pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTen
     let out = empty(&lhs, shape, dtype);
     if lhs.dtype == DType::F32 {
         // The library's own choice rounds f32 to 10 binary digits where the device has units for such products.
-        let exact = MultiLevel::SimpleUnit(BlueprintStrategy::Inferred(Default::default()));
+        let exact = MultiLevel::SimpleUnit(BlueprintStrategy::Inferred(
+            SimpleUnitSelectionArgs::default(),
+        ));
         if launch(exact, &lhs, &rhs, &out) {
             return out;
         }
@@ -209,9 +212,10 @@ fn skinny_kernel<F: Float, O: Float>(
     let depth = comptime!(plan.depth);
     let down = comptime!(plan.down);
     let across = comptime!(plan.across);
-    let layout = comptime!(match plan.is_turned {
-        true => cmma::MatrixLayout::ColMajor,
-        false => cmma::MatrixLayout::RowMajor,
+    let layout = comptime!(if plan.is_turned {
+        cmma::MatrixLayout::ColMajor
+    } else {
+        cmma::MatrixLayout::RowMajor
     });
     let plane = UNIT_POS_Y as usize;
     let blocks = comptime!(plan.columns / (plan.across * SIDE));

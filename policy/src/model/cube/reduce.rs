@@ -68,9 +68,10 @@ pub(super) fn plane_size(client: &Client) -> usize {
     let properties = client.properties();
     let hardware = &properties.hardware;
     let is_known = hardware.plane_size_min == hardware.plane_size_max;
-    match properties.features.plane.contains(Plane::Ops) && is_known {
-        true => hardware.plane_size_min as usize,
-        false => 0,
+    if properties.features.plane.contains(Plane::Ops) && is_known {
+        hardware.plane_size_min as usize
+    } else {
+        0
     }
 }
 
@@ -85,7 +86,7 @@ impl Team {
     /// The team for lines of so many parts.
     pub(super) fn new(client: &Client, parts: usize) -> Self {
         match plane_size(client) {
-            size @ 8.. if UNITS % size == 0 => Self {
+            size @ 8.. if UNITS.is_multiple_of(size) => Self {
                 lanes: size,
                 is_plane: true,
             },
@@ -113,7 +114,7 @@ pub(super) fn vector_size(client: &Client, dtype: DType, width: usize) -> usize 
     client
         .properties()
         .io_optimized_vector_sizes(dtype.size())
-        .filter(|size| *size <= MOST && width % size == 0)
+        .filter(|size| *size <= MOST && width.is_multiple_of(*size))
         .max()
         .unwrap_or(1)
 }

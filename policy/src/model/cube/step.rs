@@ -14,7 +14,7 @@ const HEAD_UNITS: usize = 32;
 
 /// The sizes of a layer's heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::model) struct Heads {
+pub(in crate::model) struct HeadLayout {
     pub(in crate::model) heads: usize,
     pub(in crate::model) groups: usize,
     pub(in crate::model) head_dim: usize,
@@ -39,7 +39,7 @@ fn place_heads_kernel<F: Float>(
     epsilon: f32,
     count: u32,
     slots: u32,
-    #[comptime] sizes: Heads,
+    #[comptime] sizes: HeadLayout,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut scratch = Shared::<[f32]>::new_slice(HEAD_UNITS);
@@ -129,7 +129,7 @@ pub(super) fn place_heads(
     [cos, sin]: [CubeTensor; 2],
     positions: CubeTensor,
     [keys, values]: [CubeTensor; 2],
-    sizes: Heads,
+    sizes: HeadLayout,
     epsilon: f32,
 ) -> (CubeTensor, CubeTensor, CubeTensor) {
     let owned = |cache: CubeTensor| {

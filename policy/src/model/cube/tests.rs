@@ -334,9 +334,12 @@ fn weights_of_keys_are_softmax_over_what_is_seen_and_so_is_their_gradient() {
         let mut places = Vec::new();
         for row in 0..batch {
             queries.extend((0..length).map(|i| (keys - length + i) as i32));
-            places.extend((0..keys).map(|i| match row == 1 && i % 3 == 1 {
-                true => crate::PADDING_POSITION,
-                false => i as i32,
+            places.extend((0..keys).map(|i| {
+                if row == 1 && i % 3 == 1 {
+                    crate::PADDING_POSITION
+                } else {
+                    i as i32
+                }
             }));
         }
         queries[0] = -1;
@@ -348,9 +351,10 @@ fn weights_of_keys_are_softmax_over_what_is_seen_and_so_is_their_gradient() {
             let (row, i) = (line / (heads * length), line % length);
             let own = line * keys..(line + 1) * keys;
             let seen = scores[own.clone()].iter().enumerate().map(|(key, &score)| {
-                match sees(queries[row * length + i], places[row * keys + key]) {
-                    true => f64::from(score),
-                    false => f64::NEG_INFINITY,
+                if sees(queries[row * length + i], places[row * keys + key]) {
+                    f64::from(score)
+                } else {
+                    f64::NEG_INFINITY
                 }
             });
             let weights = softmax(&seen.collect::<Vec<_>>());
@@ -519,9 +523,12 @@ fn products_are_sums_in_f32_of_exact_products() {
                 .collect()
         };
         let (a, b) = (halves(rows * depth, 1), halves(depth * columns, 2));
-        let at = |k: usize, column: usize| match is_turned {
-            true => b[column * depth + k],
-            false => b[k * columns + column],
+        let at = |k: usize, column: usize| {
+            if is_turned {
+                b[column * depth + k]
+            } else {
+                b[k * columns + column]
+            }
         };
         let mut expected = vec![0.0; rows * columns];
         for (cell, sum) in expected.iter_mut().enumerate() {
@@ -534,11 +541,11 @@ fn products_are_sums_in_f32_of_exact_products() {
                 continue;
             }
             let lhs = floats(&a, [rows, depth], &device).cast(dtype);
-            let rhs = match is_turned {
-                true => floats(&b, [columns, depth], &device)
-                    .cast(dtype)
-                    .transpose(),
-                false => floats(&b, [depth, columns], &device).cast(dtype),
+            let rhs = if is_turned {
+                let turned = floats(&b, [columns, depth], &device).cast(dtype);
+                turned.transpose()
+            } else {
+                floats(&b, [depth, columns], &device).cast(dtype)
             };
             let found = super::product(lhs, rhs).cast(DType::F32);
             let found = found.try_into_vec_as::<f32>().unwrap();
