@@ -7,7 +7,8 @@ needs: pip install torch transformers; ANNEAL is a binary built with the device'
 The model is of Qwen2.5-0.5B's shape with random weights. Theirs: transformers' `generate` and `generate_batch` (paged
 cache, CUDA graphs where it chooses them), of which the faster counts, in bf16; and one update over all rows: bf16 autocast
 over f32 weights, SDPA, fused AdamW, clipped gradients, the loss over response tokens alone, no recomputation. Ours:
-`anneal bench step`, which decodes all rows at once. Rows share prompts by eights on both sides. Absolute times are this machine's alone.
+`anneal bench step`, which decodes all rows at once, prompts included;
+of `generate_batch` the time counts from the first token on, in its favour. Rows share prompts by eights on both sides. Absolute times are this machine's alone.
 """
 
 import argparse
@@ -170,6 +171,8 @@ def main():
     import torch
 
     sizes = [int(rows) for rows in args.rows.split(",")]
+    if any(rows % GROUP for rows in sizes):
+        sys.exit(f"--rows: groups are of {GROUP}")
     model = model_of(args, torch.bfloat16).eval()
     theirs = {rows: [generate(args, model, rows)["tokens_per_second"]] for rows in sizes}
     their_update = update(args, sizes[-1])["tokens_per_second"]
@@ -188,7 +191,7 @@ def main():
     for rows in sizes:
         found = ours(args, rows)
         if not found:
-            continue
+            sys.exit(1)
         tokens = rows * args.response
         rate = tokens / found["generate_seconds"]
         print(f"generation, {rows} rows: {rate:.0f} tokens/s, theirs {max(theirs[rows]):.0f}, ratio {rate / max(theirs[rows]):.3f}")
@@ -197,7 +200,7 @@ def main():
             rate = whole / found["update_seconds"]
             print(f"update, {rows} rows: {rate:.0f} tokens/s, theirs {their_update:.0f}, ratio {rate / their_update:.3f}")
             step = tokens / max(theirs[rows]) + whole / their_update
-            print(f"step, {rows} rows: {found['step_seconds']:.2f} s, theirs {step:.2f}, ratio {found['step_seconds'] / step:.3f}")
+            print(f"step, {rows} rows: {found['step_seconds']:.2f} s, theirs {step:.2f}, their time over ours {step / found['step_seconds']:.3f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use burn::{
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::{PolicyError, weights::named_parameter};
+use crate::{Operations, PolicyError, weights::named_parameter};
 
 const WEIGHT: &str = "value_head.weight";
 const BIAS: &str = "value_head.bias";
@@ -53,7 +53,8 @@ impl ValueHead {
     pub fn values(&self, hidden: Tensor<2>) -> Tensor<1> {
         let [tokens, _] = hidden.dims();
         let hidden = hidden.cast(self.weight.val().dtype());
-        hidden.matmul(self.weight.val()).reshape([tokens]) + self.bias.val()
+        let values = Operations::of(&self.device()).product(hidden, self.weight.val());
+        values.reshape([tokens]) + self.bias.val()
     }
 
     /// Writes the head to a safetensors file.

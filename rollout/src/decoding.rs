@@ -119,7 +119,8 @@ const BURST: usize = 8;
 /// Below this many products of rows and vocabulary, matrix libraries change their order of summation.
 const SMALL_PRODUCT: usize = 256;
 
-/// What a device's matrix units multiply at once: fewer rows cost as much.
+/// What a device's matrix units multiply at once: somewhat fewer rows cost as much. Each has a cache of its own, so a few rows
+/// stay as few.
 const DEVICE_ROWS: usize = 16;
 
 /// One row would take another path through the matrix product than two, and round differently.
@@ -130,7 +131,7 @@ fn least_rows(config: &ModelConfig) -> usize {
 /// Rows that are decoded where `rows` are asked for.
 fn padded_rows(model: &CausalLm, config: &ModelConfig, rows: usize) -> usize {
     let rows = rows.max(least_rows(config));
-    if model.has_device_decoder() {
+    if 2 * rows >= DEVICE_ROWS && model.has_device_decoder() {
         rows.next_multiple_of(DEVICE_ROWS)
     } else {
         rows

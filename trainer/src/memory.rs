@@ -171,7 +171,15 @@ impl Trainer {
         let rows = self.config.rollout.batch_rows as u64;
         let slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
         let cache = rows * length as u64 * slot as u64 * cell;
-        let packed = if model.is_fused() { 4 * parameters } else { 0 };
+        let packed = if model.is_fused() {
+            4 * parameters
+        } else if model.has_device_decoder() {
+            let heads = config.num_attention_heads + 2 * config.num_key_value_heads;
+            let columns = heads * config.head_dim + 2 * config.intermediate_size;
+            cell * (config.num_hidden_layers * config.hidden_size * columns) as u64
+        } else {
+            0
+        };
         let pass = if model.is_fused() {
             let kept = config.activation_bytes(model.execution().recompute) as u64;
             kept * budget.tokens as u64

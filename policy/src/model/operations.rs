@@ -17,7 +17,7 @@ use super::rope::{Rotation, Visibility};
 pub enum Operations {
     /// Burn's, on every device.
     Plain,
-    /// Ours, on GPUs: one pass over memory for each, sums in f32 whatever the tensors hold.
+    /// Ours, on GPUs: one kernel for each, sums in f32 whatever the tensors hold.
     #[cfg(feature = "cube")]
     Kernels,
 }
@@ -50,6 +50,9 @@ impl Operations {
     /// # Panics
     /// If there is no such row.
     pub fn pick_rows(self, x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
+        let [rows, _] = x.dims();
+        let last = picks.iter().max().copied().unwrap_or(0);
+        assert!((last as usize) < rows, "no row {last} of {rows}");
         match self {
             Self::Plain => {
                 let picks = Tensor::<1, Int>::from_data(picks, (&x.device(), DType::I32));

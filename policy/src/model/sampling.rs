@@ -4,7 +4,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 #[cfg(feature = "cube")]
 use super::cube::StepWeights;
-use super::{CausalLm, KvCache, operations::Operations};
+use super::{CausalLm, KvCache};
 
 /// Figures of a drawn token: its id, its log-probability, the entropies at temperature 1 and at the temperature.
 pub const DRAWN: usize = 4;
@@ -38,26 +38,29 @@ pub struct DeviceDecoder<'a> {
 impl CausalLm {
     /// Whether [`device_decoder`](Self::device_decoder) gives one.
     pub fn has_device_decoder(&self) -> bool {
-        self.operations() != Operations::Plain
+        #[cfg(feature = "cube")]
+        return self.has_kernels() && super::cube::takes_heads(self);
+        #[cfg(not(feature = "cube"))]
+        false
     }
 
-    /// A decoder on the model's device, where that has one, for caches of `capacity` slots.
+    /// A decoder on the model's device, where that has one, for caches of `capacity` slots. It holds a copy of the projections
+    /// that read the same input, and reads the model's own weights otherwise.
     pub fn device_decoder(
         &self,
         truncation: Truncation,
         capacity: usize,
     ) -> Option<DeviceDecoder<'_>> {
-        match self.operations() {
-            Operations::Plain => {
-                let _ = (truncation, capacity);
-                None
-            }
-            #[cfg(feature = "cube")]
-            Operations::Kernels => Some(DeviceDecoder {
-                model: self,
-                truncation,
-                weights: StepWeights::new(self, capacity),
-            }),
+        #[cfg(feature = "cube")]
+        return self.has_device_decoder().then(|| DeviceDecoder {
+            model: self,
+            truncation,
+            weights: StepWeights::new(self, capacity),
+        });
+        #[cfg(not(feature = "cube"))]
+        {
+            let _ = (truncation, capacity);
+            None
         }
     }
 }
@@ -79,6 +82,9 @@ impl DeviceDecoder<'_> {
     ///
     /// # Shapes
     /// `ids` and `positions` `[rows]`, `uniforms` `[steps, rows]` in one; figures `[steps · rows, 4]`.
+    ///
+    /// # Panics
+    /// If there is no step, the lengths differ, or the cache has another capacity than the decoder.
     pub fn advance(
         &self,
         ids: &[i32],
@@ -89,6 +95,11 @@ impl DeviceDecoder<'_> {
         let device = self.model.device();
         let rows = ids.len();
         let steps = uniforms.len() / rows.max(1);
+        assert_eq!(
+            uniforms.len(),
+            steps.max(1) * rows,
+            "uniforms are not [steps, {rows}]"
+        );
         let all = cache.occupy(positions, steps);
         let all = Tensor::<1, Int>::from_data(all.as_slice(), (&device, DType::I32));
         let uniforms = Tensor::<1>::from_data(uniforms, (&device, DType::F32));

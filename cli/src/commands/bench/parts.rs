@@ -219,16 +219,16 @@ impl Bench<'_> {
         &self,
         mut work: impl FnMut(&CausalLm) -> Result<Probe>,
     ) -> Result<(f64, Option<f64>)> {
-        let model = &self.policy.model;
-        let plain = model.clone().with_execution(Execution {
-            plain: true,
-            ..model.execution()
-        });
-        let [model, plain] = [model.clone(), plain].map(|model| model.cast(self.dtype));
+        let model = self.policy.model.clone().cast(self.dtype);
         let seconds = self.seconds(|| work(&model))?;
         if self.args.ours_alone {
             return Ok((seconds, None));
         }
+        let execution = Execution {
+            plain: true,
+            ..model.execution()
+        };
+        let plain = model.with_execution(execution);
         Ok((seconds, Some(self.seconds(|| work(&plain))?)))
     }
 
@@ -249,14 +249,15 @@ impl Bench<'_> {
             2 * config.intermediate_size,
         );
         let (a, b) = (self.random([m, k]), self.random([k, n]));
-        let seconds = self.seconds(|| Ok(Some(probe(a.clone().matmul(b.clone())))))?;
+        let (seconds, plain_seconds) =
+            self.both(|operations| Ok(Some(probe(operations.product(a.clone(), b.clone())))))?;
         Ok(Part {
             name: "product",
             shape: format!("{m}x{k}x{n}"),
             seconds,
             rate: 2.0 * (m * k * n) as f64 / seconds / 1e9,
             unit: "GFLOP/s",
-            plain_seconds: None,
+            plain_seconds,
         })
     }
 

@@ -7,7 +7,7 @@ use cubecl::{ir::ElemType, prelude::*};
 use super::{
     element, like,
     reduce::{
-        Line, NOTHING, UNITS, cube_for_each, lane_of_unit, largest_of_team, plane_size,
+        Line, NOTHING, Team, UNITS, cube_for_each, lane_of_unit, largest_of_team, plane_size,
         sum_of_lanes, sum_of_team, team_of_unit, vector_size,
     },
 };
@@ -41,12 +41,33 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(heads: usize, groups: usize, head_dim: usize, vector: usize, plane: usize) -> Self {
+    /// The plan for heads of a model, on a device with planes of `plane` units and `shared` bytes that a cube's units share.
+    fn new(
+        [heads, groups, head_dim]: [usize; 3],
+        vector: usize,
+        plane: usize,
+        shared: usize,
+    ) -> Self {
         let of_group = heads / groups;
-        let heads = (1..=of_group.min(MOST_HEADS))
-            .rev()
-            .find(|heads| of_group.is_multiple_of(*heads))
-            .unwrap_or(1);
+        let mut heads = of_group.min(MOST_HEADS);
+        loop {
+            let plan = Self::of_heads(heads, of_group, groups, head_dim, vector, plane);
+            let is_whole = of_group.is_multiple_of(heads);
+            if heads == 1 || (is_whole && plan.shared_bytes() <= shared) {
+                return plan;
+            }
+            heads -= 1;
+        }
+    }
+
+    fn of_heads(
+        heads: usize,
+        of_group: usize,
+        groups: usize,
+        head_dim: usize,
+        vector: usize,
+        plane: usize,
+    ) -> Self {
         let lanes = (head_dim / vector).next_power_of_two();
         let keys = UNITS / lanes;
         Self {
@@ -61,6 +82,20 @@ impl Plan {
             stride: keys + if lanes <= 16 { 4 } else { 0 },
             has_planes: lanes <= plane,
         }
+    }
+
+    /// Cells that units leave for others to sum.
+    fn partial(self) -> usize {
+        if self.has_planes {
+            UNITS
+        } else {
+            UNITS.max(self.heads * self.lanes * self.stride)
+        }
+    }
+
+    /// Bytes that a cube's units share.
+    fn shared_bytes(self) -> usize {
+        4 * (self.partial() + CELLS + self.heads + 1)
     }
 }
 
@@ -81,7 +116,7 @@ fn decode_attention_kernel<F: Float, N: Size>(
     #[comptime] plan: Plan,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut partial = Shared::<[f32]>::new_slice(comptime!(plan.heads * plan.lanes * plan.stride));
+    let mut partial = Shared::<[f32]>::new_slice(comptime!(plan.partial()));
     let mut scores = Shared::<[f32]>::new_slice(CELLS);
     let mut factors = Shared::<[f32]>::new_slice(comptime!(plan.heads));
     let mut at_row = Shared::<[i32]>::new_slice(1usize);
@@ -306,7 +341,8 @@ pub(super) fn decode_attention(
     let out = like(&query);
     let vector = vector_size(&query.client, query.dtype, head_dim);
     let plane = plane_size(&query.client);
-    let plan = Plan::new(heads, groups, head_dim, vector, plane);
+    let shared = query.client.properties().hardware.max_shared_memory_size;
+    let plan = Plan::new([heads, groups, head_dim], vector, plane, shared);
     let count = rows * groups * plan.blocks;
     decode_attention_kernel::launch(
         &query.client.clone(),
@@ -333,6 +369,22 @@ fn sees(query: i32, key: i32, window: i32) -> bool {
     key <= query && query - key < window
 }
 
+/// What of a line is known when its kernel is compiled: its length is not, which is another in every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Part {
+    vector: usize,
+    team: Team,
+}
+
+impl From<Line> for Part {
+    fn from(line: Line) -> Self {
+        Self {
+            vector: line.vector,
+            team: line.team,
+        }
+    }
+}
+
 /// softmax(scores) over the keys that a query sees, a team for each query of each head.
 #[cube(launch)]
 fn weights_kernel<F: Float, N: Size>(
@@ -342,25 +394,27 @@ fn weights_kernel<F: Float, N: Size>(
     weights: &mut Tensor<Vector<F, N>>,
     window: i32,
     count: u32,
-    #[comptime] heads: usize,
-    #[comptime] length: usize,
-    #[comptime] line: Line,
+    heads: u32,
+    length: u32,
+    vectors: u32,
+    #[comptime] part: Part,
     #[define(F)] _dtype: ElemType,
 ) {
+    let (heads, length, vectors) = (heads as usize, length as usize, vectors as usize);
     let mut scratch = Shared::<[f32]>::new_slice(UNITS);
-    let query = team_of_unit(line.team);
+    let query = team_of_unit(part.team);
     if query >= count as usize {
         terminate!();
     }
-    let lane = lane_of_unit(line.team);
-    let vector = comptime!(line.vector);
-    let start = query * line.vectors;
+    let lane = lane_of_unit(part.team);
+    let vector = comptime!(part.vector);
+    let start = query * vectors;
     let batch = query / (heads * length);
     let at = query_positions[batch * length + query % length];
-    let first_key = batch * line.vectors * vector;
+    let first_key = batch * vectors * vector;
     let mut largest = f32::new(NOTHING);
     let mut place = lane;
-    while place < line.vectors {
+    while place < vectors {
         let cells = scores[start + place];
         #[unroll]
         for v in 0..vector {
@@ -371,12 +425,12 @@ fn weights_kernel<F: Float, N: Size>(
                 }
             }
         }
-        place += line.team.lanes;
+        place += part.team.lanes;
     }
-    let peak = largest_of_team(&mut scratch, largest, line.team);
+    let peak = largest_of_team(&mut scratch, largest, part.team);
     let mut sum = 0.0f32;
     let mut place = lane;
-    while place < line.vectors {
+    while place < vectors {
         let cells = scores[start + place];
         #[unroll]
         for v in 0..vector {
@@ -385,11 +439,11 @@ fn weights_kernel<F: Float, N: Size>(
                 sum += (f32::cast_from(cells.extract(v)) - peak).exp();
             }
         }
-        place += line.team.lanes;
+        place += part.team.lanes;
     }
-    let total = sum_of_team(&mut scratch, sum, line.team);
+    let total = sum_of_team(&mut scratch, sum, part.team);
     let mut place = lane;
-    while place < line.vectors {
+    while place < vectors {
         let cells = scores[start + place];
         let mut row = Vector::<F, N>::new(F::new(0.0));
         #[unroll]
@@ -400,7 +454,7 @@ fn weights_kernel<F: Float, N: Size>(
             }
         }
         weights[start + place] = row;
-        place += line.team.lanes;
+        place += part.team.lanes;
     }
 }
 
@@ -411,30 +465,32 @@ fn weights_backward_kernel<F: Float, N: Size>(
     dweights: &Tensor<Vector<F, N>>,
     dscores: &mut Tensor<Vector<F, N>>,
     count: u32,
-    #[comptime] line: Line,
+    vectors: u32,
+    #[comptime] part: Part,
     #[define(F)] _dtype: ElemType,
 ) {
+    let vectors = vectors as usize;
     let mut scratch = Shared::<[f32]>::new_slice(UNITS);
-    let query = team_of_unit(line.team);
+    let query = team_of_unit(part.team);
     if query >= count as usize {
         terminate!();
     }
-    let lane = lane_of_unit(line.team);
-    let vector = comptime!(line.vector);
-    let start = query * line.vectors;
+    let lane = lane_of_unit(part.team);
+    let vector = comptime!(part.vector);
+    let start = query * vectors;
     let mut pull = 0.0f32;
     let mut place = lane;
-    while place < line.vectors {
+    while place < vectors {
         let (weight, slope) = (weights[start + place], dweights[start + place]);
         #[unroll]
         for v in 0..vector {
             pull += f32::cast_from(weight.extract(v)) * f32::cast_from(slope.extract(v));
         }
-        place += line.team.lanes;
+        place += part.team.lanes;
     }
-    let pull = sum_of_team(&mut scratch, pull, line.team);
+    let pull = sum_of_team(&mut scratch, pull, part.team);
     let mut place = lane;
-    while place < line.vectors {
+    while place < vectors {
         let (weight, slope) = (weights[start + place], dweights[start + place]);
         let mut row = Vector::<F, N>::new(F::new(0.0));
         #[unroll]
@@ -443,7 +499,7 @@ fn weights_backward_kernel<F: Float, N: Size>(
             row.insert(v, F::cast_from(f32::cast_from(weight.extract(v)) * slope));
         }
         dscores[start + place] = row;
-        place += line.team.lanes;
+        place += part.team.lanes;
     }
 }
 
@@ -472,9 +528,10 @@ pub(super) fn attention_weights(
         weights.clone().into_tensor_arg(),
         window,
         count as u32,
-        heads,
-        length,
-        line,
+        heads as u32,
+        length as u32,
+        line.vectors as u32,
+        Part::from(line),
         element(scores.dtype),
     );
     weights
@@ -496,7 +553,8 @@ pub(super) fn attention_weights_backward(weights: CubeTensor, dweights: CubeTens
         dweights.into_tensor_arg(),
         dscores.clone().into_tensor_arg(),
         count as u32,
-        line,
+        line.vectors as u32,
+        Part::from(line),
         element(weights.dtype),
     );
     dscores

@@ -78,6 +78,8 @@ impl StepWeights {
         cache: &mut KvCache,
     ) -> Tensor<2> {
         let kernels = Operations::Kernels;
+        let (capacity, [angles, _]) = (cache.dims()[1], self.angles[0].dims());
+        assert_eq!(capacity, angles, "slots of the cache and of the decoder");
         let mut x = self.embedding.clone().select(0, ids);
         let Some(first) = self.layers.first() else {
             return rms_norm(x, self.norm.gamma.clone(), self.norm.epsilon);
@@ -97,16 +99,14 @@ impl StepWeights {
             });
             let [rows, heads, head_dim] = query.dims();
             let mixed = decode_attention(query, kept, positions.clone(), layer.window);
-            let mixed = layer
-                .output
-                .forward(mixed.reshape([rows, heads * head_dim]));
+            let mixed = kernels.linear(&layer.output, mixed.reshape([rows, heads * head_dim]));
             let norm = &layer.middle_norm;
             [x, normed] = add_norm(x, mixed, norm.gamma.clone(), norm.epsilon);
-            let mut both = product(normed, layer.gate_up.clone());
+            let mut gate_up = product(normed, layer.gate_up.clone());
             if let Some(bias) = &layer.gate_up_bias {
-                both = add_bias(both, bias.clone());
+                gate_up = add_bias(gate_up, bias.clone());
             }
-            let fed = kernels.linear(&layer.down, gated(both));
+            let fed = kernels.linear(&layer.down, gated(gate_up));
             let next = self.layers.get(index + 1);
             let norm = next.map_or(&self.norm, |next| &next.input_norm);
             [x, normed] = add_norm(x, fed, norm.gamma.clone(), norm.epsilon);
@@ -129,7 +129,7 @@ impl StepLayer {
             gate_up: beside(&gate_up),
             gate_up_bias: gate_up
                 .iter()
-                .all(|l| l.bias.is_some())
+                .any(|l| l.bias.is_some())
                 .then(|| biases(&gate_up)),
             down: mlp.down_proj.clone(),
         }

@@ -67,7 +67,7 @@ fn swiglu_kernel<F: Float, N: Size>(
 /// The same of rows that hold the one beside the other.
 #[cube(launch)]
 fn gated_kernel<F: Float, N: Size>(
-    both: &Tensor<Vector<F, N>>,
+    gate_up: &Tensor<Vector<F, N>>,
     y: &mut Tensor<Vector<F, N>>,
     count: u32,
     #[comptime] inner: usize,
@@ -79,7 +79,7 @@ fn gated_kernel<F: Float, N: Size>(
         terminate!();
     }
     let gate = at / inner * comptime!(2 * inner) + at % inner;
-    y[at] = gate_of::<F, N>(both[gate], both[gate + inner], vector);
+    y[at] = gate_of::<F, N>(gate_up[gate], gate_up[gate + inner], vector);
 }
 
 #[cube(launch)]
@@ -149,6 +149,9 @@ fn rotate_kernel<F: Float>(
 /// x + y of one shape, or with y `[width]` added to each row of x.
 pub(super) fn add(x: CubeTensor, y: CubeTensor) -> CubeTensor {
     let [x, y] = [x, y].map(into_contiguous);
+    let (of_x, of_y) = (x.shape(), y.shape());
+    let is_bias = of_y.num_dims() == 1 && of_y[0] == of_x[of_x.num_dims() - 1];
+    assert!(is_bias || of_x == of_y, "a sum of {of_x:?} and {of_y:?}");
     let (sum, line) = (like(&x), Line::new(&x));
     let count = x.shape().num_elements() / line.vector;
     let period = y.shape().num_elements() / line.vector;
@@ -190,24 +193,28 @@ pub(super) fn swiglu(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
 }
 
 /// silu(gate)·up `[rows, inner]` of gate and up in one, `[rows, 2 · inner]`.
-pub(super) fn gated(both: CubeTensor) -> CubeTensor {
-    let both = into_contiguous(both);
-    let [rows, width] = both.shape().dims::<2>();
-    let y = empty(&both, [rows, width / 2].into(), both.dtype);
+pub(super) fn gated(gate_up: CubeTensor) -> CubeTensor {
+    let gate_up = into_contiguous(gate_up);
+    let [rows, width] = gate_up.shape().dims::<2>();
+    assert!(
+        width.is_multiple_of(2),
+        "a gate beside its like in {width} columns"
+    );
+    let y = empty(&gate_up, [rows, width / 2].into(), gate_up.dtype);
     let line = Line::new(&y);
     let count = rows * line.vectors;
-    let dim = CubeDim::new(&both.client, count);
+    let dim = CubeDim::new(&gate_up.client, count);
     gated_kernel::launch(
-        &both.client.clone(),
-        calculate_cube_count_elemwise(&both.client, count, dim),
+        &gate_up.client.clone(),
+        calculate_cube_count_elemwise(&gate_up.client, count, dim),
         dim,
         line.vector,
-        both.clone().into_tensor_arg(),
+        gate_up.clone().into_tensor_arg(),
         y.clone().into_tensor_arg(),
         count as u32,
         line.vectors,
         line.vector,
-        element(both.dtype),
+        element(gate_up.dtype),
     );
     y
 }

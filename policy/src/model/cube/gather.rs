@@ -32,7 +32,7 @@ fn pick_kernel<F: Float, N: Size>(
 
 /// A row of the gradient a cube: the sum, in f32 and in the picks' order, of what came from it.
 #[cube(launch)]
-fn put_back_kernel<F: Float, N: Size>(
+fn scatter_add_kernel<F: Float, N: Size>(
     dy: &Tensor<Vector<F, N>>,
     order: &Tensor<i32>,
     starts: &Tensor<i32>,
@@ -72,7 +72,7 @@ fn put_back_kernel<F: Float, N: Size>(
     }
 }
 
-/// Units for a line: no more than it has vectors.
+/// Units for a line: about as many as it has vectors, of those that devices like.
 fn units(line: Line) -> CubeDim {
     CubeDim::new_1d(line.vectors.next_power_of_two().clamp(32, UNITS) as u32)
 }
@@ -101,13 +101,13 @@ pub(super) fn pick_rows(x: CubeTensor, picks: CubeTensor) -> CubeTensor {
 /// The gradient `[rows, width]`, given the picked rows' and, for each of the rows, which of them came from it: from
 /// `order[starts[row]]` on to `order[starts[row + 1]]`. Burn's own operation has a unit for each column alone, which goes over
 /// all that was picked.
-pub(super) fn put_back(dy: CubeTensor, order: CubeTensor, starts: CubeTensor) -> CubeTensor {
+pub(super) fn scatter_add(dy: CubeTensor, order: CubeTensor, starts: CubeTensor) -> CubeTensor {
     let [dy, order, starts] = [dy, order, starts].map(into_contiguous);
     let [_, width] = dy.shape().dims::<2>();
     let [bounds] = starts.shape().dims::<1>();
     let rows = bounds - 1;
     let (dx, line) = (empty(&dy, [rows, width].into(), dy.dtype), Line::new(&dy));
-    put_back_kernel::launch(
+    scatter_add_kernel::launch(
         &dy.client.clone(),
         cube_for_each(rows),
         units(line),

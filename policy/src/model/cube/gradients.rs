@@ -84,7 +84,7 @@ impl Backward<CubeBackend, 1> for PickBackward {
         let dy = grads.consume::<CubeBackend>(&ops.node);
         let (order, starts) = ops.state;
         if let [Some(node)] = ops.parents {
-            grads.register::<CubeBackend>(node.id, gather::put_back(dy, order, starts));
+            grads.register::<CubeBackend>(node.id, gather::scatter_add(dy, order, starts));
         }
     }
 }
@@ -389,8 +389,8 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         (Self::from_inner(sum), Self::from_inner(normed))
     }
 
-    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::from_inner(CubeBackend::gated(both.into_primitive()))
+    fn gated(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(CubeBackend::gated(gate_up.into_primitive()))
     }
 
     fn write_rows(

@@ -251,7 +251,7 @@ impl Head {
 
     /// In f32, whatever is multiplied: `[tokens, ids]`.
     fn logits(&self, part: Part) -> CubeTensor {
-        into_contiguous(product(self.hidden_of(part), self.weight_of(part)))
+        product(self.hidden_of(part), self.weight_of(part))
     }
 
     fn forward(&self) -> (CubeTensor, CubeTensor) {

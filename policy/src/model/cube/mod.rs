@@ -44,7 +44,7 @@ use burn::{
 use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
 use cubecl::ir::ElemType;
 
-use super::Truncation;
+use super::{CausalLm, Truncation};
 use attention::WIDEST_HEAD;
 pub(super) use decoder::StepWeights;
 pub(super) use step::HeadLayout;
@@ -120,7 +120,7 @@ pub(super) trait CubeOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// silu(gate)·up `[rows, inner]` of `[rows, 2 · inner]`, without a gradient.
-    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn gated(gate_up: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `rows` `[count, width]` in the places `slots` `[count]` of `target` `[slots, width]`, without a gradient.
     fn write_rows(
@@ -182,6 +182,14 @@ pub(super) struct FigurePlan {
 /// A type as kernels name it.
 fn element(dtype: DType) -> ElemType {
     dtype_to_storage_type(dtype)
+}
+
+/// Whether decoding's kernel takes the heads of a model.
+pub(super) fn takes_heads(model: &CausalLm) -> bool {
+    let layers = &model.model.layers;
+    layers
+        .iter()
+        .all(|layer| layer.self_attn.head_dim <= WIDEST_HEAD)
 }
 
 /// A tensor to be written, beside another.
@@ -285,8 +293,8 @@ impl CubeOps for CubeBackend {
         norm::add_norm(x, y, gamma, epsilon)
     }
 
-    fn gated(both: FloatTensor<Self>) -> FloatTensor<Self> {
-        elementwise::gated(both)
+    fn gated(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::gated(gate_up)
     }
 
     fn write_rows(
@@ -391,10 +399,7 @@ pub(super) fn token_figures(
     ))
 }
 
-/// Rows `picks` of `[rows, width]`.
-///
-/// # Panics
-/// If there is no such row.
+/// Rows `picks` of `[rows, width]`, of which there must be each.
 pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
     let [rows, _] = x.dims();
     let mut starts = vec![0; rows + 1];
@@ -540,8 +545,8 @@ pub(super) fn add_norm(
 }
 
 /// silu(gate)·up of `[rows, 2 · inner]`.
-pub(super) fn gated(both: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as CubeOps>::gated(both.into_dispatch()))
+pub(super) fn gated(gate_up: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::gated(gate_up.into_dispatch()))
 }
 
 /// Rows in places of a target.

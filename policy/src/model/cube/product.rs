@@ -1,9 +1,6 @@
 //! Matrix products: which kernel multiplies what.
 
-use burn::{
-    backend::{TensorMetadata, cubecl::dtype_to_storage_type},
-    tensor::DType,
-};
+use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::{
     kernel::{
         into_contiguous,
@@ -40,12 +37,17 @@ use super::{element, empty, reduce::cube_for_each};
 pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTensor {
     let (of_lhs, of_rhs) = (lhs.shape(), rhs.shape());
     let last = of_lhs.num_dims() - 1;
+    assert!(
+        of_lhs[..last - 1] == of_rhs[..last - 1] && of_lhs[last] == of_rhs[last - 1],
+        "a product of {of_lhs:?} and {of_rhs:?}"
+    );
     let mut shape = of_lhs;
     shape[last] = of_rhs[last];
     // Packed: what comes after reads it as it is.
     let out = empty(&lhs, shape, dtype);
     if lhs.dtype == DType::F32 {
-        // The library's own choice rounds f32 to 10 binary digits where the device has units for such products.
+        // The library's own choice rounds f32 to 10 binary digits where the device has units for such products. A size that the
+        // exact kernel would refuse still has that one.
         let exact = MultiLevel::SimpleUnit(BlueprintStrategy::Inferred(
             SimpleUnitSelectionArgs::default(),
         ));
@@ -99,14 +101,8 @@ fn has_matrix_units(x: &CubeTensor) -> bool {
 }
 
 /// Whether one of the library's kernels takes the operands; then the product is in `out`.
-pub(super) fn launch(
-    strategy: MultiLevel,
-    lhs: &CubeTensor,
-    rhs: &CubeTensor,
-    out: &CubeTensor,
-) -> bool {
-    let [of_lhs, of_rhs, of_out] =
-        [lhs, rhs, out].map(|tensor| dtype_to_storage_type(tensor.dtype));
+fn launch(strategy: MultiLevel, lhs: &CubeTensor, rhs: &CubeTensor, out: &CubeTensor) -> bool {
+    let [of_lhs, of_rhs, of_out] = [lhs, rhs, out].map(|tensor| element(tensor.dtype));
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
         lhs: of_lhs,
         rhs: of_rhs,
@@ -135,20 +131,20 @@ const MOST_ROWS: usize = 128;
 /// A product of few rows, as in decoding. Its cubes are small, since there are few results, and their planes share the sum
 /// over the depth, so that the weights are read by as many units as the device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Skinny {
+struct Skinny {
     depth: usize,
     columns: usize,
     /// Sides that a cube computes at once.
     down: usize,
     across: usize,
     planes: usize,
-    /// Whether the right side lies turned: the elements of a column beside each other.
-    is_turned: bool,
+    /// Whether the right side lies transposed: the elements of a column beside each other.
+    is_transposed: bool,
 }
 
 impl Skinny {
     /// How a device computes a product of this kind; nothing for others, and where it has no units for them.
-    pub(super) fn new(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<Self> {
+    fn new(lhs: &CubeTensor, rhs: &CubeTensor) -> Option<Self> {
         if lhs.shape().num_dims() != 2 || rhs.shape().num_dims() != 2 || lhs.dtype != rhs.dtype {
             return None;
         }
@@ -156,7 +152,7 @@ impl Skinny {
         let [_, columns] = rhs.shape().dims::<2>();
         let is_small = rows <= MOST_ROWS && [rows, depth, columns].iter().all(|n| n % SIDE == 0);
         let strides = rhs.meta.strides();
-        let (is_turned, stride) = match (strides[0], strides[1]) {
+        let (is_transposed, stride) = match (strides[0], strides[1]) {
             (stride, 1) => (false, stride),
             (1, stride) => (true, stride),
             _ => return None,
@@ -190,7 +186,7 @@ impl Skinny {
                 1
             },
             planes: if depth >= 2048 { 16 } else { 8 },
-            is_turned,
+            is_transposed,
         })
     }
 }
@@ -212,7 +208,7 @@ fn skinny_kernel<F: Float, O: Float>(
     let depth = comptime!(plan.depth);
     let down = comptime!(plan.down);
     let across = comptime!(plan.across);
-    let layout = comptime!(if plan.is_turned {
+    let layout = comptime!(if plan.is_transposed {
         cmma::MatrixLayout::ColMajor
     } else {
         cmma::MatrixLayout::RowMajor
@@ -242,7 +238,7 @@ fn skinny_kernel<F: Float, O: Float>(
         for c in 0..across {
             let at = column + c * SIDE;
             let mut start = k * stride as usize + at;
-            if comptime!(plan.is_turned) {
+            if comptime!(plan.is_transposed) {
                 start = at * stride as usize + k;
             }
             weights.push(cmma::Matrix::<F>::from_slice(
@@ -309,7 +305,7 @@ fn multiply_skinny(lhs: CubeTensor, rhs: CubeTensor, out: CubeTensor, plan: Skin
     let lhs = into_contiguous(lhs);
     let [rows, _] = lhs.shape().dims::<2>();
     let strides = rhs.meta.strides();
-    let stride = if plan.is_turned {
+    let stride = if plan.is_transposed {
         strides[1]
     } else {
         strides[0]

@@ -501,8 +501,8 @@ fn picked_rows_send_their_gradients_back() {
 #[test]
 fn products_are_sums_in_f32_of_exact_products() {
     let Some(device) = device() else { return };
-    // Rows, depth, columns, whether the right side is turned: those of decoding, odd ones, and one of many rows.
-    for (rows, depth, columns, is_turned) in [
+    // Rows, depth, columns, whether the right side is transposed: those of decoding, odd ones, and one of many rows.
+    for (rows, depth, columns, is_transposed) in [
         (64, 896, 1152, false),
         (16, 64, 48, false),
         (48, 2064, 4128, false),
@@ -524,7 +524,7 @@ fn products_are_sums_in_f32_of_exact_products() {
         };
         let (a, b) = (halves(rows * depth, 1), halves(depth * columns, 2));
         let at = |k: usize, column: usize| {
-            if is_turned {
+            if is_transposed {
                 b[column * depth + k]
             } else {
                 b[k * columns + column]
@@ -541,9 +541,9 @@ fn products_are_sums_in_f32_of_exact_products() {
                 continue;
             }
             let lhs = floats(&a, [rows, depth], &device).cast(dtype);
-            let rhs = if is_turned {
-                let turned = floats(&b, [columns, depth], &device).cast(dtype);
-                turned.transpose()
+            let rhs = if is_transposed {
+                let rows = floats(&b, [columns, depth], &device).cast(dtype);
+                rows.transpose()
             } else {
                 floats(&b, [depth, columns], &device).cast(dtype)
             };
@@ -558,7 +558,7 @@ fn products_are_sums_in_f32_of_exact_products() {
                 let apart = (f64::from(*found) - expected).abs();
                 assert!(
                     apart <= rounding * expected.abs(),
-                    "{rows}x{depth}x{columns}, turned {is_turned}, {dtype:?}: {found} at {at}, not {expected}"
+                    "{rows}x{depth}x{columns}, transposed {is_transposed}, {dtype:?}: {found} at {at}, not {expected}"
                 );
             }
         }

@@ -24,6 +24,9 @@ pub struct PackedTokens {
     sequences: Vec<(Vec<u32>, usize)>,
 }
 
+/// Of this the lengths of padded rows are multiples.
+const LENGTHS: usize = 8;
+
 impl PackedTokens {
     /// Packs sequences, each a prompt and its response.
     ///
@@ -136,7 +139,10 @@ impl PackedTokens {
             .iter()
             .map(|(ids, _)| ids.as_slice())
             .collect();
-        let batch = TokenBatch::right_padded(&rows, None);
+        // Kernels read several keys at once where there are that many.
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        let length = longest.max(1).next_multiple_of(LENGTHS);
+        let batch = TokenBatch::right_padded(&rows, Some(length));
         let [_, length] = batch.dims();
         let mut predictors = Vec::with_capacity(self.targets.len());
         for (row, (ids, prompt)) in self.sequences.iter().enumerate() {
