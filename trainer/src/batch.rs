@@ -72,7 +72,7 @@ impl Count {
         let tokens = if budget.is_packed {
             self.packed
         } else {
-            self.rows * self.longest
+            self.rows * PackedTokens::padded_length(self.longest)
         };
         tokens <= budget.tokens
     }
@@ -220,15 +220,15 @@ mod tests {
         assert_eq!(packed(8), vec![0..2, 2..3, 3..4]);
         assert_eq!(packed(1), vec![0..1, 1..2, 2..3, 3..4]);
         assert_eq!(packed(1000), vec![0..4]);
-        // Rows of 4 and 6 tokens, padded, are 12; with the third, of 2, they are 18.
+        // Rows of 4 and 6 tokens, padded to 8, are 16; with the third, of 2, they are 24; with the last, of 14, they are 64.
         let padded = |tokens| {
             let is_packed = false;
             micro_batches(&sequences, TokenBudget { tokens, is_packed })
         };
-        assert_eq!(padded(11), vec![0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(padded(12), vec![0..2, 2..3, 3..4]);
-        assert_eq!(padded(18), vec![0..3, 3..4]);
-        assert_eq!(padded(56), vec![0..4]);
+        assert_eq!(padded(15), vec![0..1, 1..2, 2..3, 3..4]);
+        assert_eq!(padded(16), vec![0..2, 2..3, 3..4]);
+        assert_eq!(padded(24), vec![0..3, 3..4]);
+        assert_eq!(padded(64), vec![0..4]);
         let budget = TokenBudget {
             tokens: 8,
             is_packed: true,

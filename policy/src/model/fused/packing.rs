@@ -24,7 +24,7 @@ pub struct PackedTokens {
     sequences: Vec<(Vec<u32>, usize)>,
 }
 
-/// Of this the lengths of padded rows are multiples.
+/// Of this the lengths of padded rows are multiples: kernels read as many keys at once.
 const LENGTHS: usize = 8;
 
 impl PackedTokens {
@@ -132,6 +132,11 @@ impl PackedTokens {
             .map(|group| &self.segments[group.clone()])
     }
 
+    /// Tokens of each row where sequences are padded to the longest of them.
+    pub fn padded_length(longest: usize) -> usize {
+        longest.max(1).next_multiple_of(LENGTHS)
+    }
+
     /// The same sequences as padded rows, with the flat index of each response token's predictor.
     pub(crate) fn padded(&self) -> (TokenBatch, Vec<i32>) {
         let rows: Vec<&[u32]> = self
@@ -139,10 +144,8 @@ impl PackedTokens {
             .iter()
             .map(|(ids, _)| ids.as_slice())
             .collect();
-        // Kernels read several keys at once where there are that many.
         let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        let length = longest.max(1).next_multiple_of(LENGTHS);
-        let batch = TokenBatch::right_padded(&rows, Some(length));
+        let batch = TokenBatch::right_padded(&rows, Some(Self::padded_length(longest)));
         let [_, length] = batch.dims();
         let mut predictors = Vec::with_capacity(self.targets.len());
         for (row, (ids, prompt)) in self.sequences.iter().enumerate() {
@@ -174,7 +177,7 @@ mod tests {
         let counted = [(&a[..], 2), (&a[..], 1), (&b[..], 0), (&b[..], 3)];
         assert_eq!(PackedTokens::count(counted), packed.ids().len());
         let (rows, predictors) = packed.padded();
-        assert_eq!(rows.dims(), [4, 5]);
-        assert_eq!(predictors, [2, 3, 7, 15, 16, 17]);
+        assert_eq!(rows.dims(), [4, 8]);
+        assert_eq!(predictors, [2, 3, 10, 24, 25, 26]);
     }
 }
