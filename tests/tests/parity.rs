@@ -101,7 +101,12 @@ const SINGLE: Tolerance = Tolerance {
 /// (`tests/data/parity/half_precision.py`).
 const BF16: Tolerance = Tolerance {
     nats: 0.5,
+    gradient: 0.25,
+};
+/// Of the two models on which torch's bf16 gradients are further off than that.
+const QWEN_BF16: Tolerance = Tolerance {
     gradient: 0.6,
+    ..BF16
 };
 const F16: Tolerance = Tolerance {
     nats: 0.2,
@@ -338,6 +343,10 @@ fn half_precision_stays_within_its_rounding() {
         for folder in FOLDERS {
             let (policy, golden) = (load(folder), golden(folder));
             for is_again in [false, true] {
+                let tolerance = match folder {
+                    "qwen2-sharded" | "qwen3" if dtype == DType::BF16 => QWEN_BF16,
+                    _ => tolerance,
+                };
                 let found = found(&policy.model, &golden, dtype, is_again);
                 let what = format!("{folder}, {dtype:?}, blocks again {is_again}");
                 assert_near(&what, &found, &golden, tolerance);
@@ -480,10 +489,9 @@ fn a_seed_samples_the_same_tokens_as_on_the_cpu() {
                     .iter()
                     .zip(&expected.sampler_entropies);
                 for (found, expected) in pairs.chain(entropies) {
-                    // Each of the two may be that far from float64.
                     let difference = f64::from((found - expected).abs());
                     assert!(
-                        difference < 2.0 * SINGLE.nats,
+                        difference < SINGLE.nats,
                         "{folder}: {found}, not {expected}"
                     );
                 }
