@@ -5,10 +5,7 @@ use burn::{
     backend::{TensorMetadata, ops::FloatTensorOps},
     tensor::{DType, FloatDType, Shape, Slice},
 };
-use burn_cubecl::{
-    CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype,
-    tensor::CubeTensor,
-};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{ir::ElemType, prelude::*};
 
 use super::{
@@ -207,8 +204,7 @@ impl Head {
     }
 
     fn empty(&self, shape: Shape, dtype: DType) -> CubeTensor {
-        let (client, device) = (self.hidden.client.clone(), self.hidden.device.clone());
-        empty_device_contiguous_dtype(client, device, shape, dtype)
+        super::empty(&self.hidden, shape, dtype)
     }
 
     fn inverse_temperature(&self) -> f32 {

@@ -1,12 +1,13 @@
 //! Drawing tokens where the logits are, so that they need not leave the device.
 
 use burn::{backend::TensorMetadata, tensor::DType};
-use burn_cubecl::{
-    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-};
+use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-use super::reduce::{UNITS, cube_for_each, largest_of_units, sum_of_units};
+use super::{
+    empty,
+    reduce::{UNITS, cube_for_each, largest_of_units, sum_of_units},
+};
 use crate::{DRAWN, Truncation};
 
 /// Halvings of the interval of all floats, after which one is left.
@@ -347,11 +348,8 @@ pub(super) fn sample(
 ) -> (CubeTensor, CubeTensor) {
     let (logits, uniforms) = (into_contiguous(logits), into_contiguous(uniforms));
     let [rows, vocab] = logits.shape().dims::<2>();
-    let empty = |shape, dtype| {
-        empty_device_contiguous_dtype(logits.client.clone(), logits.device.clone(), shape, dtype)
-    };
-    let drawn = empty([rows, DRAWN].into(), DType::F32);
-    let ids = empty([rows].into(), DType::I32);
+    let drawn = empty(&logits, [rows, DRAWN].into(), DType::F32);
+    let ids = empty(&logits, [rows].into(), DType::I32);
     let inverse_temperature = match truncation.temperature {
         0.0 => 1.0,
         temperature => 1.0 / temperature,
