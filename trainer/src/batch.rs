@@ -54,6 +54,24 @@ struct Count {
     longest: usize,
 }
 
+impl TokenBudget {
+    /// Tokens of a pass over these sequences, as the budget counts them.
+    pub(crate) fn count(self, sequences: &[Sequence]) -> usize {
+        let mut count = Count::default();
+        for (index, sequence) in sequences.iter().enumerate() {
+            count = count.and(
+                sequence,
+                index > 0 && shares_prompt(&sequences[index - 1], sequence),
+            );
+        }
+        count.tokens(self)
+    }
+}
+
+fn shares_prompt(before: &Sequence, sequence: &Sequence) -> bool {
+    before.parts().0 == sequence.parts().0
+}
+
 impl Count {
     fn and(self, sequence: &Sequence, shares_prompt: bool) -> Self {
         let prompt = if shares_prompt {
@@ -68,13 +86,12 @@ impl Count {
         }
     }
 
-    fn fits(self, budget: TokenBudget) -> bool {
-        let tokens = if budget.is_packed {
+    fn tokens(self, budget: TokenBudget) -> usize {
+        if budget.is_packed {
             self.packed
         } else {
             self.rows * PackedTokens::padded_length(self.longest)
-        };
-        tokens <= budget.tokens
+        }
     }
 }
 
@@ -84,9 +101,9 @@ pub fn micro_batches(sequences: &[Sequence], budget: TokenBudget) -> Vec<std::op
     let (mut start, mut count) = (0, Count::default());
     for (index, sequence) in sequences.iter().enumerate() {
         let is_first = index == start;
-        let shares = !is_first && sequences[index - 1].parts().0 == sequence.parts().0;
+        let shares = !is_first && shares_prompt(&sequences[index - 1], sequence);
         let grown = count.and(sequence, shares);
-        if is_first || grown.fits(budget) {
+        if is_first || grown.tokens(budget) <= budget.tokens {
             count = grown;
         } else {
             ranges.push(start..index);

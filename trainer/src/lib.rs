@@ -17,6 +17,7 @@ mod experience;
 mod failpoint;
 mod figures;
 mod folder;
+mod forward;
 mod group;
 mod loss_scale;
 mod measure;

@@ -1,14 +1,15 @@
-//! What is measured of a rollout before its updates: one pass over every response.
+//! What is measured of a rollout before its updates: one pass over every response, which is the first update's own where
+//! it can be.
 
 use std::ops::Range;
 
 use burn::{module::Module, tensor::Tensor};
-use policy::{CausalLm, EntropyPass, HeadOptions};
+use policy::EntropyPass;
 
 use crate::{
     Group, Scored, Trainer, TrainerError,
-    batch::{Collated, Sequence, longest_response, micro_batches},
-    critic::CriticModel,
+    batch::Sequence,
+    forward::{Figures, Forward, MicroBatches, read_matrix},
     parallel::map_ordered,
 };
 
@@ -38,47 +39,127 @@ impl Measured {
     }
 }
 
-/// The models that measure, without gradients.
-struct Models<'a> {
-    policy: &'a CausalLm,
-    reference: Option<&'a CausalLm>,
-    critic: Option<&'a CriticModel>,
+/// The forward passes that the first mini-batch of a step was measured by. Its update goes back through them, since the
+/// policy does not move in between, and needs none of its own.
+pub(crate) struct FirstPass {
+    sequences: Vec<Sequence>,
+    forwards: Vec<Forward>,
+}
+
+impl FirstPass {
+    /// The passes, if they are of just these sequences: groups may have been left out since.
+    pub(crate) fn of(self, parts: &MicroBatches) -> Option<Vec<Forward>> {
+        (self.sequences == parts.sequences).then_some(self.forwards)
+    }
 }
 
 impl Trainer {
-    /// Figures of every response, in the groups' order.
-    pub(crate) fn measure(&self, groups: &[Group]) -> Result<Vec<Measured>, TrainerError> {
+    /// Figures of every response, in the groups' order, and the passes that gave those of the first mini-batch, where
+    /// there is room to hold them until its update.
+    pub(crate) fn measure(
+        &self,
+        groups: &[Group],
+    ) -> Result<(Vec<Measured>, Option<FirstPass>), TrainerError> {
+        let samples = groups.iter().flat_map(|group| &group.samples);
         if self.trusts_sampler(groups) {
-            return Ok(groups
-                .iter()
-                .flat_map(|group| &group.samples)
-                .map(sampled)
-                .collect());
+            return Ok((samples.map(sampled).collect(), None));
         }
-        let sequences: Vec<Sequence> = groups
-            .iter()
-            .flat_map(|group| &group.samples)
+        let mut first: Vec<Sequence> = samples
             .map(|sample| Sequence::new(&sample.rollout.prompt_ids, &sample.rollout.response_ids))
             .collect();
+        let rest = first.split_off(self.mini_batch_rows().min(first.len()));
+        let [first, rest] = [first, rest].map(|part| MicroBatches::new(part, self.token_budget()));
+        let (mut measured, pass) = if self.holds_until_update(&first) {
+            let (measured, pass) = self.measure_with_graphs(first)?;
+            (measured, Some(pass))
+        } else {
+            (self.measure_without_graphs(&first)?, None)
+        };
+        measured.extend(self.measure_without_graphs(&rest)?);
+        Ok((measured, pass))
+    }
+
+    /// Whether passes may be held over all that comes before their update: not where that generates once more.
+    fn holds_until_update(&self, parts: &MicroBatches) -> bool {
+        !self.config.advantage.needs_greedy_baseline() && self.holds_graphs(parts)
+    }
+
+    fn measure_with_graphs(
+        &self,
+        parts: MicroBatches,
+    ) -> Result<(Vec<Measured>, FirstPass), TrainerError> {
+        let entropy = if self.objective.entropy_control().needs_entropy_gradient() {
+            EntropyPass::Gradient
+        } else {
+            EntropyPass::Values
+        };
+        let forwards = self.forwards(&parts, entropy)?;
+        let mut measured = Vec::with_capacity(parts.sequences.len());
+        for forward in &forwards {
+            measured.extend(self.measured(&parts, &forward.range, &forward.figures)?);
+        }
+        let sequences = parts.sequences;
+        let pass = FirstPass {
+            sequences,
+            forwards,
+        };
+        Ok((measured, pass))
+    }
+
+    fn measure_without_graphs(&self, parts: &MicroBatches) -> Result<Vec<Measured>, TrainerError> {
         let policy = self.computing_model();
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.valid().cast(self.dtype));
-        let models = Models {
-            policy: &policy,
-            reference: self.reference.as_ref(),
-            critic: critic.as_ref(),
-        };
-        let temperature = self.config.rollout.temperature;
-        let ranges = micro_batches(&sequences, self.token_budget());
-        let parts = map_ordered(&ranges, self.workers, |range: &Range<usize>| {
+        let options = self.head_options(EntropyPass::Values);
+        let measured = map_ordered(&parts.ranges, self.workers, |range| {
             self.stop.obey()?;
-            measure_part(&sequences[range.clone()], &models, temperature)
+            let collated = parts.collated(range);
+            let hidden = collated.hidden(&policy);
+            let values = critic.as_ref();
+            let values =
+                values.map(|critic| critic.values(&hidden, |trunk| collated.hidden(trunk)));
+            let figures = Figures::of(&collated, &policy, hidden, values, options);
+            self.measured(parts, range, &figures)
         });
-        let mut measured = Vec::with_capacity(sequences.len());
-        for part in parts {
-            measured.extend(part?);
-        }
-        Ok(measured)
+        let measured: Vec<Vec<Measured>> = measured.into_iter().collect::<Result<_, _>>()?;
+        Ok(measured.concat())
+    }
+
+    /// A micro-batch's figures by response, the reference policy's among them.
+    fn measured(
+        &self,
+        parts: &MicroBatches,
+        range: &Range<usize>,
+        figures: &Figures,
+    ) -> Result<Vec<Measured>, TrainerError> {
+        let lengths = parts.sequences[range.clone()].iter();
+        let lengths: Vec<usize> = lengths.map(Sequence::response_tokens).collect();
+        let rows = |matrix: &Tensor<2>| {
+            let cells = read_matrix(matrix)?;
+            let rows = cells.chunks(parts.response_len).zip(&lengths);
+            let rows = rows.map(|(row, &length)| row[..length].to_vec());
+            Ok::<_, TrainerError>(rows.collect::<Vec<_>>().into_iter())
+        };
+        let optional = |matrix: Option<&Tensor<2>>| matrix.map(rows).transpose();
+        let reference = self.reference.as_ref().map(|reference| {
+            let collated = parts.collated(range);
+            let scores = collated.score(reference, self.head_options(EntropyPass::Skip));
+            collated.spread(scores.log_probs)
+        });
+        let mut log_probs = rows(&figures.log_probs)?;
+        let mut entropies = optional(figures.entropies.as_ref())?.unwrap_or_default();
+        let warm = figures.entropies_at_temperature.as_ref();
+        let mut warm = optional(warm)?.unwrap_or_default();
+        let mut ref_log_probs = optional(reference.as_ref())?;
+        let mut values = optional(figures.values.as_ref())?;
+        let response = |_| Measured {
+            log_probs: log_probs.next().unwrap_or_default(),
+            entropies: entropies.next().unwrap_or_default(),
+            entropies_at_temperature: warm.next().unwrap_or_default(),
+            ref_log_probs: ref_log_probs.as_mut().and_then(Iterator::next),
+            values: values.as_mut().and_then(Iterator::next),
+        };
+        Ok(lengths.iter().map(response).collect())
     }
 }
 
@@ -113,54 +194,6 @@ fn sampled(sample: &Scored) -> Measured {
     }
 }
 
-/// One micro-batch.
-fn measure_part(
-    sequences: &[Sequence],
-    models: &Models<'_>,
-    temperature: f64,
-) -> Result<Vec<Measured>, TrainerError> {
-    let lengths: Vec<usize> = sequences.iter().map(Sequence::response_tokens).collect();
-    let collated = Collated::new(sequences, longest_response(sequences));
-    let rows = |flat: Tensor<1>| {
-        let mut rest = read(flat)?.into_iter();
-        let rows = lengths
-            .iter()
-            .map(|&length| rest.by_ref().take(length).collect());
-        Ok::<_, TrainerError>(rows.collect::<Vec<Vec<f32>>>())
-    };
-    let hidden = collated.hidden(models.policy);
-    let options = HeadOptions {
-        temperature,
-        entropy: EntropyPass::Values,
-    };
-    let scores = collated.score_hidden(models.policy, hidden.clone(), options);
-    let values = models
-        .critic
-        .map(|critic| rows(critic.values(&hidden, |trunk| collated.hidden(trunk))));
-    let reference = models.reference.map(|reference| {
-        let options = HeadOptions {
-            temperature,
-            entropy: EntropyPass::Skip,
-        };
-        rows(collated.score(reference, options).log_probs)
-    });
-    let empty = || vec![Vec::new(); lengths.len()];
-    let optional = |flat: Option<Tensor<1>>| flat.map_or_else(|| Ok(empty()), rows);
-    let mut log_probs = rows(scores.log_probs)?.into_iter();
-    let mut entropies = optional(scores.entropies)?.into_iter();
-    let mut warm = optional(scores.entropies_at_temperature)?.into_iter();
-    let mut ref_log_probs = reference.transpose()?.map(Vec::into_iter);
-    let mut values = values.transpose()?.map(Vec::into_iter);
-    let response = |_| Measured {
-        log_probs: log_probs.next().unwrap_or_default(),
-        entropies: entropies.next().unwrap_or_default(),
-        entropies_at_temperature: warm.next().unwrap_or_default(),
-        ref_log_probs: ref_log_probs.as_mut().and_then(Iterator::next),
-        values: values.as_mut().and_then(Iterator::next),
-    };
-    Ok(lengths.iter().map(response).collect())
-}
-
 /// Reads a tensor from its device.
 pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, TrainerError> {
     tensor.try_into_vec_as::<f32>().map_err(|error| {
@@ -168,4 +201,82 @@ pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, TrainerError> {
             message: format!("{error:?}"),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Event, experience::Experience, tiny};
+
+    /// Micro-batches of one response each, and all figures from passes of the trainer's own.
+    fn trainer(memory: &str) -> Trainer {
+        let memory = format!("update.memory={memory}");
+        let config = tiny::config(&[
+            "update.max_tokens=1",
+            "update.recompute_log_probs=true",
+            "advantage.type=gae",
+            "loss.type=kl_cov",
+            &memory,
+        ]);
+        Trainer::new(config, tiny::policy()).unwrap()
+    }
+
+    fn groups(trainer: &mut Trainer) -> Vec<Group> {
+        trainer.state.step = 1;
+        trainer.sample_round(2, &mut |_: Event<'_>| ()).unwrap()
+    }
+
+    fn weights(trainer: &Trainer) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("checkpoint");
+        trainer.save_checkpoint(&path).unwrap();
+        std::fs::read(path.join("model.safetensors")).unwrap()
+    }
+
+    #[test]
+    fn passes_that_are_held_measure_the_same_and_update_the_same() {
+        let mut weights_after = Vec::new();
+        let mut figures = Vec::new();
+        for memory in ["small", "balanced"] {
+            let mut trainer = trainer(memory);
+            let groups = groups(&mut trainer);
+            let (measured, pass) = trainer.measure(&groups).unwrap();
+            assert_eq!(pass.is_some(), memory == "balanced");
+            assert!(measured.iter().all(|row| row.values.is_some()));
+            figures.push(measured.clone());
+            let mut rows = trainer.experiences(&groups, measured, None).unwrap();
+            for (index, row) in rows.iter_mut().enumerate() {
+                row.advantages.fill(index as f32 - 3.5);
+            }
+            trainer
+                .update(&rows, pass, 0.0, &mut |_: Event<'_>| ())
+                .unwrap();
+            weights_after.push(weights(&trainer));
+        }
+        assert_eq!(figures[0], figures[1]);
+        assert!(weights_after[0] == weights_after[1]);
+    }
+
+    #[test]
+    fn passes_of_other_sequences_are_not_gone_back_through() {
+        let after = |holds: bool| {
+            let mut trainer = trainer("balanced");
+            let groups = groups(&mut trainer);
+            let (measured, pass) = trainer.measure(&groups).unwrap();
+            let rows = trainer.experiences(&groups, measured, None).unwrap();
+            let mut left: Vec<Experience> = rows[4..].to_vec();
+            for (index, row) in left.iter_mut().enumerate() {
+                row.advantages.fill(index as f32 - 1.5);
+            }
+            let pass = pass.filter(|_| holds);
+            assert_eq!(pass.is_some(), holds);
+            let before = weights(&trainer);
+            trainer
+                .update(&left, pass, 0.0, &mut |_: Event<'_>| ())
+                .unwrap();
+            assert!(weights(&trainer) != before);
+            weights(&trainer)
+        };
+        assert!(after(true) == after(false));
+    }
 }

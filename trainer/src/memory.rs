@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device};
 use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use crate::{Dtype, Memory, TokenBudget, Trainer};
+use crate::{Dtype, Memory, TokenBudget, Trainer, forward::MicroBatches};
 
 /// Tokens that go through the model at once where the configuration leaves it open: packed ones on the CPU, and rows
 /// with padding elsewhere.
@@ -87,6 +87,111 @@ fn pass_bytes(config: &ModelConfig, model: &CausalLm, length: usize) -> u64 {
     (CELL * (layers * width + blocks * block)) as u64
 }
 
+/// The part of what training a model's weights takes that held graphs may take beside it where a device does not say
+/// how much it has.
+const UNKNOWN_SHARE: u64 = 8;
+
+/// Forward passes whose graphs are held until they go backward.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Of all of them, padding included where there is any.
+    tokens: usize,
+    passes: usize,
+    /// The longest sequence's.
+    length: usize,
+}
+
+impl Trainer {
+    /// Whether the graphs of all these micro-batches may be held at once, from forward passes to backward passes. No
+    /// result depends on it.
+    pub(crate) fn holds_graphs(&self, parts: &MicroBatches) -> bool {
+        let budget = self.token_budget();
+        let tokens = parts.ranges.iter();
+        let tokens = tokens.map(|range| budget.count(&parts.sequences[range.clone()]));
+        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
+        self.holds(Held {
+            tokens: tokens.sum(),
+            passes: parts.ranges.len(),
+            length: lengths.max().unwrap_or(0),
+        })
+    }
+
+    fn holds(&self, held: Held) -> bool {
+        // That of one micro-batch is held in any case.
+        held.passes <= 1
+            || self.config.update.memory != Memory::Small
+                && self.held_bytes(held) <= self.room_for_graphs(held.length)
+    }
+
+    fn held_bytes(&self, held: Held) -> u64 {
+        let (model, config) = (&self.policy.model, &self.policy.config);
+        let token = kept_bytes(config, model, self.dtype, held.length);
+        // Each graph has a copy of the weights that its backward pass reads in another type.
+        let copied = match self.dtype {
+            DType::F32 => 0,
+            _ if model.recomputes_blocks() => (config.vocab_size * config.hidden_size) as u64,
+            _ => config.parameters(),
+        };
+        let copy = copied * self.dtype.size() as u64;
+        let models = 1 + u64::from(self.has_critic_trunk());
+        models * (held.tokens as u64 * token + held.passes as u64 * copy)
+    }
+
+    /// Bytes that graphs may take beside a pass over rows of `length` and all that is always there.
+    fn room_for_graphs(&self, length: usize) -> u64 {
+        let parameters = self.policy.config.parameters();
+        let state = STATE_BYTES * parameters + self.other_models_bytes();
+        let Some(memory) = self.available_bytes(4 * parameters) else {
+            return state / UNKNOWN_SHARE;
+        };
+        let usable = (memory as f64 * USABLE_SHARE) as u64;
+        usable.saturating_sub(state + self.pass_estimate(length))
+    }
+
+    /// Bytes that one pass of the updates takes.
+    fn pass_estimate(&self, length: usize) -> u64 {
+        let (model, config) = (&self.policy.model, &self.policy.config);
+        let tokens = self.token_budget().tokens as u64;
+        if model.is_fused() {
+            kept_bytes(config, model, self.dtype, length) * tokens
+        } else {
+            pass_bytes(config, model, length) * tokens + head_bytes(config)
+        }
+    }
+
+    /// Bytes of the graphs that a mini-batch of rows of `length` holds beside one pass.
+    fn held_estimate(&self, length: usize) -> u64 {
+        let budget = self.token_budget();
+        let tokens = self.mini_batch_rows() * length;
+        let held = Held {
+            tokens,
+            passes: tokens.div_ceil(budget.tokens.max(1)),
+            length,
+        };
+        if held.passes > 1 && self.holds(held) {
+            self.held_bytes(held)
+        } else {
+            0
+        }
+    }
+
+    fn has_critic_trunk(&self) -> bool {
+        let critic = self.critic.as_ref();
+        critic.is_some_and(|critic| critic.model.trunk.is_some())
+    }
+}
+
+/// Bytes that a pass with gradients leaves for each token of rows of `length` until it goes backward.
+fn kept_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType, length: usize) -> u64 {
+    if model.is_fused() {
+        config.activation_bytes(model.execution().recompute) as u64
+    } else if model.recomputes_blocks() {
+        (config.num_hidden_layers * config.hidden_size * dtype.size()) as u64
+    } else {
+        pass_bytes(config, model, length)
+    }
+}
+
 /// What a run takes of its device's memory, in bytes: a plan, not a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
@@ -100,7 +205,7 @@ pub struct MemoryEstimate {
     pub other_models: u64,
     /// Keys and values of what is generated at once, and the weights' copy that decoding reads.
     pub generation: u64,
-    /// What a pass of the updates holds.
+    /// What a pass of the updates holds, and the graphs of others beside it.
     pub pass: u64,
     /// Tokens that go through the model at once.
     pub tokens: usize,
@@ -145,9 +250,7 @@ impl Trainer {
         let parameters = self.policy.config.parameters();
         let reference = self.reference.as_ref();
         let reference = reference.map_or(0, |_| self.dtype.size() as u64 * parameters);
-        let critic = self.critic.as_ref();
-        let has_trunk = critic.is_some_and(|critic| critic.model.trunk.is_some());
-        let critic = if has_trunk {
+        let critic = if self.has_critic_trunk() {
             STATE_BYTES * parameters
         } else {
             0
@@ -180,12 +283,7 @@ impl Trainer {
         } else {
             0
         };
-        let pass = if model.is_fused() {
-            let kept = config.activation_bytes(model.execution().recompute) as u64;
-            kept * budget.tokens as u64
-        } else {
-            pass_bytes(config, model, length) * budget.tokens as u64 + head_bytes(config)
-        };
+        let pass = self.pass_estimate(length) + self.held_estimate(length);
         // Of several micro-batches one gradient is added to another.
         let gradients = 8 * parameters;
         MemoryEstimate {

@@ -62,14 +62,14 @@ fn experiences(trainer: &mut Trainer) -> Vec<Experience> {
     let next = trainer.state.step + 1;
     trainer.state.step = next;
     let groups = trainer.sample_round(2, &mut |_: Event<'_>| ()).unwrap();
-    let measured = trainer.measure(&groups).unwrap();
+    let (measured, _) = trainer.measure(&groups).unwrap();
     trainer.experiences(&groups, measured, None).unwrap()
 }
 
 /// That a spoilt update is left out, and that the run goes on as if it had not been tried.
 fn assert_skipped(trainer: &mut Trainer, spoilt: &[Experience], what: &str) {
     let (before, mut told) = (bits(trainer), Vec::new());
-    let updates = trainer.update(spoilt, 0.0, &mut |event: Event<'_>| {
+    let updates = trainer.update(spoilt, None, 0.0, &mut |event: Event<'_>| {
         if let Event::Warning(text) = event {
             told.push(text.to_owned());
         }
@@ -270,7 +270,7 @@ fn a_log_probability_that_was_measured_leaves_its_group_out() {
     for figure in NOT_FINITE {
         let mut trainer = before(3);
         let mut groups = trainer.sample_round(2, &mut |_: Event<'_>| ()).unwrap();
-        let mut measured = trainer.measure(&groups).unwrap();
+        let (mut measured, _) = trainer.measure(&groups).unwrap();
         let whole = measured.clone();
         measured[5].log_probs[0] = figure;
         let mut told = Vec::new();

@@ -50,19 +50,6 @@ pub(crate) fn workers(parameters: u64, device: &Device) -> usize {
     }
 }
 
-/// Graphs of a small model that are held at once: some tens of megabytes each.
-const GRAPHS_OF_A_SMALL_MODEL: usize = 16;
-
-/// How many micro-batches' graphs may be held from their forward passes to their backward passes, so that a selection
-/// between the two takes no pass of its own. No result depends on it.
-pub(crate) fn graphs_held(parameters: u64, workers: usize) -> usize {
-    if parameters <= SMALL_MODEL {
-        GRAPHS_OF_A_SMALL_MODEL.max(workers)
-    } else {
-        workers
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@ use crate::{
     loss_scale::LossScale,
     memory::{prepare, row_length},
     optimizer::adamw,
-    parallel::{graphs_held, workers},
+    parallel::workers,
     stop::Stop,
 };
 
@@ -170,7 +170,6 @@ pub struct Trainer {
     pub(crate) sampling: SamplingParams,
     pub(crate) state: RunState,
     pub(crate) workers: usize,
-    pub(crate) graphs_held: usize,
     pub(crate) stop: Stop,
 }
 
@@ -227,7 +226,6 @@ impl Trainer {
             critic,
             optimizer: adamw(&config.optimizer),
             workers,
-            graphs_held: graphs_held(policy.config.parameters(), workers),
             policy,
             source,
             sampling,

@@ -59,7 +59,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<StepOutcome, TrainerError> {
         let generated = started.elapsed();
-        let mut measured = self.measure(&sampling.groups)?;
+        let (mut measured, first_pass) = self.measure(&sampling.groups)?;
         let broken = self.drop_broken(&mut sampling.groups, &mut measured, observer);
         sampling.groups_dropped += broken.len();
         sampling.left_out.extend(broken);
@@ -74,7 +74,7 @@ impl Trainer {
             covariances,
         } = self.describe(&sampling, &experiences);
         let entropy_bonus = self.control_entropy(&mut metrics);
-        let updates = self.update(&experiences, entropy_bonus, observer)?;
+        let updates = self.update(&experiences, first_pass, entropy_bonus, observer)?;
         self.describe_updates(&experiences, &updates, &mut metrics);
         let figures = if self.config.measurement.tokens {
             ResponseFigures::of(&experiences, &covariances, &updates.selected)

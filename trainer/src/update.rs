@@ -3,7 +3,6 @@
 use std::{ops::Range, sync::Mutex};
 
 use burn::{
-    module::Module,
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Tensor, TensorData},
 };
@@ -12,18 +11,18 @@ use losses::{
     Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
     SelectionView, Selections, aggregate,
 };
-use policy::{CausalLm, EntropyPass, HeadOptions};
+use policy::{CausalLm, EntropyPass};
 
 use crate::{
     Event, Observer, SkippedBatch, StepMetrics, Trainer, TrainerError,
-    batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
+    batch::TokenBudget,
     critic::CriticModel,
     experience::Experience,
     failpoint::failpoint,
-    measure::read,
+    forward::{Forward, MicroBatches, read_matrix},
+    measure::{FirstPass, read},
     optimizer::{clip, gradient_norm, scale},
     parallel::map_ordered,
-    pass::{Below, Pass},
 };
 
 /// Updates in a row with a gradient that is not finite before a run gives up.
@@ -48,14 +47,16 @@ pub(crate) struct Updates {
 }
 
 impl Trainer {
-    /// Goes through the rollout in mini-batches of whole groups, in order, one optimizer update each.
+    /// Goes through the rollout in mini-batches of whole groups, in order, one optimizer update each; `first` is the
+    /// first one's forward pass, where measuring was that.
     pub(crate) fn update(
         &mut self,
         experiences: &[Experience],
+        mut first: Option<FirstPass>,
         entropy_bonus: f64,
         observer: &mut dyn Observer,
     ) -> Result<Updates, TrainerError> {
-        let size = self.config.update.mini_batch_prompts * self.config.rollout.group_size;
+        let size = self.mini_batch_rows();
         let mini_batches: Vec<&[Experience]> = experiences.chunks(size).collect();
         let total = mini_batches.len() * self.config.update.epochs;
         let mut updates = Updates::default();
@@ -83,7 +84,8 @@ impl Trainer {
                 first_row: place * size,
                 ..MiniBatch::new(mini_batches[place], self.token_budget())
             };
-            let skipped = self.update_once(&batch, &key, &mut updates)?;
+            let forwards = first.take().and_then(|pass| pass.of(&batch.parts));
+            let skipped = self.update_once(&batch, forwards, &key, &mut updates)?;
             if let Some(skipped) = skipped {
                 self.tell_of_skipped(skipped, observer)?;
             }
@@ -91,17 +93,23 @@ impl Trainer {
         Ok(updates)
     }
 
+    /// Responses of a mini-batch.
+    pub(crate) fn mini_batch_rows(&self) -> usize {
+        self.config.update.mini_batch_prompts * self.config.rollout.group_size
+    }
+
     /// One optimizer update over a mini-batch, its micro-batches' gradients added up in order. Gives back a batch that
     /// could not be used.
     fn update_once(
         &mut self,
         batch: &MiniBatch<'_>,
+        mut forwards: Option<Vec<Forward>>,
         key: &SelectionKey,
         updates: &mut Updates,
     ) -> Result<Option<SkippedBatch>, TrainerError> {
         let scale_before = self.state.loss_scale;
         let (total, selections, gradients) = loop {
-            let (mut total, selections) = self.accumulated(batch, key)?;
+            let (mut total, selections) = self.accumulated(batch, forwards.take(), key)?;
             let gradients = self.unscaled(&mut total);
             if !self.overflows(&total, &gradients) || !self.state.loss_scale.lower() {
                 break (total, selections, gradients);
@@ -158,30 +166,31 @@ impl Trainer {
     fn accumulated(
         &self,
         batch: &MiniBatch<'_>,
+        forwards: Option<Vec<Forward>>,
         key: &SelectionKey,
     ) -> Result<(Total, Selections), TrainerError> {
         self.stop.obey()?;
+        let (selections, forwards) = self.selections(batch, forwards, key)?;
+        let mut held = forwards.unwrap_or_default().into_iter();
+        // A graph is consumed by its backward pass, and not shared between threads.
+        let parts = batch.parts.ranges.iter();
+        let parts: Vec<_> = parts
+            .map(|range| (range, Mutex::new(held.next())))
+            .collect();
         let mut total = Total::default();
-        let selects_now = self.objective.needs_current_log_probs();
-        if selects_now && batch.ranges.len() <= self.graphs_held {
-            let (results, selections) = self.one_pass(batch, key)?;
+        for parts in parts.chunks(self.workers) {
+            self.stop.obey()?;
+            let results = map_ordered(parts, self.workers, |(range, held)| {
+                let held = held.lock().ok().and_then(|mut held| held.take());
+                let forward = held
+                    .unwrap_or_else(|| self.forward(&batch.parts, range, self.entropy_pass(batch)));
+                self.backward(batch, forward, &selections)
+            });
             for result in results {
-                self.add(&mut total, result);
+                self.add(&mut total, result?);
             }
-            Ok((total, selections))
-        } else {
-            let selections = self.selections_first(batch, key)?;
-            for ranges in batch.ranges.chunks(self.workers) {
-                self.stop.obey()?;
-                let results = map_ordered(ranges, self.workers, |range| {
-                    self.backward(batch, self.forward(batch, range), &selections)
-                });
-                for result in results {
-                    self.add(&mut total, result?);
-                }
-            }
-            Ok((total, selections))
         }
+        Ok((total, selections))
     }
 
     fn add(&self, total: &mut Total, result: Backward) {
@@ -201,53 +210,38 @@ impl Trainer {
             .accumulate(&critic.model, value.gradients);
     }
 
-    /// Every micro-batch forward, the selection over what they gave, then every one backward.
-    fn one_pass(
+    /// What the controllers select, and the micro-batches' forward passes where they are held until they go backward:
+    /// those given, or those that the selection took.
+    fn selections(
         &self,
         batch: &MiniBatch<'_>,
+        forwards: Option<Vec<Forward>>,
         key: &SelectionKey,
-    ) -> Result<(Vec<Backward>, Selections), TrainerError> {
-        let forwards = map_ordered(&batch.ranges, self.workers, |range| {
-            self.forward(batch, range)
-        });
-        let mut selections = Selections::default();
-        if self.objective.needs_selection() {
-            let mut log_probs = Vec::new();
-            for forward in &forwards {
-                log_probs.extend(forward.host_log_probs()?);
-            }
-            selections = self.select(batch, &log_probs, key)?;
-        }
-        let parts: Vec<_> = forwards.into_iter().map(|f| Mutex::new(Some(f))).collect();
-        let backwards = map_ordered(&parts, self.workers, |part| {
-            // A graph is consumed by its backward pass, and not shared between threads.
-            let forward = part.lock().ok().and_then(|mut part| part.take());
-            forward.map(|forward| self.backward(batch, forward, &selections))
-        });
-        let results: Result<Vec<_>, _> = backwards.into_iter().flatten().collect();
-        Ok((results?, selections))
-    }
-
-    /// The selection from a pass of its own, so that few graphs and few gradients, each as large as the model, are
-    /// held at once when each micro-batch goes forward and backward after it.
-    fn selections_first(
-        &self,
-        batch: &MiniBatch<'_>,
-        key: &SelectionKey,
-    ) -> Result<Selections, TrainerError> {
+    ) -> Result<(Selections, Option<Vec<Forward>>), TrainerError> {
         if !self.objective.needs_selection() {
-            return Ok(Selections::default());
+            return Ok((Selections::default(), forwards));
         }
-        if !self.objective.needs_current_log_probs() {
-            return self.select(batch, &batch.columns.old_log_probs, key);
+        // Before the policy has moved, the current log-probabilities are the old ones.
+        if !self.objective.needs_current_log_probs() || batch.updates_before == 0 {
+            let selections = self.select(batch, &batch.columns.old_log_probs, key)?;
+            return Ok((selections, forwards));
         }
-        // With a graph that is thrown away: its figures are those of the pass that is trained on, to the bit, so that
-        // the selection does not depend on how many micro-batches are computed at once.
-        let passes = map_ordered(&batch.ranges, self.workers, |range| {
-            self.forward(batch, range).host_log_probs()
+        let entropy = self.entropy_pass(batch);
+        if self.holds_graphs(&batch.parts) {
+            let forwards = self.forwards(&batch.parts, entropy)?;
+            let log_probs = forwards.iter().map(Forward::host_log_probs);
+            let log_probs = log_probs.collect::<Result<Vec<_>, _>>()?;
+            let selections = self.select(batch, &log_probs.concat(), key)?;
+            return Ok((selections, Some(forwards)));
+        }
+        // With graphs that are thrown away: their figures are those of the passes that are trained on, to the bit, so
+        // that the selection does not depend on how much is held at once.
+        let passes = map_ordered(&batch.parts.ranges, self.workers, |range| {
+            self.stop.obey()?;
+            self.forward(&batch.parts, range, entropy).host_log_probs()
         });
         let log_probs = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        self.select(batch, &log_probs.concat(), key)
+        Ok((self.select(batch, &log_probs.concat(), key)?, None))
     }
 
     fn select(
@@ -264,28 +258,19 @@ impl Trainer {
             old_entropies: Some(&batch.columns.old_entropies),
             row_keys: &batch.row_keys,
         };
-        Ok(self.objective.select(&view, &batch.ranges, key)?)
+        Ok(self.objective.select(&view, &batch.parts.ranges, key)?)
     }
 
-    /// A forward pass on models of its own: the same weights, but leaves of a graph that no other pass shares.
-    fn forward(&self, batch: &MiniBatch<'_>, range: &Range<usize>) -> Forward {
+    /// What a mini-batch's pass finds of entropies.
+    fn entropy_pass(&self, batch: &MiniBatch<'_>) -> EntropyPass {
         let control = self.objective.entropy_control();
-        let entropy = if control.needs_entropy_gradient() {
+        if control.needs_entropy_gradient() {
             EntropyPass::Gradient
         } else if control.needs_entropies() || self.measures_change(batch) {
             EntropyPass::Values
         } else {
             EntropyPass::Skip
-        };
-        let options = HeadOptions {
-            temperature: self.config.rollout.temperature,
-            entropy,
-        };
-        let device = self.policy.model.device();
-        let model = self.policy.model.clone().fork(&device);
-        let critic = self.critic.as_ref();
-        let critic = critic.map(|critic| critic.model.clone().fork(&device));
-        Forward::new(batch, range, model, critic, self.dtype, options)
+        }
     }
 
     /// Whether this mini-batch's pass shows what the updates before it did to entropy.
@@ -300,15 +285,15 @@ impl Trainer {
         forward: &Forward,
     ) -> Result<EntropyChange, TrainerError> {
         let mut change = EntropyChange::default();
-        let Some(entropies) = &forward.entropies_at_temperature else {
+        let Some(entropies) = &forward.figures.entropies_at_temperature else {
             return Ok(change);
         };
         if !self.measures_change(batch) {
             return Ok(change);
         }
         let entropies = read_matrix(entropies)?;
-        let log_probs = read_matrix(&forward.log_probs)?;
-        let first = forward.range.start * batch.response_len;
+        let log_probs = forward.host_log_probs()?;
+        let first = forward.range.start * batch.parts.response_len;
         let columns = &batch.columns;
         let tokens = (0..log_probs.len()).filter(|cell| columns.mask[first + cell] > 0.0);
         let token = |cell: usize| TokenChange {
@@ -330,11 +315,12 @@ impl Trainer {
     ) -> Result<Backward, TrainerError> {
         let change = self.entropy_change(batch, &forward)?;
         let range = &forward.range;
-        let device = forward.log_probs.device();
+        let figures = forward.figures;
+        let device = figures.log_probs.device();
         let column = |values: &[f32]| batch.tensor(values, range, &device);
         let optional = |values: &Option<Vec<f32>>| values.as_deref().map(column);
         let inputs = LossInputs {
-            log_probs: forward.log_probs,
+            log_probs: figures.log_probs,
             old_log_probs: column(&batch.columns.old_log_probs),
             advantages: column(&batch.columns.advantages),
             mask: column(&batch.columns.mask),
@@ -342,18 +328,18 @@ impl Trainer {
                 ref_log_probs: optional(&batch.columns.ref_log_probs),
                 old_entropies: Some(column(&batch.columns.old_entropies)),
                 weights: optional(&batch.columns.weights),
-                entropies: forward.entropies,
+                entropies: figures.entropies,
             },
         };
-        let selected = selections.to_device(range, batch.response_len, &device);
+        let selected = selections.to_device(range, batch.parts.response_len, &device);
         let denominator = self
             .objective
-            .denominator(&batch.columns.mask, batch.response_len);
+            .denominator(&batch.columns.mask, batch.parts.response_len);
         let output = self
             .objective
             .evaluate(&inputs, &selected, &denominator, batch.entropy_bonus);
         let loss = read(output.loss.clone().without_autodiff())?[0];
-        let value = self.value_loss(batch, range, forward.values)?;
+        let value = self.value_loss(batch, range, figures.values)?;
         let whole = match &value {
             Some(value) => output.loss + value.weighted.clone(),
             None => output.loss,
@@ -394,7 +380,7 @@ impl Trainer {
         let columns = &batch.columns;
         let (old_values, returns) = (optional(&columns.old_values), optional(&columns.returns));
         let per_token = critic.config.loss().per_token(values, old_values, returns);
-        let denominator = Denominator::from_mask(&columns.mask, batch.response_len);
+        let denominator = Denominator::from_mask(&columns.mask, batch.parts.response_len);
         let mask = column(&columns.mask);
         let mean = |figures| aggregate(figures, mask.clone(), Aggregation::TokenMean, &denominator);
         let loss = mean(per_token.loss);
@@ -474,8 +460,9 @@ impl Trainer {
         key: &SelectionKey,
     ) -> Result<SkippedBatch, TrainerError> {
         let mut log_probs = Vec::with_capacity(batch.columns.mask.len());
-        for range in &batch.ranges {
-            log_probs.extend(self.forward(batch, range).host_log_probs()?);
+        for range in &batch.parts.ranges {
+            let forward = self.forward(&batch.parts, range, EntropyPass::Skip);
+            log_probs.extend(forward.host_log_probs()?);
         }
         let (rows, columns) = (batch.experiences, &batch.columns);
         let size = self.config.rollout.group_size as u64;
@@ -486,8 +473,8 @@ impl Trainer {
             objective: self.config.loss,
             entropy: self.config.entropy,
             problems: rows.iter().map(problem).collect(),
-            sequences: rows.iter().map(|row| row.sequence.clone()).collect(),
-            response_len: batch.response_len,
+            sequences: batch.parts.sequences.clone(),
+            response_len: batch.parts.response_len,
             log_probs,
             old_log_probs: columns.old_log_probs.clone(),
             ref_log_probs: columns.ref_log_probs.clone(),
@@ -571,7 +558,7 @@ impl Updates {
             return;
         };
         self.selection += selection.stats;
-        let rows = selection.mask.chunks(batch.response_len);
+        let rows = selection.mask.chunks(batch.parts.response_len);
         for (marks, row) in self.selected[batch.first_row..].iter_mut().zip(rows) {
             for (mark, &cell) in marks.iter_mut().zip(row) {
                 *mark |= cell > 0.0;
@@ -628,8 +615,7 @@ struct ValueBackward {
 /// A mini-batch and how it is cut into micro-batches.
 struct MiniBatch<'a> {
     experiences: &'a [Experience],
-    ranges: Vec<Range<usize>>,
-    response_len: usize,
+    parts: MicroBatches,
     columns: Columns,
     row_keys: Vec<u64>,
     entropy_bonus: f64,
@@ -654,16 +640,12 @@ struct Columns {
 
 impl<'a> MiniBatch<'a> {
     fn new(experiences: &'a [Experience], budget: TokenBudget) -> Self {
-        let sequences: Vec<Sequence> = experiences
-            .iter()
-            .map(|experience| experience.sequence.clone())
-            .collect();
-        let response_len = longest_response(&sequences);
+        let sequences = experiences.iter().map(|row| row.sequence.clone());
+        let parts = MicroBatches::new(sequences.collect(), budget);
         Self {
             experiences,
-            ranges: micro_batches(&sequences, budget),
-            response_len,
-            columns: Columns::new(experiences, response_len),
+            columns: Columns::new(experiences, parts.response_len),
+            parts,
             row_keys: experiences.iter().map(|row| row.row_key).collect(),
             entropy_bonus: 0.0,
             updates_before: 0,
@@ -678,8 +660,8 @@ impl<'a> MiniBatch<'a> {
         rows: &Range<usize>,
         device: &burn::tensor::Device,
     ) -> Tensor<2> {
-        let cells = rows.start * self.response_len..rows.end * self.response_len;
-        let shape = [rows.len(), self.response_len];
+        let cells = rows.start * self.parts.response_len..rows.end * self.parts.response_len;
+        let shape = [rows.len(), self.parts.response_len];
         Tensor::from_data(TensorData::new(column[cells].to_vec(), shape), device)
     }
 }
@@ -710,75 +692,4 @@ impl Columns {
             returns: has_values.then(|| always(|row| &row.returns)),
         }
     }
-}
-
-/// A micro-batch's forward pass, with the models whose graph it made.
-struct Forward {
-    model: CausalLm,
-    critic: Option<CriticModel>,
-    /// `[rows, response_len]`.
-    log_probs: Tensor<2>,
-    entropies: Option<Tensor<2>>,
-    /// Without a gradient.
-    entropies_at_temperature: Option<Tensor<2>>,
-    values: Option<Tensor<2>>,
-    below: Below,
-    critic_below: Option<Below>,
-    range: Range<usize>,
-}
-
-impl Forward {
-    fn new(
-        batch: &MiniBatch<'_>,
-        range: &Range<usize>,
-        model: CausalLm,
-        critic: Option<CriticModel>,
-        dtype: DType,
-        options: HeadOptions,
-    ) -> Self {
-        // Through the cast, gradients arrive at the f32 weights.
-        let computing = model.clone().cast(dtype);
-        let part = &batch.experiences[range.clone()];
-        let sequences: Vec<Sequence> = part
-            .iter()
-            .map(|experience| experience.sequence.clone())
-            .collect();
-        let collated = Collated::new(&sequences, batch.response_len);
-        let pass = Pass::new(&collated, &model, &computing, dtype);
-        let hidden = pass.hidden.clone();
-        let scores = collated.score_hidden(&computing, hidden.clone(), options);
-        let valued = critic.as_ref().map(|critic| {
-            let (values, below) = critic.tracked_values(&hidden, &collated, dtype);
-            (collated.spread(values), below)
-        });
-        let (values, critic_below) = valued.unzip();
-        Self {
-            log_probs: collated.spread(scores.log_probs),
-            entropies: scores.entropies.map(|entropies| collated.spread(entropies)),
-            entropies_at_temperature: scores
-                .entropies_at_temperature
-                .map(|entropies| collated.spread(entropies)),
-            values,
-            model,
-            critic,
-            below: pass.below(),
-            critic_below,
-            range: range.clone(),
-        }
-    }
-
-    fn host_log_probs(&self) -> Result<Vec<f32>, TrainerError> {
-        read_matrix(&self.log_probs)
-    }
-}
-
-/// A matrix's cells on the host, row-major.
-fn read_matrix(matrix: &Tensor<2>) -> Result<Vec<f32>, TrainerError> {
-    let [rows, response_len] = matrix.dims();
-    read(
-        matrix
-            .clone()
-            .without_autodiff()
-            .reshape([rows * response_len]),
-    )
 }
