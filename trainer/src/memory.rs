@@ -9,7 +9,7 @@ use crate::{Dtype, Memory, TokenBudget, Trainer, forward::MicroBatches};
 /// Tokens that go through the model at once where the configuration leaves it open: packed ones on the CPU, and rows
 /// with padding elsewhere.
 const CPU_TOKENS: usize = 4096;
-const DEVICE_TOKENS: usize = 512;
+const LEAST_DEVICE_TOKENS: usize = 512;
 
 /// The most tokens that go through the model at once on a device whose memory would hold more: beyond that nothing is
 /// faster.
@@ -33,7 +33,8 @@ impl TokenBudget {
         let is_packed = model.is_fused();
         let open = || {
             let state = STATE_BYTES * config.parameters() + head_bytes(config) + other_bytes;
-            device_tokens(model, state, pass_bytes(config, model, length))
+            let memory = device_memory_bytes(&model.device());
+            device_tokens(memory, state, pass_bytes(config, model, length))
         };
         let tokens = match tokens {
             0 if is_packed => CPU_TOKENS,
@@ -44,14 +45,23 @@ impl TokenBudget {
     }
 }
 
-/// As many tokens as a device's memory holds beside what is always there; few where it does not say how large it is.
-fn device_tokens(model: &CausalLm, state: u64, token: u64) -> usize {
-    let Some(memory) = device_memory_bytes(&model.device()) else {
-        return DEVICE_TOKENS;
+/// What passes, and graphs that are held, may each take where a device does not say how much memory it has: a part of
+/// what training the weights takes beside it, which must be there, or what any device has.
+const UNKNOWN_SHARE: u64 = 8;
+const LEAST_ROOM: u64 = 256 << 20;
+
+fn room_beside(state: u64) -> u64 {
+    LEAST_ROOM.max(state / UNKNOWN_SHARE)
+}
+
+/// As many tokens as fit, at so many bytes each, beside what is always there.
+fn device_tokens(memory: Option<u64>, state: u64, token: u64) -> usize {
+    let room = match memory {
+        Some(memory) => ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state),
+        None => room_beside(state),
     };
-    let usable = (memory as f64 * USABLE_SHARE) as u64;
-    let tokens = usable.saturating_sub(state) / token.max(1);
-    (tokens as usize).clamp(DEVICE_TOKENS, MOST_DEVICE_TOKENS)
+    let tokens = room / token.max(1);
+    (tokens as usize).clamp(LEAST_DEVICE_TOKENS, MOST_DEVICE_TOKENS)
 }
 
 /// Of a parameter in f32: the weight, two gradients, one being added to the other, two moments, and a copy in the type that
@@ -80,16 +90,13 @@ fn pass_bytes(config: &ModelConfig, model: &CausalLm, length: usize) -> u64 {
     let (width, layers) = (config.hidden_size, config.num_hidden_layers);
     let heads = config.num_attention_heads;
     let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
-    // In and out of norms and of the residual stream, projections with their rotations, the gated layer, and scores
-    // with their weights and the gradients of both.
-    let block = 8 * width + 4 * projected + 6 * config.intermediate_size + 4 * heads * length;
+    // In and out of norms and of the residual stream, projections with their rotations, and the gated layer.
+    let block = 8 * width + 4 * projected + 6 * config.intermediate_size;
+    // Scores with their weights and the gradients of both, of one block at a time.
+    let scores = 4 * heads * model.queries_at_once(length);
     let blocks = if model.recomputes_blocks() { 1 } else { layers };
-    (CELL * (layers * width + blocks * block)) as u64
+    (CELL * (layers * width + blocks * block + scores)) as u64
 }
-
-/// The part of what training a model's weights takes that held graphs may take beside it where a device does not say
-/// how much it has.
-const UNKNOWN_SHARE: u64 = 8;
 
 /// Forward passes whose graphs are held until they go backward.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +149,7 @@ impl Trainer {
         let parameters = self.policy.config.parameters();
         let state = STATE_BYTES * parameters + self.other_models_bytes();
         let Some(memory) = self.available_bytes(4 * parameters) else {
-            return state / UNKNOWN_SHARE;
+            return room_beside(state);
         };
         let usable = (memory as f64 * USABLE_SHARE) as u64;
         usable.saturating_sub(state + self.pass_estimate(length))
@@ -367,5 +374,18 @@ mod tests {
         assert!(fits(&config, 1000, 2 * needed));
         assert!(!fits(&config, 1000, needed));
         assert!(free_bytes() > 0);
+    }
+
+    #[test]
+    fn passes_on_a_device_are_as_large_as_its_memory_holds() {
+        const GIB: u64 = 1 << 30;
+        let tokens = |memory| device_tokens(memory, 12 * GIB, GIB / 2048);
+        // Four fifths of 20 GiB, less 12, at 2,048 a GiB.
+        assert_eq!(tokens(Some(20 * GIB)), 4 * 2048);
+        assert_eq!(tokens(Some(12 * GIB)), LEAST_DEVICE_TOKENS);
+        assert_eq!(tokens(Some(1000 * GIB)), MOST_DEVICE_TOKENS);
+        // An eighth of 12 GiB, and 256 MiB beside little.
+        assert_eq!(tokens(None), 3 * 1024);
+        assert_eq!(device_tokens(None, 1 << 20, GIB / 4096), 1024);
     }
 }

@@ -300,6 +300,11 @@ impl CausalLm {
         Operations::of(&self.device())
     }
 
+    /// Of rows of `length`, how many queries' scores a block's attention holds at once.
+    pub fn queries_at_once(&self, length: usize) -> usize {
+        self.operations().queries_at_once(length)
+    }
+
     fn window_kinds(&self) -> Vec<Option<usize>> {
         let mut kinds = self.windows.clone();
         kinds.sort_unstable();

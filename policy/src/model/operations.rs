@@ -182,12 +182,46 @@ impl Operations {
         }
     }
 
-    /// softmax(q·kᵀ/√d)·v over the keys that each query sees.
+    /// softmax(q·kᵀ/√d)·v of tokens over those of their own rows that each sees: none that comes after it.
+    ///
+    /// # Shapes
+    /// `query` `[batch, heads, length, head_dim]`, `key` and `value` `[batch, groups, length, head_dim]` to
+    /// `[batch, length, heads · head_dim]`.
+    pub fn attend(
+        self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        visibility: &Visibility,
+    ) -> Tensor<3> {
+        match self {
+            Self::Plain => self.attend_whole(query, key, value, visibility),
+            #[cfg(feature = "cube")]
+            Self::Kernels => {
+                let [batch, heads, length, head_dim] = query.dims();
+                let (positions, _, window) = visibility.positions();
+                let by_token = [query, key, value].map(|x| x.swap_dims(1, 2));
+                let mixed = cube::attend(by_token, positions, window);
+                mixed.reshape([batch, length, heads * head_dim])
+            }
+        }
+    }
+
+    /// Of rows of `length`, how many queries' scores attention holds at once.
+    pub fn queries_at_once(self, length: usize) -> usize {
+        match self {
+            Self::Plain => length,
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::queries_at_once(length),
+        }
+    }
+
+    /// softmax(q·kᵀ/√d)·v over the keys that each query sees, with all scores at once.
     ///
     /// # Shapes
     /// `query` `[batch, heads, length, head_dim]`, `key` and `value` `[batch, groups, keys, head_dim]` to
     /// `[batch, length, heads · head_dim]`.
-    pub fn attend(
+    fn attend_whole(
         self,
         query: Tensor<4>,
         key: Tensor<4>,
@@ -212,8 +246,12 @@ impl Operations {
             .reshape([batch, length, heads * head_dim])
     }
 
-    /// The same of one new token a row over a cache whose tokens lie in the slots of their positions; kernels give no
-    /// gradient.
+    /// softmax(q·kᵀ/√d)·v of new tokens over a cache whose tokens lie in the slots of their positions; kernels for one
+    /// token a row give no gradient.
+    ///
+    /// # Shapes
+    /// `query` `[batch, heads, length, head_dim]`, `key` and `value` `[batch, groups, slots, head_dim]` to
+    /// `[batch, length, heads · head_dim]`.
     pub fn attend_cached(
         self,
         query: Tensor<4>,
@@ -231,7 +269,7 @@ impl Operations {
                 let mixed = cube::decode_attention(query, [key, value], queries, window);
                 mixed.reshape([batch, 1, heads * head_dim])
             }
-            _ => self.attend(query, key, value, visibility),
+            _ => self.attend_whole(query, key, value, visibility),
         }
     }
 }

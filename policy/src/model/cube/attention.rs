@@ -1,4 +1,4 @@
-//! Attention: the weights of keys with their gradient, and one new token a row over the cache.
+//! Attention's kernels: the weights of keys with their gradient, and one new token a row over the cache.
 
 use burn::backend::TensorMetadata;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
@@ -397,6 +397,9 @@ fn weights_kernel<F: Float, N: Size>(
     heads: u32,
     length: u32,
     vectors: u32,
+    first: u32,
+    query_columns: u32,
+    key_columns: u32,
     #[comptime] part: Part,
     #[define(F)] _dtype: ElemType,
 ) {
@@ -410,8 +413,9 @@ fn weights_kernel<F: Float, N: Size>(
     let vector = comptime!(part.vector);
     let start = query * vectors;
     let batch = query / (heads * length);
-    let at = query_positions[batch * length + query % length];
-    let first_key = batch * vectors * vector;
+    let column = first as usize + query % length;
+    let at = query_positions[batch * query_columns as usize + column];
+    let first_key = batch * key_columns as usize;
     let mut largest = f32::new(NOTHING);
     let mut place = lane;
     while place < vectors {
@@ -511,9 +515,25 @@ pub(super) fn attention_weights(
     key_positions: CubeTensor,
     window: i32,
 ) -> CubeTensor {
-    let [scores, query_positions, key_positions] =
-        [scores, query_positions, key_positions].map(into_contiguous);
-    let [batch, heads, length, _] = scores.shape().dims::<4>();
+    attention_weights_from(scores, [query_positions, key_positions], 0, window)
+}
+
+/// The same of queries that begin at column `first` of their positions and keys that begin at the first of theirs.
+pub(super) fn attention_weights_from(
+    scores: CubeTensor,
+    positions: [CubeTensor; 2],
+    first: usize,
+    window: i32,
+) -> CubeTensor {
+    let scores = into_contiguous(scores);
+    let [query_positions, key_positions] = positions.map(into_contiguous);
+    let [batch, heads, length, keys] = scores.shape().dims::<4>();
+    let columns = [&query_positions, &key_positions].map(|positions| positions.shape()[1]);
+    assert!(
+        first + length <= columns[0] && keys <= columns[1],
+        "scores {:?} from {first} of {columns:?} positions",
+        scores.shape()
+    );
     let weights = like(&scores);
     let count = batch * heads * length;
     let line = Line::new(&scores);
@@ -531,6 +551,9 @@ pub(super) fn attention_weights(
         heads as u32,
         length as u32,
         line.vectors as u32,
+        first as u32,
+        columns[0] as u32,
+        columns[1] as u32,
         Part::from(line),
         element(scores.dtype),
     );

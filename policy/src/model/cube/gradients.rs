@@ -14,8 +14,8 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
-    CubeOps, FigurePlan, HeadLayout, Truncation, attention, elementwise, gather, head, norm,
-    reduce::sum_rows,
+    Attention, CubeOps, FigurePlan, HeadLayout, Truncation, attention, elementwise, gather, head,
+    norm, reduce::sum_rows,
 };
 
 #[derive(Debug)]
@@ -159,6 +159,23 @@ impl Backward<CubeBackend, 1> for WeightsBackward {
         if let [Some(node)] = ops.parents {
             let dscores = attention::attention_weights_backward(ops.state, dweights);
             grads.register::<CubeBackend>(node.id, dscores);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AttendBackward;
+
+impl Backward<CubeBackend, 3> for AttendBackward {
+    type State = Attention;
+
+    fn backward(self, ops: Ops<Attention, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dmixed = grads.consume::<CubeBackend>(&ops.node);
+        let gradients = ops.state.backward(dmixed);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(node) = parent {
+                grads.register::<CubeBackend>(node.id, gradient);
+            }
         }
     }
 }
@@ -325,6 +342,27 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         {
             OpsKind::Tracked(operation) => operation.finish(weights.clone(), weights),
             OpsKind::UnTracked(operation) => operation.finish(weights),
+        }
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self> {
+        let ((query, of_query), (key, of_key), (value, of_value)) =
+            (query.into_parts(), key.into_parts(), value.into_parts());
+        let attention = Attention::new([query, key, value], positions, window);
+        let mixed = attention.mixed();
+        match AttendBackward
+            .prepare::<C>([of_query, of_key, of_value])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish(attention, mixed),
+            OpsKind::UnTracked(operation) => operation.finish(mixed),
         }
     }
 

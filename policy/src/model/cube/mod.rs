@@ -16,6 +16,7 @@
     reason = "kernels are written in a subset of Rust, and a negated comparison is what finds NaN"
 )]
 
+mod attend;
 mod attention;
 mod decoder;
 mod elementwise;
@@ -45,6 +46,7 @@ use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tens
 use cubecl::ir::ElemType;
 
 use super::{CausalLm, Truncation};
+use attend::{Attention, QUERIES};
 use attention::WIDEST_HEAD;
 pub(super) use decoder::StepWeights;
 pub(super) use step::HeadLayout;
@@ -81,6 +83,17 @@ pub(super) trait CubeOps: Backend {
         scores: FloatTensor<Self>,
         query_positions: IntTensor<Self>,
         key_positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self>;
+
+    /// softmax(q·kᵀ/√d)·v of queries `[batch, length, heads, head_dim]`, keys and values `[batch, length, groups, head_dim]` of
+    /// the same tokens, at `[batch, length]`, of which none sees one that comes after it:
+    /// `[batch, length, heads, head_dim]`.
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        positions: IntTensor<Self>,
         window: i32,
     ) -> FloatTensor<Self>;
 
@@ -248,6 +261,16 @@ impl CubeOps for CubeBackend {
         window: i32,
     ) -> FloatTensor<Self> {
         attention::attention_weights(scores, query_positions, key_positions, window)
+    }
+
+    fn attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        window: i32,
+    ) -> FloatTensor<Self> {
+        Attention::new([query, key, value], positions, window).mixed()
     }
 
     fn decode_attention(
@@ -463,6 +486,30 @@ pub(super) fn attention_weights(
         key_positions.into_dispatch(),
         window_or_all(window),
     ))
+}
+
+/// Attention of a pass's tokens to each other.
+///
+/// # Shapes
+/// `query` `[batch, length, heads, head_dim]`, `key` and `value` `[batch, length, groups, head_dim]`, `positions`
+/// `[batch, length]`, to `[batch, length, heads, head_dim]`.
+pub(super) fn attend(
+    [query, key, value]: [Tensor<4>; 3],
+    positions: Tensor<2, Int>,
+    window: Option<usize>,
+) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::attend(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
+        positions.into_dispatch(),
+        window_or_all(window),
+    ))
+}
+
+/// Of rows of `length`, how many queries' scores are held at once.
+pub(super) fn queries_at_once(length: usize) -> usize {
+    length.min(QUERIES)
 }
 
 /// Attention of one new token a row over the cache.

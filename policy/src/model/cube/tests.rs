@@ -3,7 +3,11 @@
 
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::{DRAWN, EntropyPass, HeadOptions, Truncation, open_device};
+use crate::{
+    DRAWN, EntropyPass, HeadOptions, Truncation,
+    model::{operations::Operations, rope::Visibility},
+    open_device,
+};
 
 fn device() -> Option<Device> {
     let name = std::env::var("ANNEAL_DEVICE").ok()?;
@@ -393,6 +397,94 @@ fn weights_of_keys_are_softmax_over_what_is_seen_and_so_is_their_gradient() {
     let weights = super::attention_weights(scores, positions(&[2]), positions(&[0, 1, 2]), None);
     let weights = weights.try_into_vec_as::<f32>().unwrap();
     assert!(weights.iter().all(|weight| weight.is_nan()), "{weights:?}");
+}
+
+/// What attention gives for queries, keys and values, and their gradients for slopes, all in f32.
+fn attended(
+    operations: Operations,
+    cells: &[Vec<f32>; 4],
+    [batch, length, heads, groups, head_dim]: [usize; 5],
+    positions: &[i32],
+    window: Option<usize>,
+    (device, dtype): (&Device, DType),
+) -> [Vec<f32>; 4] {
+    let device = device.clone().autodiff();
+    let leaf = |cells: &[f32], heads| {
+        let leaf = floats(cells, [batch, length, heads, head_dim], &device).cast(dtype);
+        leaf.detach().require_grad()
+    };
+    let [query, key, value, slopes] = cells;
+    let leaves = [leaf(query, heads), leaf(key, groups), leaf(value, groups)];
+    let positions = integers(positions, [batch, length], &device);
+    let visibility = Visibility::new(positions.clone(), positions, window);
+    let [query, key, value] = leaves.clone().map(|leaf| leaf.swap_dims(1, 2));
+    let mixed = operations.attend(query, key, value, &visibility);
+    let slopes = floats(slopes, mixed.dims(), &device).cast(dtype);
+    let mut gradients = (mixed.clone() * slopes).sum().backward();
+    let [dquery, dkey, dvalue] = leaves.map(|leaf| {
+        let gradient = leaf.grad_remove(&mut gradients).expect("a gradient");
+        gradient.cast(DType::F32).try_into_vec_as().unwrap()
+    });
+    let mixed = mixed.without_autodiff().cast(DType::F32);
+    [mixed.try_into_vec_as().unwrap(), dquery, dkey, dvalue]
+}
+
+#[test]
+fn a_pass_attends_some_queries_at_a_time_as_to_all_at_once() {
+    let Some(device) = device() else { return };
+    let (batch, heads, groups, head_dim) = (2, 4, 2, 16);
+    for (length, window) in [(40, None), (256, None), (600, None), (600, Some(300))] {
+        let sizes = [batch, length, heads, groups, head_dim];
+        // The second row has padding at its end and within it; nothing reads what its queries find.
+        let place = |row: usize, column: usize| {
+            if row == 1 && (column + 8 >= length || column == 3) {
+                crate::PADDING_POSITION
+            } else {
+                column as i32
+            }
+        };
+        let places = (0..batch).flat_map(|row| (0..length).map(move |column| place(row, column)));
+        let places: Vec<i32> = places.collect();
+        let row = |of: usize| batch * length * of * head_dim;
+        let mut cells = [heads, groups, groups, heads].map(|of| noise(row(of), of as u64 + 11));
+        cells[1] = noise(row(groups), 12);
+        for (at, slope) in cells[3].iter_mut().enumerate() {
+            if places[at / (heads * head_dim)] == crate::PADDING_POSITION {
+                *slope = 0.0;
+            }
+        }
+        for cells in &mut cells[..2] {
+            cells.iter_mut().for_each(|cell| *cell = *cell * 4.0 - 2.0);
+        }
+        let attended = |operations, on| attended(operations, &cells, sizes, &places, window, on);
+        let cpu = Device::flex();
+        let expected = attended(Operations::Plain, (&cpu, DType::F32));
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            let found = attended(Operations::of(&device), (&device, dtype));
+            let named = ["result", "query", "key", "value"].into_iter();
+            for ((name, found), expected) in named.zip(found).zip(&expected) {
+                let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+                let allowed = f64::from(largest)
+                    * match dtype {
+                        DType::F32 => 1e-5,
+                        DType::F16 => 4e-3,
+                        _ => 3e-2,
+                    };
+                let read = |(at, _): &(usize, &f32)| {
+                    name != "result" || places[at / (heads * head_dim)] != crate::PADDING_POSITION
+                };
+                let [found, expected] =
+                    [&found, expected].map(|cells| cells.iter().enumerate().filter(read));
+                let found: Vec<f32> = found.map(|(_, &cell)| cell).collect();
+                let expected: Vec<f64> = expected.map(|(_, &cell)| f64::from(cell)).collect();
+                let what = format!("{name}, {length} tokens, window {window:?}, {dtype:?}");
+                assert_close(&found, &expected, allowed, &what);
+            }
+        }
+    }
 }
 
 #[test]
