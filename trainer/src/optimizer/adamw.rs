@@ -1,4 +1,4 @@
-//! AdamW: burn's, with one pass over each parameter where the CPU computes.
+//! AdamW: burn's, in one pass over each parameter.
 
 use burn::{
     optim::{
@@ -85,8 +85,8 @@ impl Optimizer for OnePassAdamW {
 mod tests {
     use super::*;
 
-    #[test]
-    fn updates_are_burns_own() {
+    /// Five updates on a device, whose parameter something else holds in the first, and that it does not move.
+    fn assert_updates_are_burns_own(device: &Device) {
         let config = OptimizerSection {
             weight_decay: 0.1,
             ..OptimizerSection::default()
@@ -104,9 +104,10 @@ mod tests {
             epsilon: config.epsilon as f32,
             weight_decay: 0.1,
         };
-        let device = Device::flex();
-        let start = || Tensor::<2>::from_data([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]], &device);
-        let (mut ours, mut theirs) = ((start(), None), (start(), None));
+        let start = || Tensor::<2>::from_data([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]], device);
+        let held = start();
+        assert!(operations::takes(&held));
+        let (mut ours, mut theirs) = ((held.clone(), None), (start(), None));
         for step in 0..5_u8 {
             let gradient = start().sin() * f64::from(step) - 0.3;
             ours = fast.step(1e-2, ours.0, gradient.clone(), ours.1);
@@ -116,5 +117,22 @@ mod tests {
         for (ours, theirs) in values(ours.0).into_iter().zip(values(theirs.0)) {
             assert!((ours - theirs).abs() < 1e-6, "{ours} is not {theirs}");
         }
+        assert_eq!(values(held), values(start()));
+    }
+
+    #[test]
+    fn updates_are_burns_own() {
+        assert_updates_are_burns_own(&Device::flex());
+    }
+
+    /// On the device that `ANNEAL_DEVICE` names.
+    #[cfg(feature = "cube")]
+    #[test]
+    fn a_cube_updates_as_burn_does() {
+        let Ok(name) = std::env::var("ANNEAL_DEVICE") else {
+            return;
+        };
+        let device = policy::open_device(&name).unwrap_or_else(|error| panic!("{error}"));
+        assert_updates_are_burns_own(&device);
     }
 }

@@ -1,6 +1,8 @@
 //! Gradients to an update: the global norm, its clip, and AdamW.
 
 mod adamw;
+#[cfg(feature = "cube")]
+mod cube;
 mod operations;
 
 use std::{fs, io, path::Path};

@@ -1,13 +1,20 @@
-//! The CPU's part of an update: in place, on all cores, without temporary copies.
+//! What an update does to each tensor in one go: in place, without temporary copies.
 
+#[cfg(feature = "cube")]
+use burn::backend::{DispatchDevice, ops::FloatTensorOps};
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor},
     tensor::{DType, Device, Tensor, TensorData},
 };
+#[cfg(feature = "cube")]
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use kernels::AdamW;
 
-/// Operations on parameters and gradients, for burn's dispatch.
-#[backend_extension(Flex)]
+#[cfg(feature = "cube")]
+use super::cube;
+
+/// An update on parameters and gradients, for burn's dispatch.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub(super) trait UpdateOps: Backend {
     /// The parameter and its two moments after an update.
     fn adamw(
@@ -66,9 +73,42 @@ impl UpdateOps for Flex {
     }
 }
 
+#[cfg(feature = "cube")]
+impl UpdateOps for CubeBackend {
+    fn adamw(
+        parameter: CubeTensor,
+        gradient: CubeTensor,
+        moment_1: CubeTensor,
+        moment_2: CubeTensor,
+        update: AdamW,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let [p, m, v] = cube::adamw(parameter, gradient, [moment_1, moment_2], update);
+        (p, m, v)
+    }
+
+    fn sum_of_squares(x: CubeTensor) -> CubeTensor {
+        Self::float_sum(Self::float_mul(x.clone(), x))
+    }
+
+    fn scaled(x: CubeTensor, factor: f32) -> CubeTensor {
+        Self::float_mul_scalar(x, factor.into())
+    }
+}
+
 /// Whether these operations take a tensor.
 pub(super) fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
-    tensor.device() == Device::flex() && tensor.dtype() == DType::F32
+    tensor.dtype() == DType::F32 && has_operations(&tensor.device())
+}
+
+#[cfg(feature = "cube")]
+fn has_operations(device: &Device) -> bool {
+    let is_cube = matches!(device.as_dispatch(), DispatchDevice::Cube(_));
+    is_cube || *device == Device::flex()
+}
+
+#[cfg(not(feature = "cube"))]
+fn has_operations(device: &Device) -> bool {
+    *device == Device::flex()
 }
 
 pub(super) fn adamw<const D: usize>(

@@ -454,7 +454,9 @@ fn a_pass_attends_some_queries_at_a_time_as_to_all_at_once() {
             }
         }
         for cells in &mut cells[..2] {
-            cells.iter_mut().for_each(|cell| *cell = *cell * 4.0 - 2.0);
+            for cell in cells {
+                *cell = *cell * 4.0 - 2.0;
+            }
         }
         let attended = |operations, on| attended(operations, &cells, sizes, &places, window, on);
         let cpu = Device::flex();
