@@ -105,8 +105,8 @@ impl PolicyObjective {
         self.needs_current_log_probs() || self.entropy.top_entropy.is_some()
     }
 
-    /// Whether [`select`](Self::select) reads the current log-probabilities, which take a pass of
-    /// their own; where not, the old ones serve.
+    /// Whether [`select`](Self::select) reads the current log-probabilities; where not, or where the
+    /// policy has not moved yet, the old ones serve.
     pub fn needs_current_log_probs(&self) -> bool {
         self.clip_cov().is_some() || self.kl_cov().is_some()
     }

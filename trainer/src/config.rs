@@ -255,9 +255,9 @@ pub struct UpdateSection {
     /// Problems (whole groups) in a mini-batch: one optimizer update each.
     pub mini_batch_prompts: usize,
     /// Tokens that go through the model at once: on the CPU a prompt that a group shares counted once, on a GPU with
-    /// their padding. 0 chooses 4,096 on the CPU, and on a GPU what its memory holds, or an eighth of what the weights'
-    /// training takes where it does not say how large it is. Memory alone depends on it: `anneal train --dry-run` says
-    /// how much.
+    /// their padding. 0 chooses 4,096 on the CPU, and on a GPU what its memory holds, between 512 and 32,768; where it
+    /// does not say how large it is, what fits an eighth of what the weights' training takes, or 256 MiB. Memory alone
+    /// depends on it: `anneal train --dry-run` says how much.
     pub max_tokens: usize,
     /// What is kept of a forward pass for the backward pass.
     pub memory: Memory,

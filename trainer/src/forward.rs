@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Sequences, and how they are cut into micro-batches.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MicroBatches {
     pub(crate) sequences: Vec<Sequence>,
     pub(crate) ranges: Vec<Range<usize>>,
@@ -121,7 +121,7 @@ impl Trainer {
         }
     }
 
-    /// Every micro-batch's, in order.
+    /// Every micro-batch's forward pass, in order.
     pub(crate) fn forwards(
         &self,
         parts: &MicroBatches,
@@ -132,6 +132,21 @@ impl Trainer {
             Ok(self.forward(parts, range, entropy))
         });
         forwards.into_iter().collect()
+    }
+
+    /// The current log-probabilities of every cell, `[rows, response_len]`, from passes without a graph: burn frees what a
+    /// graph holds in a backward pass alone.
+    pub(crate) fn current_log_probs(&self, parts: &MicroBatches) -> Result<Vec<f32>, TrainerError> {
+        let policy = self.computing_model();
+        let options = self.head_options(EntropyPass::Skip);
+        let passes = map_ordered(&parts.ranges, self.workers, |range| {
+            self.stop.obey()?;
+            let collated = parts.collated(range);
+            let scores = collated.score(&policy, options);
+            read_matrix(&collated.spread(scores.log_probs))
+        });
+        let log_probs: Vec<Vec<f32>> = passes.into_iter().collect::<Result<_, _>>()?;
+        Ok(log_probs.concat())
     }
 
     pub(crate) fn head_options(&self, entropy: EntropyPass) -> HeadOptions {

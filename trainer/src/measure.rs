@@ -42,14 +42,14 @@ impl Measured {
 /// The forward passes that the first mini-batch of a step was measured by. Its update goes back through them, since the
 /// policy does not move in between, and needs none of its own.
 pub(crate) struct FirstPass {
-    sequences: Vec<Sequence>,
+    parts: MicroBatches,
     forwards: Vec<Forward>,
 }
 
 impl FirstPass {
-    /// The passes, if they are of just these sequences: groups may have been left out since.
+    /// The passes, if they are of just these micro-batches: groups may have been left out since.
     pub(crate) fn of(self, parts: &MicroBatches) -> Option<Vec<Forward>> {
-        (self.sequences == parts.sequences).then_some(self.forwards)
+        (self.parts == *parts).then_some(self.forwards)
     }
 }
 
@@ -69,19 +69,20 @@ impl Trainer {
             .collect();
         let rest = first.split_off(self.mini_batch_rows().min(first.len()));
         let [first, rest] = [first, rest].map(|part| MicroBatches::new(part, self.token_budget()));
-        let (mut measured, pass) = if self.holds_until_update(&first) {
-            let (measured, pass) = self.measure_with_graphs(first)?;
-            (measured, Some(pass))
-        } else {
-            (self.measure_without_graphs(&first)?, None)
-        };
-        measured.extend(self.measure_without_graphs(&rest)?);
-        Ok((measured, pass))
+        if !self.holds_until_update(&first, &rest) {
+            return Ok((self.measure_without_graphs(&[&first, &rest])?, None));
+        }
+        let (mut measured, pass) = self.measure_with_graphs(first)?;
+        measured.extend(self.measure_without_graphs(&[&rest])?);
+        Ok((measured, Some(pass)))
     }
 
-    /// Whether passes may be held over all that comes before their update: not where that generates once more.
-    fn holds_until_update(&self, parts: &MicroBatches) -> bool {
-        !self.config.advantage.needs_greedy_baseline() && self.holds_graphs(parts)
+    /// Whether the passes of the first mini-batch may be held over all that comes before its update: not where that
+    /// generates once more, and without a look at the room where nothing else passes by.
+    fn holds_until_update(&self, first: &MicroBatches, rest: &MicroBatches) -> bool {
+        let is_alone = rest.ranges.is_empty() && self.reference.is_none();
+        !self.config.advantage.needs_greedy_baseline()
+            && (is_alone && first.ranges.len() <= 1 || self.has_room_for_graphs(first))
     }
 
     fn measure_with_graphs(
@@ -93,25 +94,33 @@ impl Trainer {
         } else {
             EntropyPass::Values
         };
-        let forwards = self.forwards(&parts, entropy)?;
-        let mut measured = Vec::with_capacity(parts.sequences.len());
-        for forward in &forwards {
-            measured.extend(self.measured(&parts, &forward.range, &forward.figures)?);
-        }
-        let sequences = parts.sequences;
-        let pass = FirstPass {
-            sequences,
-            forwards,
-        };
-        Ok((measured, pass))
+        let passes = map_ordered(&parts.ranges, self.workers, |range| {
+            self.stop.obey()?;
+            let forward = self.forward(&parts, range, entropy);
+            let measured = self.measured(&parts, range, &forward.figures)?;
+            Ok::<_, TrainerError>((measured, forward))
+        });
+        let passes = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (measured, forwards): (Vec<_>, Vec<_>) = passes.into_iter().unzip();
+        Ok((measured.concat(), FirstPass { parts, forwards }))
     }
 
-    fn measure_without_graphs(&self, parts: &MicroBatches) -> Result<Vec<Measured>, TrainerError> {
+    fn measure_without_graphs(
+        &self,
+        batches: &[&MicroBatches],
+    ) -> Result<Vec<Measured>, TrainerError> {
+        let ranges = batches
+            .iter()
+            .flat_map(|&parts| parts.ranges.iter().map(move |range| (parts, range)));
+        let ranges: Vec<_> = ranges.collect();
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
         let policy = self.computing_model();
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.valid().cast(self.dtype));
         let options = self.head_options(EntropyPass::Values);
-        let measured = map_ordered(&parts.ranges, self.workers, |range| {
+        let measured = map_ordered(&ranges, self.workers, |&(parts, range)| {
             self.stop.obey()?;
             let collated = parts.collated(range);
             let hidden = collated.hidden(&policy);
@@ -258,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn passes_of_other_sequences_are_not_gone_back_through() {
+    fn passes_of_other_micro_batches_are_not_gone_back_through() {
         let after = |holds: bool| {
             let mut trainer = trainer("balanced");
             let groups = groups(&mut trainer);

@@ -92,59 +92,49 @@ fn pass_bytes(config: &ModelConfig, model: &CausalLm, length: usize) -> u64 {
     let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
     // In and out of norms and of the residual stream, projections with their rotations, and the gated layer.
     let block = 8 * width + 4 * projected + 6 * config.intermediate_size;
-    // Scores with their weights and the gradients of both, of one block at a time.
-    let scores = 4 * heads * model.queries_at_once(length);
+    // Scores with their weights and the gradients of both.
+    let scores = 4 * heads * model.scores_held(length);
     let blocks = if model.recomputes_blocks() { 1 } else { layers };
     (CELL * (layers * width + blocks * block + scores)) as u64
 }
 
-/// Forward passes whose graphs are held until they go backward.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    /// Of all of them, padding included where there is any.
-    tokens: usize,
-    passes: usize,
-    /// The longest sequence's.
-    length: usize,
-}
-
 impl Trainer {
-    /// Whether the graphs of all these micro-batches may be held at once, from forward passes to backward passes. No
-    /// result depends on it.
+    /// Whether the graphs of all these micro-batches may be held from forward passes to backward passes that follow at
+    /// once. No result depends on it.
     pub(crate) fn holds_graphs(&self, parts: &MicroBatches) -> bool {
-        let budget = self.token_budget();
-        let tokens = parts.ranges.iter();
-        let tokens = tokens.map(|range| budget.count(&parts.sequences[range.clone()]));
-        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
-        self.holds(Held {
-            tokens: tokens.sum(),
-            passes: parts.ranges.len(),
-            length: lengths.max().unwrap_or(0),
-        })
-    }
-
-    fn holds(&self, held: Held) -> bool {
         // That of one micro-batch is held in any case.
-        held.passes <= 1
-            || self.config.update.memory != Memory::Small
-                && self.held_bytes(held) <= self.room_for_graphs(held.length)
+        parts.ranges.len() <= 1 || self.has_room_for_graphs(parts)
     }
 
-    fn held_bytes(&self, held: Held) -> u64 {
+    /// Whether they may be held while other passes go by.
+    pub(crate) fn has_room_for_graphs(&self, parts: &MicroBatches) -> bool {
+        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
+        self.config.update.memory != Memory::Small
+            && self.graph_bytes(parts) <= self.room_for_graphs(lengths.max().unwrap_or(0))
+    }
+
+    fn graph_bytes(&self, parts: &MicroBatches) -> u64 {
         let (model, config) = (&self.policy.model, &self.policy.config);
-        let token = kept_bytes(config, model, self.dtype, held.length);
+        let budget = self.token_budget();
+        let bytes = parts.ranges.iter().map(|range| {
+            let sequences = &parts.sequences[range.clone()];
+            let lengths = sequences.iter().map(|sequence| sequence.ids.len());
+            let longest = lengths.max().unwrap_or(0);
+            let tokens = budget.count(sequences) as u64;
+            tokens * kept_bytes(config, model, self.dtype, longest)
+        });
         // Each graph has a copy of the weights that its backward pass reads in another type.
         let copied = match self.dtype {
             DType::F32 => 0,
             _ if model.recomputes_blocks() => (config.vocab_size * config.hidden_size) as u64,
             _ => config.parameters(),
         };
-        let copy = copied * self.dtype.size() as u64;
-        let models = 1 + u64::from(self.has_critic_trunk());
-        models * (held.tokens as u64 * token + held.passes as u64 * copy)
+        let copies = parts.ranges.len() as u64 * copied * self.dtype.size() as u64;
+        self.models_passed() * (bytes.sum::<u64>() + copies)
     }
 
-    /// Bytes that graphs may take beside a pass over rows of `length` and all that is always there.
+    /// Bytes that graphs may take beside a pass over rows of `length` and all that is always there; what generation took
+    /// may still be with it.
     fn room_for_graphs(&self, length: usize) -> u64 {
         let parameters = self.policy.config.parameters();
         let state = STATE_BYTES * parameters + self.other_models_bytes();
@@ -152,7 +142,13 @@ impl Trainer {
             return room_beside(state);
         };
         let usable = (memory as f64 * USABLE_SHARE) as u64;
-        usable.saturating_sub(state + self.pass_estimate(length))
+        let pass = self.models_passed() * self.pass_estimate(length);
+        usable.saturating_sub(state + pass + self.generation_estimate())
+    }
+
+    /// Models that a pass of the updates goes through: a critic's own trunk too.
+    fn models_passed(&self) -> u64 {
+        1 + u64::from(self.has_critic_trunk())
     }
 
     /// Bytes that one pass of the updates takes.
@@ -163,22 +159,6 @@ impl Trainer {
             kept_bytes(config, model, self.dtype, length) * tokens
         } else {
             pass_bytes(config, model, length) * tokens + head_bytes(config)
-        }
-    }
-
-    /// Bytes of the graphs that a mini-batch of rows of `length` holds beside one pass.
-    fn held_estimate(&self, length: usize) -> u64 {
-        let budget = self.token_budget();
-        let tokens = self.mini_batch_rows() * length;
-        let held = Held {
-            tokens,
-            passes: tokens.div_ceil(budget.tokens.max(1)),
-            length,
-        };
-        if held.passes > 1 && self.holds(held) {
-            self.held_bytes(held)
-        } else {
-            0
         }
     }
 
@@ -212,7 +192,7 @@ pub struct MemoryEstimate {
     pub other_models: u64,
     /// Keys and values of what is generated at once, and the weights' copy that decoding reads.
     pub generation: u64,
-    /// What a pass of the updates holds, and the graphs of others beside it.
+    /// What a pass of the updates holds; graphs of others are held beside it where memory is left alone.
     pub pass: u64,
     /// Tokens that go through the model at once.
     pub tokens: usize,
@@ -265,24 +245,24 @@ impl Trainer {
         reference + critic
     }
 
-    /// What the run takes of its device's memory.
-    pub fn memory_estimate(&self) -> MemoryEstimate {
-        let (config, model) = (&self.policy.config, &self.policy.model);
-        let parameters = config.parameters();
-        let cell = self.dtype.size() as u64;
-        let copy = if cell == 4 { 0 } else { cell * parameters };
-        let budget = self.token_budget();
+    /// Tokens of the longest prompt, of which a token has some letters, and response.
+    fn longest_row(&self) -> usize {
         let prompts = self.source.examples();
         let longest = prompts.iter().map(|problem| problem.prompt.len()).max();
-        // A token has some letters.
         let prompt_tokens = longest.unwrap_or(0).div_ceil(3);
         let length = prompt_tokens + self.config.rollout.max_new_tokens;
-        let length = length.min(config.max_position_embeddings);
+        length.min(self.policy.config.max_position_embeddings)
+    }
+
+    /// Bytes of keys and values of what is generated at once, and of the weights' copy that decoding reads.
+    fn generation_estimate(&self) -> u64 {
+        let (config, model) = (&self.policy.config, &self.policy.model);
+        let cell = self.dtype.size() as u64;
         let rows = self.config.rollout.batch_rows as u64;
         let slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
-        let cache = rows * length as u64 * slot as u64 * cell;
+        let cache = rows * self.longest_row() as u64 * slot as u64 * cell;
         let packed = if model.is_fused() {
-            4 * parameters
+            4 * config.parameters()
         } else if model.has_device_decoder() {
             let heads = config.num_attention_heads + 2 * config.num_key_value_heads;
             let columns = heads * config.head_dim + 2 * config.intermediate_size;
@@ -290,7 +270,17 @@ impl Trainer {
         } else {
             0
         };
-        let pass = self.pass_estimate(length) + self.held_estimate(length);
+        cache + packed
+    }
+
+    /// What the run takes of its device's memory.
+    pub fn memory_estimate(&self) -> MemoryEstimate {
+        let parameters = self.policy.config.parameters();
+        let cell = self.dtype.size() as u64;
+        let copy = if cell == 4 { 0 } else { cell * parameters };
+        let budget = self.token_budget();
+        let length = self.longest_row();
+        let pass = self.pass_estimate(length);
         // Of several micro-batches one gradient is added to another.
         let gradients = 8 * parameters;
         MemoryEstimate {
@@ -298,7 +288,7 @@ impl Trainer {
             gradients,
             moments: 8 * parameters,
             other_models: self.other_models_bytes(),
-            generation: cache + packed,
+            generation: self.generation_estimate(),
             pass,
             tokens: budget.tokens,
             available: self.available_bytes(4 * parameters),

@@ -226,22 +226,16 @@ impl Trainer {
             let selections = self.select(batch, &batch.columns.old_log_probs, key)?;
             return Ok((selections, forwards));
         }
-        let entropy = self.entropy_pass(batch);
-        if self.holds_graphs(&batch.parts) {
-            let forwards = self.forwards(&batch.parts, entropy)?;
-            let log_probs = forwards.iter().map(Forward::host_log_probs);
-            let log_probs = log_probs.collect::<Result<Vec<_>, _>>()?;
-            let selections = self.select(batch, &log_probs.concat(), key)?;
-            return Ok((selections, Some(forwards)));
+        if !self.holds_graphs(&batch.parts) {
+            // The figures of the passes that are trained on, to the bit on the CPU.
+            let log_probs = self.current_log_probs(&batch.parts)?;
+            return Ok((self.select(batch, &log_probs, key)?, None));
         }
-        // With graphs that are thrown away: their figures are those of the passes that are trained on, to the bit, so
-        // that the selection does not depend on how much is held at once.
-        let passes = map_ordered(&batch.parts.ranges, self.workers, |range| {
-            self.stop.obey()?;
-            self.forward(&batch.parts, range, entropy).host_log_probs()
-        });
-        let log_probs = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok((self.select(batch, &log_probs.concat(), key)?, None))
+        let forwards = self.forwards(&batch.parts, self.entropy_pass(batch))?;
+        let log_probs = forwards.iter().map(Forward::host_log_probs);
+        let log_probs = log_probs.collect::<Result<Vec<_>, _>>()?;
+        let selections = self.select(batch, &log_probs.concat(), key)?;
+        Ok((selections, Some(forwards)))
     }
 
     fn select(
@@ -459,11 +453,7 @@ impl Trainer {
         batch: &MiniBatch<'_>,
         key: &SelectionKey,
     ) -> Result<SkippedBatch, TrainerError> {
-        let mut log_probs = Vec::with_capacity(batch.columns.mask.len());
-        for range in &batch.parts.ranges {
-            let forward = self.forward(&batch.parts, range, EntropyPass::Skip);
-            log_probs.extend(forward.host_log_probs()?);
-        }
+        let log_probs = self.current_log_probs(&batch.parts)?;
         let (rows, columns) = (batch.experiences, &batch.columns);
         let size = self.config.rollout.group_size as u64;
         let problem = |row: &Experience| self.source.problem(row.row_key / size).id;

@@ -300,9 +300,16 @@ impl CausalLm {
         Operations::of(&self.device())
     }
 
-    /// Of rows of `length`, how many queries' scores a block's attention holds at once.
-    pub fn queries_at_once(&self, length: usize) -> usize {
-        self.operations().queries_at_once(length)
+    /// Of rows of `length`, how many queries' scores a pass with gradients holds at once, all blocks together.
+    pub fn scores_held(&self, length: usize) -> usize {
+        let operations = self.operations();
+        let keeps_all = operations == Operations::Plain && !self.recomputes_blocks();
+        let blocks = if keeps_all {
+            self.model.layers.len()
+        } else {
+            1
+        };
+        blocks * operations.queries_at_once(length)
     }
 
     fn window_kinds(&self) -> Vec<Option<usize>> {

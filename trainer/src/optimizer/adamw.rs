@@ -83,9 +83,11 @@ impl Optimizer for OnePassAdamW {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Int;
+
     use super::*;
 
-    /// Five updates on a device, whose parameter something else holds in the first, and that it does not move.
+    /// Five updates on a device, of which what something else holds stays as it was.
     fn assert_updates_are_burns_own(device: &Device) {
         let config = OptimizerSection {
             weight_decay: 0.1,
@@ -104,20 +106,53 @@ mod tests {
             epsilon: config.epsilon as f32,
             weight_decay: 0.1,
         };
-        let start = || Tensor::<2>::from_data([[0.5, -1.0, 2.0], [0.0, 3.0, -0.25]], device);
-        let held = start();
-        assert!(operations::takes(&held));
-        let (mut ours, mut theirs) = ((held.clone(), None), (start(), None));
-        for step in 0..5_u8 {
-            let gradient = start().sin() * f64::from(step) - 0.3;
-            ours = fast.step(1e-2, ours.0, gradient.clone(), ours.1);
-            theirs = burn.step(1e-2, theirs.0, gradient, theirs.1);
+        let values = |tensor: &Tensor<2>| {
+            let data = tensor.clone().into_data();
+            data.iter::<f32>().collect::<Vec<_>>()
+        };
+        // Of an odd number of elements, and of enough for several vectors of several cubes.
+        for [rows, columns] in [[3, 5], [300, 64]] {
+            let start = || {
+                let cells = Tensor::<1, Int>::arange(0..rows * columns, device).float();
+                (cells * 0.37).sin().reshape([rows, columns])
+            };
+            let held = start();
+            assert!(operations::takes(&held));
+            let (mut ours, mut theirs) = ((held.clone(), None), (start(), None));
+            let mut held_state = None;
+            for step in 0..5_u8 {
+                let gradient = (start() * 3.0).cos() * f64::from(step) - 0.3;
+                ours = fast.step(1e-2, ours.0, gradient.clone(), ours.1);
+                theirs = burn.step(1e-2, theirs.0, gradient, theirs.1);
+                if step == 2 {
+                    held_state.clone_from(&ours.1);
+                }
+            }
+            let moments = |state: Option<AdamWState<2>>| {
+                let momentum = state.expect("a state after an update").momentum;
+                [momentum.moment_1, momentum.moment_2]
+            };
+            let (ours, theirs) = ((ours.0, moments(ours.1)), (theirs.0, moments(theirs.1)));
+            let pairs = [&ours.0, &ours.1[0], &ours.1[1]].into_iter().zip([
+                &theirs.0,
+                &theirs.1[0],
+                &theirs.1[1],
+            ]);
+            for (ours, theirs) in pairs {
+                for (ours, theirs) in values(ours).into_iter().zip(values(theirs)) {
+                    let apart = (ours - theirs).abs();
+                    assert!(
+                        apart < 1e-6 * (1.0 + theirs.abs()),
+                        "{ours} is not {theirs}"
+                    );
+                }
+            }
+            assert_eq!(values(&held), values(&start()));
+            // What was held of the third update is not what the fifth left.
+            for (held, ours) in moments(held_state).iter().zip(&ours.1) {
+                assert_ne!(values(held), values(ours));
+            }
         }
-        let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
-        for (ours, theirs) in values(ours.0).into_iter().zip(values(theirs.0)) {
-            assert!((ours - theirs).abs() < 1e-6, "{ours} is not {theirs}");
-        }
-        assert_eq!(values(held), values(start()));
     }
 
     #[test]

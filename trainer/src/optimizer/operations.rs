@@ -1,4 +1,4 @@
-//! What an update does to each tensor in one go: in place, without temporary copies.
+//! What an update does to each tensor in one go: on the CPU without temporary copies, and AdamW on a GPU too.
 
 #[cfg(feature = "cube")]
 use burn::backend::{DispatchDevice, ops::FloatTensorOps};

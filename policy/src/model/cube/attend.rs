@@ -1,5 +1,5 @@
-//! Attention of a pass's tokens to each other, some queries at a time and each over the keys up to its own: no pass holds a
-//! matrix `[length, length]`, and what lies beyond is not computed.
+//! Attention of a pass's tokens to each other, some queries at a time and each over the keys up to its own: neither this nor
+//! its way back holds a matrix `[length, length]`, and what lies beyond is not computed.
 
 use std::ops::Range;
 
@@ -163,7 +163,8 @@ impl Attention {
     pub(super) fn mixed(&self) -> CubeTensor {
         let mixed = empty(&self.query, self.query.shape(), self.query.dtype);
         for block in self.blocks() {
-            let weights = self.weights(&self.queries(&block), &block);
+            let key = part(&self.key, 0..block.end, 1.0);
+            let weights = self.weights(&self.queries(&block), key, &block);
             let value = part(&self.value, 0..block.end, 1.0);
             let rows = product(weights, value, mixed.dtype);
             self.give(rows, &mixed, block, 1.0);
@@ -188,7 +189,8 @@ impl Attention {
                 Move::Add
             };
             let query = self.queries(&block);
-            let weights = self.weights(&query, &block);
+            let key = part(&self.key, 0..block.end, 1.0);
+            let weights = self.weights(&query, key.clone(), &block);
             let dmixed = self.rows(&dmixed, &block, 1.0);
             let dvalues = product(turned(weights.clone()), dmixed.clone(), sums);
             carry(&dvalue, &dvalues, 0, 1.0, how);
@@ -197,7 +199,6 @@ impl Attention {
             let dscores = attention_weights_backward(weights, dweights);
             let dkeys = product(turned(dscores.clone()), query, sums);
             carry(&dkey, &dkeys, 0, 1.0, how);
-            let key = part(&self.key, 0..block.end, 1.0);
             self.give(product(dscores, key, dtype), &dquery, block, self.scale());
         }
         [dquery, cast(dkey, dtype), cast(dvalue, dtype)]
@@ -246,8 +247,7 @@ impl Attention {
     }
 
     /// A block's weights of keys, `[batch, groups, heads / groups · block, keys up to the block's last]`.
-    fn weights(&self, queries: &CubeTensor, block: &Range<usize>) -> CubeTensor {
-        let key = part(&self.key, 0..block.end, 1.0);
+    fn weights(&self, queries: &CubeTensor, key: CubeTensor, block: &Range<usize>) -> CubeTensor {
         let scores = product(queries.clone(), turned(key), queries.dtype);
         let rows = scores.shape();
         let [batch, heads, range, _] = self.sizes(block);
