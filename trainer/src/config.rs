@@ -291,7 +291,7 @@ pub enum Memory {
     Fast,
     /// Attention's part; the feed-forward layers are computed again.
     Balanced,
-    /// The input of each block alone; blocks are computed again.
+    /// The input of each block alone, and of one pass at a time; blocks are computed again.
     Small,
 }
 

@@ -127,11 +127,9 @@ impl Trainer {
         parts: &MicroBatches,
         entropy: EntropyPass,
     ) -> Result<Vec<Forward>, TrainerError> {
-        let forwards = map_ordered(&parts.ranges, self.workers, |range| {
-            self.stop.obey()?;
+        self.each(&parts.ranges, |range| {
             Ok(self.forward(parts, range, entropy))
-        });
-        forwards.into_iter().collect()
+        })
     }
 
     /// The current log-probabilities of every cell, `[rows, response_len]`, from passes without a graph: burn frees what a
@@ -139,14 +137,37 @@ impl Trainer {
     pub(crate) fn current_log_probs(&self, parts: &MicroBatches) -> Result<Vec<f32>, TrainerError> {
         let policy = self.computing_model();
         let options = self.head_options(EntropyPass::Skip);
-        let passes = map_ordered(&parts.ranges, self.workers, |range| {
-            self.stop.obey()?;
+        let log_probs = self.each(&parts.ranges, |range| {
             let collated = parts.collated(range);
             let scores = collated.score(&policy, options);
             read_matrix(&collated.spread(scores.log_probs))
-        });
-        let log_probs: Vec<Vec<f32>> = passes.into_iter().collect::<Result<_, _>>()?;
+        })?;
         Ok(log_probs.concat())
+    }
+
+    /// A pass for each item, in order, as many at a time as there are workers; none begins once the run is to stop.
+    pub(crate) fn each<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        pass: impl Fn(&T) -> Result<R, TrainerError> + Sync,
+    ) -> Result<Vec<R>, TrainerError> {
+        let results = map_ordered(items, self.workers, |item| {
+            self.stop.obey()?;
+            pass(item)
+        });
+        results.into_iter().collect()
+    }
+
+    /// What a pass with gradients finds of entropies, where something beside the objective reads them or nothing does.
+    pub(crate) fn entropy_pass(&self, reads_values: bool) -> EntropyPass {
+        let control = self.objective.entropy_control();
+        if control.needs_entropy_gradient() {
+            EntropyPass::Gradient
+        } else if control.needs_entropies() || reads_values {
+            EntropyPass::Values
+        } else {
+            EntropyPass::Skip
+        }
     }
 
     pub(crate) fn head_options(&self, entropy: EntropyPass) -> HeadOptions {

@@ -10,7 +10,6 @@ use crate::{
     Group, Scored, Trainer, TrainerError,
     batch::Sequence,
     forward::{Figures, Forward, MicroBatches, read_matrix},
-    parallel::map_ordered,
 };
 
 /// Figures of a response's tokens before the update.
@@ -89,18 +88,12 @@ impl Trainer {
         &self,
         parts: MicroBatches,
     ) -> Result<(Vec<Measured>, FirstPass), TrainerError> {
-        let entropy = if self.objective.entropy_control().needs_entropy_gradient() {
-            EntropyPass::Gradient
-        } else {
-            EntropyPass::Values
-        };
-        let passes = map_ordered(&parts.ranges, self.workers, |range| {
-            self.stop.obey()?;
+        let entropy = self.entropy_pass(true);
+        let passes = self.each(&parts.ranges, |range| {
             let forward = self.forward(&parts, range, entropy);
             let measured = self.measured(&parts, range, &forward.figures)?;
-            Ok::<_, TrainerError>((measured, forward))
-        });
-        let passes = passes.into_iter().collect::<Result<Vec<_>, _>>()?;
+            Ok((measured, forward))
+        })?;
         let (measured, forwards): (Vec<_>, Vec<_>) = passes.into_iter().unzip();
         Ok((measured.concat(), FirstPass { parts, forwards }))
     }
@@ -120,8 +113,7 @@ impl Trainer {
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.valid().cast(self.dtype));
         let options = self.head_options(EntropyPass::Values);
-        let measured = map_ordered(&ranges, self.workers, |&(parts, range)| {
-            self.stop.obey()?;
+        let measured = self.each(&ranges, |&(parts, range)| {
             let collated = parts.collated(range);
             let hidden = collated.hidden(&policy);
             let values = critic.as_ref();
@@ -129,8 +121,7 @@ impl Trainer {
                 values.map(|critic| critic.values(&hidden, |trunk| collated.hidden(trunk)));
             let figures = Figures::of(&collated, &policy, hidden, values, options);
             self.measured(parts, range, &figures)
-        });
-        let measured: Vec<Vec<Measured>> = measured.into_iter().collect::<Result<_, _>>()?;
+        })?;
         Ok(measured.concat())
     }
 

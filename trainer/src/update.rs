@@ -11,7 +11,7 @@ use losses::{
     Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
     SelectionView, Selections, aggregate,
 };
-use policy::{CausalLm, EntropyPass};
+use policy::CausalLm;
 
 use crate::{
     Event, Observer, SkippedBatch, StepMetrics, Trainer, TrainerError,
@@ -177,13 +177,13 @@ impl Trainer {
         let parts: Vec<_> = parts
             .map(|range| (range, Mutex::new(held.next())))
             .collect();
+        let entropy = self.entropy_pass(self.measures_change(batch));
         let mut total = Total::default();
         for parts in parts.chunks(self.workers) {
             self.stop.obey()?;
             let results = map_ordered(parts, self.workers, |(range, held)| {
                 let held = held.lock().ok().and_then(|mut held| held.take());
-                let forward = held
-                    .unwrap_or_else(|| self.forward(&batch.parts, range, self.entropy_pass(batch)));
+                let forward = held.unwrap_or_else(|| self.forward(&batch.parts, range, entropy));
                 self.backward(batch, forward, &selections)
             });
             for result in results {
@@ -231,7 +231,8 @@ impl Trainer {
             let log_probs = self.current_log_probs(&batch.parts)?;
             return Ok((self.select(batch, &log_probs, key)?, None));
         }
-        let forwards = self.forwards(&batch.parts, self.entropy_pass(batch))?;
+        let entropy = self.entropy_pass(self.measures_change(batch));
+        let forwards = self.forwards(&batch.parts, entropy)?;
         let log_probs = forwards.iter().map(Forward::host_log_probs);
         let log_probs = log_probs.collect::<Result<Vec<_>, _>>()?;
         let selections = self.select(batch, &log_probs.concat(), key)?;
@@ -253,18 +254,6 @@ impl Trainer {
             row_keys: &batch.row_keys,
         };
         Ok(self.objective.select(&view, &batch.parts.ranges, key)?)
-    }
-
-    /// What a mini-batch's pass finds of entropies.
-    fn entropy_pass(&self, batch: &MiniBatch<'_>) -> EntropyPass {
-        let control = self.objective.entropy_control();
-        if control.needs_entropy_gradient() {
-            EntropyPass::Gradient
-        } else if control.needs_entropies() || self.measures_change(batch) {
-            EntropyPass::Values
-        } else {
-            EntropyPass::Skip
-        }
     }
 
     /// Whether this mini-batch's pass shows what the updates before it did to entropy.

@@ -48,7 +48,7 @@ impl Attention {
         }
     }
 
-    /// softmax(q·kᵀ/√d )·v over the given keys, or over the cache's once the given ones are in it.
+    /// softmax(q·kᵀ/√d)·v over the given keys, or over the cache's once the given ones are in it.
     ///
     /// # Shapes
     /// `[batch, length, hidden_size]` in and out.

@@ -14,7 +14,7 @@ use super::{
     attention::{attention_weights_backward, attention_weights_from},
     element, empty,
     head::cast,
-    product::product,
+    product::{product, transposed},
     reduce::vector_size,
 };
 
@@ -192,12 +192,12 @@ impl Attention {
             let key = part(&self.key, 0..block.end, 1.0);
             let weights = self.weights(&query, key.clone(), &block);
             let dmixed = self.rows(&dmixed, &block, 1.0);
-            let dvalues = product(turned(weights.clone()), dmixed.clone(), sums);
+            let dvalues = product(transposed(weights.clone()), dmixed.clone(), sums);
             carry(&dvalue, &dvalues, 0, 1.0, how);
             let value = part(&self.value, 0..block.end, 1.0);
-            let dweights = product(dmixed, turned(value), dtype);
+            let dweights = product(dmixed, transposed(value), dtype);
             let dscores = attention_weights_backward(weights, dweights);
-            let dkeys = product(turned(dscores.clone()), query, sums);
+            let dkeys = product(transposed(dscores.clone()), query, sums);
             carry(&dkey, &dkeys, 0, 1.0, how);
             self.give(product(dscores, key, dtype), &dquery, block, self.scale());
         }
@@ -248,7 +248,7 @@ impl Attention {
 
     /// A block's weights of keys, `[batch, groups, heads / groups · block, keys up to the block's last]`.
     fn weights(&self, queries: &CubeTensor, key: CubeTensor, block: &Range<usize>) -> CubeTensor {
-        let scores = product(queries.clone(), turned(key), queries.dtype);
+        let scores = product(queries.clone(), transposed(key), queries.dtype);
         let rows = scores.shape();
         let [batch, heads, range, _] = self.sizes(block);
         let scores = CubeBackend::float_reshape(scores, [batch, heads, range, block.end].into());
@@ -270,9 +270,4 @@ fn part(whole: &CubeTensor, range: Range<usize>, factor: f32) -> CubeTensor {
     let part = empty(whole, shape.into(), whole.dtype);
     carry(whole, &part, range.start, factor, Move::Take);
     part
-}
-
-/// Each matrix transposed.
-fn turned(x: CubeTensor) -> CubeTensor {
-    CubeBackend::float_swap_dims(x, 2, 3)
 }

@@ -15,7 +15,7 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
     Attention, CubeOps, FigurePlan, HeadLayout, Truncation, attention, elementwise, gather, head,
-    norm, reduce::sum_rows,
+    norm, product::transposed, reduce::sum_rows,
 };
 
 #[derive(Debug)]
@@ -133,17 +133,13 @@ impl Backward<CubeBackend, 2> for ProductBackward {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<CubeBackend>(&ops.node);
         let (lhs, rhs) = ops.state;
-        let turned = |x: CubeTensor| {
-            let last = x.shape().num_dims() - 1;
-            CubeBackend::float_swap_dims(x, last - 1, last)
-        };
         let [of_lhs, of_rhs] = ops.parents;
         if let Some(node) = of_lhs {
-            let dlhs = CubeBackend::product(dy.clone(), turned(rhs));
+            let dlhs = CubeBackend::product(dy.clone(), transposed(rhs));
             grads.register::<CubeBackend>(node.id, dlhs);
         }
         if let Some(node) = of_rhs {
-            grads.register::<CubeBackend>(node.id, CubeBackend::product(turned(lhs), dy));
+            grads.register::<CubeBackend>(node.id, CubeBackend::product(transposed(lhs), dy));
         }
     }
 }

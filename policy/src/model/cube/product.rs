@@ -1,7 +1,11 @@
 //! Matrix products: which kernel multiplies what.
 
-use burn::{backend::TensorMetadata, tensor::DType};
+use burn::{
+    backend::{TensorMetadata, ops::FloatTensorOps},
+    tensor::DType,
+};
 use burn_cubecl::{
+    CubeBackend,
     kernel::{
         into_contiguous,
         matmul::{MatmulStrategy, matmul},
@@ -61,6 +65,12 @@ pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTen
     }
     matmul(lhs, rhs, Some(out), MatmulStrategy::default(), dtype)
         .expect("a product of matrices has a kernel on every device")
+}
+
+/// Each matrix transposed, as a view.
+pub(super) fn transposed(x: CubeTensor) -> CubeTensor {
+    let last = x.shape().num_dims() - 1;
+    CubeBackend::float_swap_dims(x, last - 1, last)
 }
 
 /// The library's kernel for a product in half precision, by its result: those that an H100 was fastest with, at the sizes of
