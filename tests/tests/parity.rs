@@ -164,8 +164,8 @@ impl ModuleVisitor for Gradients<'_> {
 
 /// Log-probabilities, entropies, the clipped loss and its gradient.
 ///
-/// Blocks are kept for the way back, or each computed again as training does it.
-fn found(model: &CausalLm, golden: &Golden, dtype: DType, is_again: bool) -> Found {
+/// All blocks' graphs are kept for the way back, or those of the last few, as training does it.
+fn found(model: &CausalLm, golden: &Golden, dtype: DType, kept: Option<usize>) -> Found {
     let model = model.clone().fork(&model.device());
     let computing = model.clone().cast(dtype);
     let sequences = golden.prompts.iter().zip(&golden.responses);
@@ -174,11 +174,12 @@ fn found(model: &CausalLm, golden: &Golden, dtype: DType, is_again: bool) -> Fou
         temperature: golden.temperature,
         entropy: EntropyPass::Values,
     };
-    let (hidden, blocks) = if is_again {
-        let (hidden, blocks) = model.block_states(&tokens, dtype);
-        (hidden, Some(blocks))
-    } else {
-        (computing.response_states(&tokens), None)
+    let (hidden, blocks) = match kept {
+        Some(kept) => {
+            let (hidden, blocks) = model.block_states(&tokens, dtype, kept);
+            (hidden, Some(blocks))
+        }
+        None => (computing.response_states(&tokens), None),
     };
     let scores = computing.score_tokens(hidden, tokens.targets(), options);
     let read = |tensor: &Tensor<1>| tensor.clone().without_autodiff().try_into_vec_as::<f32>();
@@ -306,6 +307,9 @@ fn assert_near(what: &str, found: &Found, golden: &Golden, tolerance: Tolerance)
     }
 }
 
+/// Blocks whose graphs are kept: all, without a pass for it; or, of a model's two, none or the last.
+const KEPT: [Option<usize>; 3] = [None, Some(0), Some(1)];
+
 fn plain() -> Execution {
     Execution {
         plain: true,
@@ -322,9 +326,9 @@ fn log_probs_entropies_loss_and_gradients_are_those_of_float64() {
             ("plain", plain(), of_plain_products()),
         ] {
             let model = policy.model.clone().with_execution(execution);
-            for is_again in [false, true] {
-                let found = found(&model, &golden, DType::F32, is_again);
-                let what = format!("{folder}, {form}, blocks again {is_again}");
+            for kept in KEPT {
+                let found = found(&model, &golden, DType::F32, kept);
+                let what = format!("{folder}, {form}, {kept:?} blocks kept");
                 assert_near(&what, &found, &golden, tolerance);
             }
         }
@@ -342,18 +346,42 @@ fn half_precision_stays_within_its_rounding() {
         tried += 1;
         for folder in FOLDERS {
             let (policy, golden) = (load(folder), golden(folder));
-            for is_again in [false, true] {
+            for kept in KEPT {
                 let tolerance = match folder {
                     "qwen2-sharded" | "qwen3" if dtype == DType::BF16 => QWEN_BF16,
                     _ => tolerance,
                 };
-                let found = found(&policy.model, &golden, dtype, is_again);
-                let what = format!("{folder}, {dtype:?}, blocks again {is_again}");
+                let found = found(&policy.model, &golden, dtype, kept);
+                let what = format!("{folder}, {dtype:?}, {kept:?} blocks kept");
                 assert_near(&what, &found, &golden, tolerance);
             }
         }
     }
     eprintln!("half precision: {tried} types");
+}
+
+#[test]
+fn how_many_blocks_are_kept_changes_no_bit() {
+    let is_cpu = device() == Device::flex();
+    let has_f16 = !is_cpu && device().supports_dtype(DType::F16);
+    for dtype in [Some(DType::F32), has_f16.then_some(DType::F16)] {
+        let Some(dtype) = dtype else { continue };
+        for folder in FOLDERS {
+            let (policy, golden) = (load(folder), golden(folder));
+            // On the CPU blocks have a form of their own.
+            let execution = if is_cpu {
+                plain()
+            } else {
+                Execution::default()
+            };
+            let model = policy.model.with_execution(execution);
+            let [none, one, all] = [0, 1, usize::MAX].map(|kept| {
+                let found = found(&model, &golden, dtype, Some(kept));
+                (found.log_probs, found.gradients)
+            });
+            assert!(none == one && none == all, "{folder}, {dtype:?}");
+        }
+    }
 }
 
 /// The gradient of log-probabilities and entropies, weighted from token to token so that no two mistakes cancel.

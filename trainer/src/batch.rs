@@ -172,13 +172,14 @@ impl Collated {
         model.response_states(&self.tokens)
     }
 
-    /// The same, with what it takes to compute each block again in the backward pass instead of keeping it.
+    /// The same, with what it takes to compute each block but the last `kept` again in the backward pass.
     pub(crate) fn hidden_of_blocks(
         &self,
         model: &CausalLm,
         dtype: DType,
+        kept: usize,
     ) -> (Tensor<2>, BlockInputs) {
-        model.block_states(&self.tokens, dtype)
+        model.block_states(&self.tokens, dtype, kept)
     }
 
     /// Figures of every response token from the hidden states of [`Collated::hidden`].

@@ -182,18 +182,14 @@ impl CriticModel {
         &self,
         policy_hidden: &Tensor<2>,
         collated: &Collated,
-        dtype: DType,
+        (dtype, kept): (DType, usize),
     ) -> (Tensor<1>, Below) {
-        let computing = self.clone().cast(dtype);
-        match (&self.trunk, &computing.trunk) {
-            (Some(trunk), Some(own)) => {
-                let pass = Pass::new(collated, trunk, own, dtype);
-                (computing.head.values(pass.hidden.clone()), pass.below())
+        match &self.trunk {
+            Some(trunk) => {
+                let pass = Pass::new(collated, trunk, dtype, kept);
+                (self.head.values(pass.hidden.clone()), pass.below())
             }
-            _ => (
-                computing.head.values(policy_hidden.clone()),
-                Below::nothing(),
-            ),
+            None => (self.head.values(policy_hidden.clone()), Below::nothing()),
         }
     }
 

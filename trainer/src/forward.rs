@@ -86,11 +86,13 @@ impl Forward {
 }
 
 impl Trainer {
-    /// A forward pass on models of its own: the same weights, but leaves of a graph that no other pass shares.
+    /// A forward pass on models of its own: the same weights, but leaves of a graph that no other pass shares, with those of
+    /// the last `kept` blocks whole.
     pub(crate) fn forward(
         &self,
         parts: &MicroBatches,
         range: &Range<usize>,
+        kept: usize,
         entropy: EntropyPass,
     ) -> Forward {
         let device = self.policy.model.device();
@@ -100,10 +102,11 @@ impl Trainer {
         // Through the cast, gradients arrive at the f32 weights.
         let computing = model.clone().cast(self.dtype);
         let collated = parts.collated(range);
-        let pass = Pass::new(&collated, &model, &computing, self.dtype);
+        let pass = Pass::new(&collated, &model, self.dtype, kept);
         let hidden = pass.hidden.clone();
         let valued = critic.as_ref();
-        let valued = valued.map(|critic| critic.tracked_values(&hidden, &collated, self.dtype));
+        let computed = (self.dtype, kept);
+        let valued = valued.map(|critic| critic.tracked_values(&hidden, &collated, computed));
         let (values, critic_below) = valued.unzip();
         Forward {
             figures: Figures::of(
@@ -127,8 +130,9 @@ impl Trainer {
         parts: &MicroBatches,
         entropy: EntropyPass,
     ) -> Result<Vec<Forward>, TrainerError> {
+        let kept = self.blocks_kept(parts, &parts.ranges);
         self.each(&parts.ranges, |range| {
-            Ok(self.forward(parts, range, entropy))
+            Ok(self.forward(parts, range, kept, entropy))
         })
     }
 

@@ -89,8 +89,9 @@ impl Trainer {
         parts: MicroBatches,
     ) -> Result<(Vec<Measured>, FirstPass), TrainerError> {
         let entropy = self.entropy_pass(true);
+        let kept = self.blocks_kept(&parts, &parts.ranges);
         let passes = self.each(&parts.ranges, |range| {
-            let forward = self.forward(&parts, range, entropy);
+            let forward = self.forward(&parts, range, kept, entropy);
             let measured = self.measured(&parts, range, &forward.figures)?;
             Ok((measured, forward))
         })?;

@@ -1,5 +1,7 @@
 //! How much of a forward pass fits into memory.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Device};
 use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
@@ -11,9 +13,9 @@ use crate::{Dtype, Memory, TokenBudget, Trainer, forward::MicroBatches};
 const CPU_TOKENS: usize = 4096;
 const LEAST_DEVICE_TOKENS: usize = 512;
 
-/// The most tokens that go through the model at once on a device whose memory would hold more: beyond that nothing is
-/// faster.
-const MOST_DEVICE_TOKENS: usize = 32_768;
+/// The most tokens that go through the model at once on a device whose memory would hold more: products are large enough
+/// with these, and memory does more where it keeps blocks' graphs.
+const MOST_DEVICE_TOKENS: usize = 16_384;
 
 /// The share of the free memory that a run may plan with: others live there too.
 const USABLE_SHARE: f64 = 0.8;
@@ -28,13 +30,16 @@ impl TokenBudget {
         tokens: usize,
         model: &CausalLm,
         config: &ModelConfig,
+        dtype: DType,
         (length, other_bytes): (usize, u64),
     ) -> Self {
         let is_packed = model.is_fused();
         let open = || {
             let state = STATE_BYTES * config.parameters() + head_bytes(config) + other_bytes;
             let memory = device_memory_bytes(&model.device());
-            device_tokens(memory, state, pass_bytes(config, model, length))
+            let token =
+                TokenBytes::new(config, model, dtype, length).pass(least_kept(model, config));
+            device_tokens(memory, state, token)
         };
         let tokens = match tokens {
             0 if is_packed => CPU_TOKENS,
@@ -83,19 +88,109 @@ fn head_bytes(config: &ModelConfig) -> u64 {
     PART_BYTES + (2 * 4 * config.vocab_size * config.hidden_size) as u64
 }
 
-/// Bytes that a pass with gradients takes of a device for each token of rows of `length`: the input of each block, and
-/// all that one block holds at once; every block's where none is computed again.
-fn pass_bytes(config: &ModelConfig, model: &CausalLm, length: usize) -> u64 {
-    const CELL: usize = 4;
-    let (width, layers) = (config.hidden_size, config.num_hidden_layers);
-    let heads = config.num_attention_heads;
-    let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
-    // In and out of norms and of the residual stream, projections with their rotations, and the gated layer.
-    let block = 8 * width + 4 * projected + 6 * config.intermediate_size;
-    // Scores with their weights and the gradients of both.
-    let scores = 4 * heads * model.scores_held(length);
-    let blocks = if model.recomputes_blocks() { 1 } else { layers };
-    (CELL * (layers * width + blocks * block + scores)) as u64
+/// Bytes that a pass with gradients takes of a device for each token of its rows.
+#[derive(Debug, Clone, Copy)]
+struct TokenBytes {
+    layers: u64,
+    /// A block's input.
+    input: u64,
+    /// What a block's graph holds, its input among it.
+    graph: u64,
+    /// All that a block holds at once on its way back.
+    block: u64,
+}
+
+impl TokenBytes {
+    fn new(config: &ModelConfig, model: &CausalLm, dtype: DType, length: usize) -> Self {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let heads = config.num_attention_heads;
+        let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
+        let (queries, keeps_scores) = model.scores_held(length);
+        // Scores with their weights and the gradients of both.
+        let scores = 4 * heads * queries;
+        // In and out of norms and of the residual stream, projections with their rotations, and the gated layer.
+        let block = 8 * width + 4 * projected + 6 * inner + scores;
+        let graph = if keeps_scores {
+            block
+        } else {
+            // What norms and products take, and what attention and the gate are of.
+            4 * width + 2 * projected + heads * config.head_dim + 3 * inner
+        };
+        let [input, graph, block] =
+            [width, graph, block].map(|cells| (cells * dtype.size()) as u64);
+        let layers = config.num_hidden_layers as u64;
+        Self {
+            layers,
+            input,
+            graph,
+            block,
+        }
+    }
+
+    /// What a pass that keeps the graphs of so many blocks leaves until it goes backward.
+    fn left(self, kept: usize) -> u64 {
+        // After the last block: its result, and of that what predicts responses, and the last norm's.
+        (self.layers + 2) * self.input + kept as u64 * (self.graph - self.input)
+    }
+
+    /// The most that it takes.
+    fn pass(self, kept: usize) -> u64 {
+        self.left(kept) + self.block
+    }
+}
+
+/// Bytes of the copies that a pass has of a block's weights and of the head's, in the type that it computes in.
+fn copied_bytes(config: &ModelConfig, dtype: DType) -> [u64; 2] {
+    let cell = match dtype {
+        DType::F32 => 0,
+        dtype => dtype.size() as u64,
+    };
+    let head = (config.vocab_size * config.hidden_size) as u64;
+    let block = config.parameters() / config.num_hidden_layers as u64;
+    [block * cell, head * cell]
+}
+
+/// Blocks whose graphs are kept whatever the room.
+fn least_kept(model: &CausalLm, config: &ModelConfig) -> usize {
+    match model.execution().recompute {
+        Recompute::Nothing => config.num_hidden_layers,
+        Recompute::FeedForward | Recompute::Block => 0,
+    }
+}
+
+/// How many blocks, a model's last, may keep their graphs of `tokens` in `passes` that are held at once, where so many bytes
+/// are left beside their inputs.
+fn blocks_that_fit(
+    (config, dtype): (&ModelConfig, DType),
+    bytes: TokenBytes,
+    (tokens, passes): (u64, u64),
+    room: u64,
+) -> usize {
+    let [copied, _] = copied_bytes(config, dtype);
+    let block = tokens * (bytes.graph - bytes.input) + passes * copied;
+    ((room / block.max(1)) as usize).min(config.num_hidden_layers)
+}
+
+/// How many blocks may keep their graphs in a pass of `tokens` in rows of `length` that has a device for itself.
+pub(crate) fn blocks_kept_alone(
+    policy: &Policy,
+    dtype: DType,
+    (tokens, length): (usize, usize),
+) -> usize {
+    let (config, model) = (&policy.config, &policy.model);
+    if model.is_fused() {
+        return 0;
+    }
+    let bytes = TokenBytes::new(config, model, dtype, length);
+    let state = STATE_BYTES * config.parameters() + head_bytes(config);
+    let room = match device_memory_bytes(&model.device()) {
+        Some(memory) => {
+            let pass = tokens as u64 * bytes.pass(0);
+            ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state + pass)
+        }
+        None => room_beside(state),
+    };
+    blocks_that_fit((config, dtype), bytes, (tokens as u64, 1), room)
 }
 
 impl Trainer {
@@ -110,27 +205,51 @@ impl Trainer {
     pub(crate) fn has_room_for_graphs(&self, parts: &MicroBatches) -> bool {
         let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
         self.config.update.memory != Memory::Small
-            && self.graph_bytes(parts) <= self.room_for_graphs(lengths.max().unwrap_or(0))
+            && self.graph_bytes(parts, &parts.ranges)
+                <= self.room_for_graphs(lengths.max().unwrap_or(0))
     }
 
-    fn graph_bytes(&self, parts: &MicroBatches) -> u64 {
+    /// Bytes that graphs of some of these micro-batches take at the least.
+    fn graph_bytes(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> u64 {
         let (model, config) = (&self.policy.model, &self.policy.config);
+        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
+        let token = left_bytes(config, model, self.dtype, lengths.max().unwrap_or(0));
+        // Each graph has copies of the weights that its backward pass reads in another type.
+        let [block, head] = copied_bytes(config, self.dtype);
+        let copied = head + least_kept(model, config) as u64 * block;
+        let copies = ranges.len() as u64 * copied;
+        self.models_passed() * (self.tokens(parts, ranges) * token + copies)
+    }
+
+    /// Tokens of micro-batches as they go through the model, with their padding where they have any.
+    fn tokens(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> u64 {
         let budget = self.token_budget();
-        let bytes = parts.ranges.iter().map(|range| {
-            let sequences = &parts.sequences[range.clone()];
-            let lengths = sequences.iter().map(|sequence| sequence.ids.len());
-            let longest = lengths.max().unwrap_or(0);
-            let tokens = budget.count(sequences) as u64;
-            tokens * kept_bytes(config, model, self.dtype, longest)
-        });
-        // Each graph has a copy of the weights that its backward pass reads in another type.
-        let copied = match self.dtype {
-            DType::F32 => 0,
-            _ if model.recomputes_blocks() => (config.vocab_size * config.hidden_size) as u64,
-            _ => config.parameters(),
-        };
-        let copies = parts.ranges.len() as u64 * copied * self.dtype.size() as u64;
-        self.models_passed() * (bytes.sum::<u64>() + copies)
+        let tokens = ranges.iter();
+        let tokens = tokens.map(|range| budget.count(&parts.sequences[range.clone()]) as u64);
+        tokens.sum()
+    }
+
+    /// Blocks, the model's last, whose graphs micro-batches keep, where `ranges` of them are held at once; the others are
+    /// computed again. No result depends on it. (On the CPU, blocks have forms of their own: [`prepare`] chooses.)
+    pub(crate) fn blocks_kept(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> usize {
+        let (model, config) = (&self.policy.model, &self.policy.config);
+        if model.is_fused() {
+            return 0;
+        }
+        match self.config.update.memory {
+            Memory::Small => 0,
+            Memory::Fast => least_kept(model, config),
+            Memory::Auto | Memory::Balanced => {
+                let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
+                let length = lengths.max().unwrap_or(0);
+                let room = self.room_for_graphs(length);
+                let room = room.saturating_sub(self.graph_bytes(parts, ranges));
+                let bytes = TokenBytes::new(config, model, self.dtype, length);
+                let held = (self.tokens(parts, ranges), ranges.len() as u64);
+                let room = room / self.models_passed();
+                blocks_that_fit((config, self.dtype), bytes, held, room)
+            }
+        }
     }
 
     /// Bytes that graphs may take beside a pass over rows of `length` and all that is always there; what generation took
@@ -156,9 +275,10 @@ impl Trainer {
         let (model, config) = (&self.policy.model, &self.policy.config);
         let tokens = self.token_budget().tokens as u64;
         if model.is_fused() {
-            kept_bytes(config, model, self.dtype, length) * tokens
+            left_bytes(config, model, self.dtype, length) * tokens
         } else {
-            pass_bytes(config, model, length) * tokens + head_bytes(config)
+            let bytes = TokenBytes::new(config, model, self.dtype, length);
+            bytes.pass(least_kept(model, config)) * tokens + head_bytes(config)
         }
     }
 
@@ -168,14 +288,12 @@ impl Trainer {
     }
 }
 
-/// Bytes that a pass with gradients leaves for each token of rows of `length` until it goes backward.
-fn kept_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType, length: usize) -> u64 {
+/// Bytes that a pass with gradients leaves at the least for each token of rows of `length` until it goes backward.
+fn left_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType, length: usize) -> u64 {
     if model.is_fused() {
         config.activation_bytes(model.execution().recompute) as u64
-    } else if model.recomputes_blocks() {
-        (config.num_hidden_layers * config.hidden_size * dtype.size()) as u64
     } else {
-        pass_bytes(config, model, length)
+        TokenBytes::new(config, model, dtype, length).left(least_kept(model, config))
     }
 }
 
@@ -220,7 +338,13 @@ impl Trainer {
         let (model, config) = (&self.policy.model, &self.policy.config);
         let length = row_length(config, self.config.rollout.max_new_tokens);
         let room = (length, self.other_models_bytes());
-        TokenBudget::new(self.config.update.max_tokens, model, config, room)
+        TokenBudget::new(
+            self.config.update.max_tokens,
+            model,
+            config,
+            self.dtype,
+            room,
+        )
     }
 
     /// What the device may hold: on the CPU the system's free memory and what the weights have of it already.
@@ -377,5 +501,55 @@ mod tests {
         // An eighth of 12 GiB, and 256 MiB beside little.
         assert_eq!(tokens(None), 3 * 1024);
         assert_eq!(device_tokens(None, 1 << 20, GIB / 4096), 1024);
+    }
+
+    /// On the device that `ANNEAL_DEVICE` names.
+    #[cfg(feature = "cube")]
+    #[test]
+    fn graphs_take_of_a_device_what_is_planned() {
+        use crate::{
+            ArchitectureSection, SftConfig,
+            batch::{Collated, Sequence},
+            pass::Pass,
+        };
+
+        let Ok(name) = std::env::var("ANNEAL_DEVICE") else {
+            return;
+        };
+        let device = policy::open_device(&name).unwrap_or_else(|error| panic!("{error}"));
+        let sft = SftConfig {
+            architecture: ArchitectureSection {
+                hidden_size: 128,
+                intermediate_size: 384,
+                num_hidden_layers: 4,
+                num_attention_heads: 4,
+                num_key_value_heads: 2,
+                max_position_embeddings: 128,
+            },
+            ..SftConfig::default()
+        };
+        let policy = sft.new_policy(&device.clone().autodiff()).unwrap();
+        let (config, model) = (&policy.config, &policy.model);
+        let rows = vec![Sequence::new(&[1; 64], &[2; 64]); 64];
+        let collated = Collated::new(&rows, 64);
+        for dtype in [DType::F32, DType::F16] {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            // The weights are drawn, the kernels compiled and what they leave is gone.
+            Pass::new(&collated, model, dtype, 1);
+            let bytes = TokenBytes::new(config, model, dtype, 128);
+            let [copied, _] = copied_bytes(config, dtype);
+            for kept in [0, 2, 4] {
+                let before = device.memory_pool_usage().unwrap().bytes_in_use;
+                let pass = Pass::new(&collated, model, dtype, kept);
+                let taken = device.memory_pool_usage().unwrap().bytes_in_use - before;
+                let planned = 64 * 128 * bytes.left(kept) + kept as u64 * copied;
+                let share = taken as f64 / planned as f64;
+                // Beside it angles and positions, which no plan counts.
+                assert!((0.8..1.05).contains(&share), "{dtype:?}, {kept}: {share}");
+                drop(pass);
+            }
+        }
     }
 }

@@ -12,26 +12,22 @@ use crate::batch::Collated;
 pub(crate) struct Pass {
     /// `[tokens, hidden_size]`.
     pub(crate) hidden: Tensor<2>,
-    /// Where the backward pass goes on, if it computes blocks again.
+    /// Where the backward pass goes on, if it may compute blocks again.
     blocks: Option<BlockInputs>,
 }
 
 impl Pass {
-    /// Sequences through a model of f32 weights that computes in `dtype` as `computing`, a cast of it.
-    pub(crate) fn new(
-        collated: &Collated,
-        model: &CausalLm,
-        computing: &CausalLm,
-        dtype: DType,
-    ) -> Self {
-        if !model.recomputes_blocks() {
-            let hidden = collated.hidden(computing);
+    /// Sequences through a model of f32 weights that computes in `dtype`, with the graphs of the last `kept` blocks; its
+    /// form on the CPU has an execution that says what is kept.
+    pub(crate) fn new(collated: &Collated, model: &CausalLm, dtype: DType, kept: usize) -> Self {
+        if model.is_fused() {
+            let hidden = collated.hidden(model);
             return Self {
                 hidden,
                 blocks: None,
             };
         }
-        let (hidden, blocks) = collated.hidden_of_blocks(model, dtype);
+        let (hidden, blocks) = collated.hidden_of_blocks(model, dtype, kept);
         Self {
             hidden,
             blocks: Some(blocks),

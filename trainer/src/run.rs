@@ -21,7 +21,7 @@ use crate::{
     critic::Critic,
     failpoint::failpoint,
     loss_scale::LossScale,
-    memory::{prepare, row_length},
+    memory::{prepare, row_length, tensor_dtype},
     optimizer::adamw,
     parallel::workers,
     stop::Stop,
@@ -205,6 +205,7 @@ impl Trainer {
             config.update.max_tokens,
             &policy.model,
             &policy.config,
+            tensor_dtype(&policy.model, config.model.dtype),
             (length, 0),
         )
         .tokens;

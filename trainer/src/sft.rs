@@ -10,7 +10,7 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Device},
 };
-use policy::{CausalLm, EntropyPass, HeadOptions, ModelConfig, Policy, Tokenizer};
+use policy::{EntropyPass, HeadOptions, ModelConfig, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{
     MistakeRate, Problem, Reward, Split, Task, TaskConfig, VerifierReward, load_problems,
@@ -24,7 +24,7 @@ use crate::{
     TrainConfig, TrainerError,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
-    memory::{prepare, tensor_dtype},
+    memory::{blocks_kept_alone, prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     pass::Pass,
@@ -345,7 +345,7 @@ pub fn train_supervised(
         let indices = step * size..(step + 1) * size;
         let lessons = indices.map(|index| sequence(config, &policy, &lessons, index));
         let sequences = lessons.collect::<Result<Vec<_>, _>>()?;
-        let (loss, gradients) = gradient(&policy.model, dtype, &sequences, workers);
+        let (loss, gradients) = gradient(&policy, dtype, &sequences, workers);
         let norm = gradient_norm(&policy.model, &gradients);
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
@@ -393,12 +393,16 @@ pub fn train_supervised(
 
 /// Mean negative log-probability of the responses' tokens and its gradient, micro-batches at once.
 fn gradient(
-    model: &CausalLm,
+    policy: &Policy,
     dtype: DType,
     sequences: &[Sequence],
     workers: usize,
 ) -> (f64, GradientsParams) {
+    let model = &policy.model;
     let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
+    let longest = sequences.iter().map(|sequence| sequence.ids.len()).max();
+    let rows = (MICRO_BATCH_TOKENS, longest.unwrap_or(0));
+    let kept = blocks_kept_alone(policy, dtype, rows);
     let options = HeadOptions {
         temperature: 1.0,
         entropy: EntropyPass::Skip,
@@ -414,7 +418,7 @@ fn gradient(
         // Through the cast, gradients arrive at the f32 weights.
         let computing = model.clone().cast(dtype);
         let collated = Collated::new(part, longest_response(part));
-        let pass = Pass::new(&collated, &model, &computing, dtype);
+        let pass = Pass::new(&collated, &model, dtype, kept);
         let scores = collated.score_hidden(&computing, pass.hidden.clone(), options);
         let loss = scores.log_probs.sum().neg() / count as f64;
         let (gradients, _) = pass.below().gradients(&model, loss.backward());

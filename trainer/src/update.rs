@@ -1,6 +1,6 @@
 //! The updates of a step: mini-batches of whole groups, each in micro-batches by a token budget.
 
-use std::{ops::Range, sync::Mutex};
+use std::{ops::Range, slice, sync::Mutex};
 
 use burn::{
     optim::{GradientsAccumulator, GradientsParams},
@@ -183,7 +183,10 @@ impl Trainer {
             self.stop.obey()?;
             let results = map_ordered(parts, self.workers, |(range, held)| {
                 let held = held.lock().ok().and_then(|mut held| held.take());
-                let forward = held.unwrap_or_else(|| self.forward(&batch.parts, range, entropy));
+                let forward = held.unwrap_or_else(|| {
+                    let kept = self.blocks_kept(&batch.parts, slice::from_ref(range));
+                    self.forward(&batch.parts, range, kept, entropy)
+                });
                 self.backward(batch, forward, &selections)
             });
             for result in results {

@@ -55,6 +55,18 @@ const PIECES: [&str; 40] = [
     "the answer is ",
     "#### ",
 ];
+/// Signs after a figure, each of which makes a new one of it.
+const SIGNS: [&str; 9] = [
+    "!",
+    "'",
+    "%",
+    "/2",
+    ":3",
+    "\\bmod 2",
+    "\\cap 1",
+    "\\setminus 1",
+    "^*",
+];
 const TIMES: [usize; 7] = [1, 2, 3, 17, 200, 3_000, 40_000];
 
 /// Each as it is, and in a box.
@@ -78,6 +90,10 @@ fn answers() -> Vec<String> {
     .into();
     for piece in PIECES {
         answers.extend(TIMES.iter().map(|&times| piece.repeat(times)));
+    }
+    for sign in SIGNS {
+        let signs = TIMES.iter().map(|&times| sign.repeat(times));
+        answers.extend(signs.map(|signs| format!("1{signs}")));
     }
     let boxed: Vec<String> = answers
         .iter()
@@ -115,15 +131,15 @@ fn every_answer_gets_the_same_verdict_within_its_bounds() {
     }
     assert_eq!(reasons.values().sum::<usize>(), answers.len());
     let expected = [
-        ("different_elements", 20),
-        ("different_expression", 52),
-        ("different_number", 85),
+        ("different_elements", 28),
+        ("different_expression", 74),
+        ("different_number", 145),
         ("different_words", 3),
-        ("no_answer", 151),
+        ("no_answer", 152),
         ("undecided_number_too_large", 10),
-        ("undecided_too_long", 45),
-        ("undecided_too_much_work", 23),
-        ("unread", 197),
+        ("undecided_too_long", 57),
+        ("undecided_too_much_work", 49),
+        ("unread", 194),
     ];
     let expected = expected.map(|(reason, count)| (reason.to_owned(), count));
     assert_eq!(reasons, BTreeMap::from(expected));

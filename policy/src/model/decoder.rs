@@ -142,13 +142,30 @@ impl DecoderLayer {
         cache: Option<&mut LayerCache>,
         operations: Operations,
     ) -> Tensor<3> {
+        let (x, gated) = self.before_down(x, rotation, visibility, cache, operations);
+        let fed = operations.linear(&self.mlp.down_proj, gated);
+        operations.add(x, fed)
+    }
+
+    /// All but the last product: the residual stream after attention, and what the down projection takes.
+    ///
+    /// # Shapes
+    /// `[batch, length, hidden_size]` to the same, and to `[batch, length, intermediate_size]`.
+    pub(super) fn before_down(
+        &self,
+        x: Tensor<3>,
+        rotation: &Rotation,
+        visibility: &Visibility,
+        cache: Option<&mut LayerCache>,
+        operations: Operations,
+    ) -> (Tensor<3>, Tensor<3>) {
         let normed = operations.rms_norm(&self.input_layernorm, x.clone());
         let attention = &self.self_attn;
         let mixed = attention.forward(normed, rotation, visibility, cache, operations);
         let x = operations.add(x, mixed);
         let normed = operations.rms_norm(&self.post_attention_layernorm, x.clone());
-        let fed = self.mlp.forward(normed, operations);
-        operations.add(x, fed)
+        let gated = self.mlp.gated(normed, operations);
+        (x, gated)
     }
 }
 
@@ -300,16 +317,11 @@ impl CausalLm {
         Operations::of(&self.device())
     }
 
-    /// Of rows of `length`, how many queries' scores a pass with gradients holds at once, all blocks together.
-    pub fn scores_held(&self, length: usize) -> usize {
+    /// Of rows of `length`, how many queries' scores a block holds at once, and whether its graph keeps all of them.
+    pub fn scores_held(&self, length: usize) -> (usize, bool) {
         let operations = self.operations();
-        let keeps_all = operations == Operations::Plain && !self.recomputes_blocks();
-        let blocks = if keeps_all {
-            self.model.layers.len()
-        } else {
-            1
-        };
-        blocks * operations.queries_at_once(length)
+        let at_once = operations.queries_at_once(length);
+        (at_once, operations == Operations::Plain)
     }
 
     fn window_kinds(&self) -> Vec<Option<usize>> {

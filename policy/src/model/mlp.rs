@@ -32,12 +32,14 @@ impl Mlp {
         }
     }
 
+    /// silu(gate(x)) · up(x), which the down projection takes.
+    ///
     /// # Shapes
-    /// `[batch, length, hidden_size]` in and out.
-    pub(super) fn forward(&self, x: Tensor<3>, operations: Operations) -> Tensor<3> {
+    /// `[batch, length, hidden_size]` to `[batch, length, intermediate_size]`.
+    pub(super) fn gated(&self, x: Tensor<3>, operations: Operations) -> Tensor<3> {
         let gate = operations.linear(&self.gate_proj, x.clone());
         let up = operations.linear(&self.up_proj, x);
-        operations.linear(&self.down_proj, operations.swiglu(gate, up))
+        operations.swiglu(gate, up)
     }
 }
 

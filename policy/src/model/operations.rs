@@ -3,7 +3,7 @@
 use burn::{
     nn::{Linear, RmsNorm},
     tensor::{
-        DType, Device, IndexingUpdateOp, Int, Tensor,
+        DType, Device, Gradients, IndexingUpdateOp, Int, Tensor,
         activation::{silu, softmax},
     },
 };
@@ -92,6 +92,38 @@ impl Operations {
                     None => y,
                 };
                 y.reshape(shape)
+            }
+        }
+    }
+
+    /// The gradients below x + gated·W + b, the end of a block, given that sum's own. Kernels do not compute the sum for it.
+    ///
+    /// # Shapes
+    /// `x` and `slope` `[batch, length, hidden_size]`, `gated` `[batch, length, intermediate_size]`; `slope` has no graph.
+    pub fn pull_block(
+        self,
+        x: Tensor<3>,
+        gated: Tensor<3>,
+        down: &Linear,
+        slope: Tensor<3>,
+    ) -> Gradients {
+        match self {
+            Self::Plain => {
+                let sum = self.add(x, self.linear(down, gated));
+                pulled(sum, slope)
+            }
+            #[cfg(feature = "cube")]
+            Self::Kernels => {
+                let flat = |x: Tensor<3>| {
+                    let [batch, length, width] = x.dims();
+                    x.reshape([batch * length, width])
+                };
+                let x = match &down.bias {
+                    Some(bias) => cube::add_bias(flat(x), bias.val()),
+                    None => flat(x),
+                };
+                let slope = Tensor::from_inner(flat(slope));
+                cube::pull([x, flat(gated), down.weight.val(), slope]).backward()
             }
         }
     }
@@ -272,4 +304,9 @@ impl Operations {
             _ => self.attend_whole(query, key, value, visibility),
         }
     }
+}
+
+/// The gradients of whatever `y` comes from, given `y`'s own, which has no graph.
+pub(super) fn pulled(y: Tensor<3>, slope: Tensor<3>) -> Gradients {
+    (y * Tensor::from_inner(slope)).sum().backward()
 }

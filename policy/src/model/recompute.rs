@@ -1,5 +1,5 @@
-//! A forward pass that keeps the input of each block alone. Its backward pass computes a block again when it comes to it
-//! (arXiv 1604.06174), so that one block's activations are held at a time.
+//! A forward pass that keeps the input alone of its first blocks. Its backward pass computes such a block again when it
+//! comes to it (arXiv 1604.06174), so that one block's activations are held at a time beside those of the last blocks.
 
 use burn::{
     module::Module,
@@ -8,9 +8,9 @@ use burn::{
 };
 
 use super::{
-    CausalLm, PackedTokens, Recompute, TokenBatch,
+    CausalLm, PackedTokens, TokenBatch,
     decoder::DecoderLayer,
-    operations::Operations,
+    operations::{Operations, pulled},
     rope::{Rotation, Visibility},
 };
 use crate::weights::cast;
@@ -18,9 +18,9 @@ use crate::weights::cast;
 /// What is kept of a pass, and where its gradient comes in.
 #[derive(Debug)]
 pub struct BlockInputs {
-    /// Each block's input, `[rows, length, hidden_size]`, without a graph.
+    /// The input of each block that is computed again, `[rows, length, hidden_size]`, without a graph.
     inputs: Vec<Tensor<3>>,
-    /// The last block's output as a leaf: what comes above has its graph up to here.
+    /// The output of the last of them as a leaf: what comes above has its graph up to here.
     top: Tensor<3>,
     batch: TokenBatch,
     dtype: DType,
@@ -35,24 +35,36 @@ struct Surroundings {
 
 impl CausalLm {
     /// The hidden states that predict the response tokens, as [`CausalLm::response_states`] gives them, computed in
-    /// `dtype` from weights in f32, with a graph of the last norm alone; [`BlockInputs::backward`] goes on from there.
+    /// `dtype` from weights in f32, with a graph of the last norm and the last `kept` blocks; [`BlockInputs::backward`] goes
+    /// on from there. No result depends on how many these are.
     ///
     /// # Shapes
     /// `[response tokens, hidden_size]`.
-    pub fn block_states(&self, tokens: &PackedTokens, dtype: DType) -> (Tensor<2>, BlockInputs) {
+    pub fn block_states(
+        &self,
+        tokens: &PackedTokens,
+        dtype: DType,
+        kept: usize,
+    ) -> (Tensor<2>, BlockInputs) {
         let (batch, predictors) = tokens.padded();
         let device = self.device();
+        let again = self.model.layers.len().saturating_sub(kept);
         let around = self.surroundings(&batch, dtype, &device.clone().inner());
         let model = self.valid();
         let mut x = model.embedded(&batch).cast(dtype);
-        let mut inputs = Vec::with_capacity(model.model.layers.len());
-        for (index, layer) in model.model.layers.into_iter().enumerate() {
+        let mut inputs = Vec::with_capacity(again);
+        for (index, layer) in model.model.layers.into_iter().take(again).enumerate() {
             inputs.push(x.clone());
-            x = self.block(&cast(layer, dtype), index, x, &around);
+            x = around.block(self, &cast(layer, dtype), index, x);
         }
         let top = Tensor::from_inner(x).require_grad();
-        let [rows, length, width] = top.dims();
-        let flat = top.clone().reshape([rows * length, width]);
+        let mut x = top.clone();
+        let around = self.surroundings(&batch, dtype, &device);
+        for (index, layer) in self.model.layers.iter().enumerate().skip(again) {
+            x = around.block(self, &cast(layer.clone(), dtype), index, x);
+        }
+        let [rows, length, width] = x.dims();
+        let flat = x.reshape([rows * length, width]);
         let predicting = around.operations.pick_rows(flat, &predictors);
         let norm = cast(self.model.norm.clone(), dtype);
         let hidden = around.operations.rms_norm(&norm, predicting);
@@ -65,12 +77,6 @@ impl CausalLm {
         (hidden, kept)
     }
 
-    /// Whether training computes blocks again by [`CausalLm::block_states`]: where the execution asks for that, and the
-    /// device has no form of its own that does it.
-    pub fn recomputes_blocks(&self) -> bool {
-        !self.is_fused() && self.execution.recompute != Recompute::Nothing
-    }
-
     fn surroundings(&self, batch: &TokenBatch, dtype: DType, device: &Device) -> Surroundings {
         let positions = batch.positions_on(device);
         Surroundings {
@@ -79,16 +85,22 @@ impl CausalLm {
             operations: self.operations(),
         }
     }
+}
 
+impl Surroundings {
     fn block(
         &self,
+        model: &CausalLm,
         layer: &DecoderLayer,
         index: usize,
         x: Tensor<3>,
-        around: &Surroundings,
     ) -> Tensor<3> {
-        let visibility = &around.visibilities[self.window_kind(index)];
-        layer.forward(x, &around.rotation, visibility, None, around.operations)
+        let visibility = self.visibility(model, index);
+        layer.forward(x, &self.rotation, visibility, None, self.operations)
+    }
+
+    fn visibility(&self, model: &CausalLm, index: usize) -> &Visibility {
+        &self.visibilities[model.window_kind(index)]
     }
 }
 
@@ -109,11 +121,20 @@ impl BlockInputs {
         };
         let device = model.device();
         let around = model.surroundings(&self.batch, self.dtype, &device);
-        let layers = model.model.layers.iter().enumerate().rev();
-        for ((index, layer), input) in layers.zip(self.inputs.into_iter().rev()) {
+        let blocks = model.model.layers.iter().zip(self.inputs).enumerate();
+        for (index, (layer, input)) in blocks.rev() {
             let x = Tensor::from_inner(input).require_grad();
-            let y = model.block(&cast(layer.clone(), self.dtype), index, x.clone(), &around);
-            let mut gradients = pulled(y, slope);
+            let own = cast(layer.clone(), self.dtype);
+            let operations = around.operations;
+            // Nothing reads the block's own result.
+            let (mid, gated) = own.before_down(
+                x.clone(),
+                &around.rotation,
+                around.visibility(model, index),
+                None,
+                operations,
+            );
+            let mut gradients = operations.pull_block(mid, gated, &own.mlp.down_proj, slope);
             add(GradientsParams::from_module(&mut gradients, layer));
             slope = x
                 .grad_remove(&mut gradients)
@@ -126,9 +147,4 @@ impl BlockInputs {
             add(GradientsParams::from_module(&mut gradients, embedding));
         }
     }
-}
-
-/// The gradients of whatever `y` comes from, given `y`'s own.
-fn pulled(y: Tensor<3>, slope: Tensor<3>) -> Gradients {
-    (y * Tensor::from_inner(slope)).sum().backward()
 }

@@ -34,6 +34,7 @@ fn parse_whole(text: &str, budget: &Budget) -> Result<Option<Expr>, Undecided> {
         tokens: &tokens,
         at: 0,
         depth: 0,
+        wraps: 0,
         open_bars: 0,
         budget,
     };
@@ -77,6 +78,8 @@ struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     depth: usize,
+    /// Times that what was read became part of something: signs after a figure nest as deep as brackets do.
+    wraps: usize,
     /// Bars of absolute values that are open: the next bar closes one.
     open_bars: usize,
     budget: &'a Budget,
@@ -178,6 +181,15 @@ impl Parser<'_> {
         let result = rule(self);
         self.depth -= 1;
         result
+    }
+
+    /// Takes down that what was read so far goes one level deeper into an expression.
+    fn wrap(&mut self) -> Parsed<()> {
+        self.wraps += 1;
+        if self.wraps > MAX_DEPTH {
+            return Err(Undecided::TooMuchWork.into());
+        }
+        Ok(self.budget.spend(1)?)
     }
 
     /// Elements between commas or semicolons: one as it is, several as a set, or as the tuple that brackets make.
@@ -300,8 +312,10 @@ impl Parser<'_> {
                 sets.push(whole);
                 whole = self.sum()?;
             } else if self.take_command("setminus") {
+                self.wrap()?;
                 whole = Expr::Without(whole.boxed(), self.sum()?.boxed());
             } else if self.take_command("cap") {
+                self.wrap()?;
                 whole = Expr::Function("cap".into(), vec![whole, self.sum()?]);
             } else if sets.is_empty() {
                 return Ok(whole);
@@ -342,10 +356,12 @@ impl Parser<'_> {
             if self.take_mark('*') || self.take_command("times") {
                 factors.push(self.signed_factor()?);
             } else if self.take_mark('/') || self.take_mark(':') || self.take_command("div") {
+                self.wrap()?;
                 let below = self.signed_factor()?;
                 let above = product(std::mem::take(&mut factors));
                 factors.push(Expr::Quotient(above.boxed(), below.boxed()));
             } else if self.take_command("bmod") {
+                self.wrap()?;
                 let modulus = self.signed_factor()?;
                 let whole = product(std::mem::take(&mut factors));
                 factors.push(Expr::Function("mod".into(), vec![whole, modulus]));
@@ -446,21 +462,23 @@ impl Parser<'_> {
     fn power(&mut self) -> Parsed {
         let mut base = self.primary()?;
         loop {
-            if self.take_mark('!') {
-                base = Expr::Function("factorial".into(), vec![base]);
+            base = if self.take_mark('!') {
+                Expr::Function("factorial".into(), vec![base])
             } else if self.take_mark('%') {
-                base = Expr::Percent(base.boxed());
+                Expr::Percent(base.boxed())
             } else if self.take_mark('\'') || self.take_command("prime") {
-                base = Expr::Function("prime".into(), vec![base]);
+                Expr::Function("prime".into(), vec![base])
             } else if self.take_command("circ") {
                 // Degrees are the unit that angles are given in.
+                base
             } else if self.take_mark('_') {
-                base = self.subscripted(base)?;
+                self.subscripted(base)?
             } else if self.take_mark('^') {
-                base = self.raised(base)?;
+                self.raised(base)?
             } else {
                 return Ok(base);
-            }
+            };
+            self.wrap()?;
         }
     }
 

@@ -145,6 +145,32 @@ impl Backward<CubeBackend, 2> for ProductBackward {
 }
 
 #[derive(Debug)]
+struct PullBackward;
+
+impl Backward<CubeBackend, 3> for PullBackward {
+    /// What is multiplied, and the result's gradient.
+    type State = (CubeTensor, CubeTensor, CubeTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        // That of nothing.
+        grads.consume::<CubeBackend>(&ops.node);
+        let (inner, weight, slope) = ops.state;
+        let [of_x, of_inner, of_weight] = ops.parents;
+        if let Some(node) = of_inner {
+            let dinner = CubeBackend::product(slope.clone(), transposed(weight));
+            grads.register::<CubeBackend>(node.id, dinner);
+        }
+        if let Some(node) = of_weight {
+            let dweight = CubeBackend::product(transposed(inner), slope.clone());
+            grads.register::<CubeBackend>(node.id, dweight);
+        }
+        if let Some(node) = of_x {
+            grads.register::<CubeBackend>(node.id, slope);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct WeightsBackward;
 
 impl Backward<CubeBackend, 1> for WeightsBackward {
@@ -320,6 +346,26 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         {
             OpsKind::Tracked(operation) => operation.finish((lhs, rhs), y),
             OpsKind::UnTracked(operation) => operation.finish(y),
+        }
+    }
+
+    fn pull(
+        x: FloatTensor<Self>,
+        inner: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        slope: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let ((x, of_x), (inner, of_inner), (weight, of_weight)) =
+            (x.into_parts(), inner.into_parts(), weight.into_parts());
+        let slope = slope.into_primitive();
+        let nothing = CubeBackend::pull(x, inner.clone(), weight.clone(), slope.clone());
+        match PullBackward
+            .prepare::<C>([of_x, of_inner, of_weight])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((inner, weight, slope), nothing),
+            OpsKind::UnTracked(operation) => operation.finish(nothing),
         }
     }
 

@@ -166,6 +166,15 @@ pub(super) trait CubeOps: Backend {
     /// A product of matrices in their own type, or of as many pairs of them, summed in f32.
     fn product(lhs: FloatTensor<Self>, rhs: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// Nothing, `[1]`, and a way back from it as from x + inner·weight whose gradient is `slope`, which is not computed:
+    /// `[rows, width]`, `[rows, inner]`, `[inner, width]` and `[rows, width]`. It is the whole of what is gone back from.
+    fn pull(
+        x: FloatTensor<Self>,
+        inner: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        slope: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
     /// Logits `[rows, vocab]` in f32 of hidden states `[rows, width]`, without a gradient, whatever is multiplied.
     fn logits(
         hidden: FloatTensor<Self>,
@@ -358,6 +367,15 @@ impl CubeOps for CubeBackend {
         product::product(lhs, rhs, dtype)
     }
 
+    fn pull(
+        x: FloatTensor<Self>,
+        _inner: FloatTensor<Self>,
+        _weight: FloatTensor<Self>,
+        _slope: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        empty(&x, [1].into(), x.dtype)
+    }
+
     fn logits(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -467,6 +485,19 @@ pub(super) fn product<const D: usize>(lhs: Tensor<D>, rhs: Tensor<D>) -> Tensor<
     Tensor::from_dispatch(<Dispatch as CubeOps>::product(
         lhs.into_dispatch(),
         rhs.into_dispatch(),
+    ))
+}
+
+/// The end of a block as its gradient alone: x + inner·weight goes back as if `slope` were its own.
+///
+/// # Shapes
+/// `x` and `slope` `[rows, width]`, `inner` `[rows, inner]`, `weight` `[inner, width]`.
+pub(super) fn pull([x, inner, weight, slope]: [Tensor<2>; 4]) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::pull(
+        x.into_dispatch(),
+        inner.into_dispatch(),
+        weight.into_dispatch(),
+        slope.into_dispatch(),
     ))
 }
 
