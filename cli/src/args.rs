@@ -161,7 +161,7 @@ pub(crate) struct DeviceArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Settings are dotted keys, as in the TOML file: rollout.group_size=16 optimizer.learning_rate=1e-5.
-Without --config, the bundled base learns the built-in arithmetic task in about three minutes on two cores,
+Without --config, the bundled base learns the built-in arithmetic task in about a minute on two cores,
 with settings vetted for it; with a --model of your own, defaults for pretrained models apply.
 The run folder holds config.toml (every setting as used), metrics.jsonl (a line a step), rollouts/ and checkpoints/.
 Ctrl-C saves and ends the run, --resume goes on with it as if it had not stopped; a second Ctrl-C ends it at once.")]

@@ -136,9 +136,9 @@ fn hint(error: &anyhow::Error) -> Option<&str> {
         return Some(advised.hint());
     }
     match error.downcast_ref::<TrainerError>()? {
-        TrainerError::UnknownKey { .. } => Some(
-            "a run's config.toml has every key that it used; PAPERS.md names the optional tables, such as [entropy.budget], and METRICS.md that one's keys",
-        ),
+        TrainerError::UnknownKey { .. } => {
+            Some("SETTINGS.md has every key; a run's config.toml those that it used")
+        }
         TrainerError::PromptTooLong { .. } => Some(
             "lower max_new_tokens (train: rollout.max_new_tokens=N, eval: --max-new-tokens N), or take the long problems out of the data",
         ),

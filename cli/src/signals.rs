@@ -48,6 +48,12 @@ impl Signals {
         Arc::clone(&self.stop)
     }
 
+    /// The number of the first signal, once there is one.
+    pub(crate) fn received(&self) -> Option<i32> {
+        let is_there = self.stop.load(Relaxed);
+        is_there.then(|| self.last.load(Relaxed) as i32)
+    }
+
     /// What to end with, now that the run has stopped.
     pub(crate) fn stopped(&self, message: String) -> Stopped {
         let signal = self.last.load(Relaxed) as i32;

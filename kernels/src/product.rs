@@ -148,7 +148,8 @@ impl Product<'_> {
     /// `VECTORS` make a panel, and `PANELS` are gone through together.
     #[inline(always)]
     fn run<S: Simd, const VECTORS: usize, const PANELS: usize>(mut self, simd: S) {
-        debug_assert_eq!(S::F32_LANES * VECTORS, PANEL);
+        // What reads panels without a look at their bounds rests on it.
+        assert_eq!(S::F32_LANES * VECTORS, PANEL);
         let parts = self.b.k.div_ceil(MOST_DEPTH).max(1);
         let depth = self.b.k.div_ceil(parts);
         let whole = self.range.len() / PANELS * PANELS;

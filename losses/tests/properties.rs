@@ -765,11 +765,13 @@ fn detached_weights_have_the_gradient_of_their_formula() {
             .all(|(f, e)| (f - e).abs() < 1e-6);
         assert!(close, "{found:?}, expected {expected:?}");
     };
-    // Cispo: weights clip(2) = 1.28 and clip(0.5) = 0.8, halved by the mean over two tokens.
-    assert_gradient(gradient("type = 'cispo'", 1.0), [-0.64, -0.4]);
-    assert_gradient(gradient("type = 'cispo'", -1.0), [0.64, 0.4]);
-    // CE-GPPO: above the clip with a gain 1·1.28; below with a loss 0.75·0.8; else the ratio.
-    assert_gradient(gradient("type = 'ce_gppo'", 1.0), [-0.64, -0.25]);
+    // Cispo: weights clip(2) = 1.28 and, with nothing below, 0.5, halved by the mean over two tokens.
+    assert_gradient(gradient("type = 'cispo'", 1.0), [-0.64, -0.25]);
+    assert_gradient(gradient("type = 'cispo'", -1.0), [0.64, 0.25]);
+    let bounded = "type = 'cispo'\nclip_low = 0.2";
+    assert_gradient(gradient(bounded, 1.0), [-0.64, -0.4]);
+    // CE-GPPO: above the clip with a gain 1·1.2; below with a loss 0.75·0.8; else the ratio.
+    assert_gradient(gradient("type = 'ce_gppo'", 1.0), [-0.6, -0.25]);
     assert_gradient(gradient("type = 'ce_gppo'", -1.0), [1.0, 0.3]);
     let off = "type = 'ce_gppo'\nbeta_low = 0.0\nbeta_high = 0.0";
     let ppo = "type = 'ppo_clip'\nclip_high = 0.28";

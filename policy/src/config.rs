@@ -364,9 +364,8 @@ impl Reader<'_> {
             Family::Llama => Ok(vec![None; layers]),
             Family::Mistral => Ok(vec![window; layers]),
             Family::Qwen2 | Family::Qwen3 => {
-                let window =
-                    window.filter(|_| matches!(self.flag("use_sliding_window", false), Ok(true)));
-                self.qwen_windows(window, layers)
+                let slides = self.flag("use_sliding_window", false)?;
+                self.qwen_windows(window.filter(|_| slides), layers)
             }
         }
     }

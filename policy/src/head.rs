@@ -1,8 +1,24 @@
 //! The head: log-probabilities and entropies of chosen tokens.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::CausalLm;
+use crate::{CausalLm, device_memory_bytes};
+
+/// Tokens and ids whose logits kernels hold at once: 4,096 × 8,192 in f32 are 134 MB. Where memory is no matter, 1.07 GB, so
+/// that the products of the way back have results for all of a device.
+pub(crate) fn part_at_once(device: &Device) -> [usize; 2] {
+    const LARGE: u64 = 32 << 30;
+    match device_memory_bytes(device) {
+        Some(LARGE..) => [16_384, 16_384],
+        _ => [4096, 8192],
+    }
+}
+
+/// Bytes that kernels hold of a device while they go over the head's parts: logits, and the gradients of those.
+pub fn head_part_bytes(device: &Device) -> u64 {
+    let [tokens, ids] = part_at_once(device);
+    2 * 4 * (tokens * ids) as u64
+}
 
 /// What the head measures of each token.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -25,7 +25,7 @@ pub use device::{
 pub use error::PolicyError;
 pub use folder::Policy;
 pub use gguf::{ImportSummary, import_gguf};
-pub use head::{EntropyPass, HeadOptions, TokenScores};
+pub use head::{EntropyPass, HeadOptions, TokenScores, head_part_bytes};
 pub use hub::resolve_model;
 pub use model::{
     BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceDecoder, Execution, KvCache, Operations,

@@ -74,6 +74,13 @@ impl<'a> Engine<'a> {
 
     fn check(&self, requests: &[Request], params: &SamplingParams) -> Result<(), RolloutError> {
         params.validate()?;
+        if self.options.batch_rows == 0 {
+            return Err(RolloutError::InvalidParameter {
+                name: "batch_rows",
+                expected: "at least 1",
+                found: "0".to_owned(),
+            });
+        }
         requests
             .iter()
             .try_for_each(|request| self.check_prompt(request))

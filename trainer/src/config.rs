@@ -106,6 +106,28 @@ pub enum Dtype {
     F16,
 }
 
+/// What must differ between the responses of a group that is trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilterBy {
+    /// The rewards.
+    #[default]
+    Reward,
+    /// Whether they are right (DAPO, arXiv 2503.14476, Eq. 11): what parts of a reward beside it, such as a response's length,
+    /// would tell apart alone is dropped.
+    Correct,
+}
+
+impl FilterBy {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "what serde calls takes a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What generation rounds weights, and what they are multiplied with, to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -214,8 +236,13 @@ pub struct RolloutSection {
     pub stop_strings: Vec<String>,
     /// Sequences decoded together. Speed alone depends on it.
     pub batch_rows: usize,
-    /// Whether groups whose scores are all equal are dropped and sampled anew.
-    pub filter_groups: bool,
+    /// Whether groups whose scores are all equal are dropped and sampled anew. Left out, they are where the advantage compares
+    /// the responses of a group alone, so that such a group has none: not for `gae`, `reinforce_plus_plus` and `remax`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_groups: Option<bool>,
+    /// What must differ within a group that is kept.
+    #[serde(skip_serializing_if = "FilterBy::is_default")]
+    pub filter_by: FilterBy,
     /// The most times that a step samples to fill its groups; then it trains on what it has.
     pub max_sampling_rounds: usize,
     /// Problems that a round samples for each group still missing; kept groups beyond `prompts_per_step` are the next
@@ -240,7 +267,8 @@ impl Default for RolloutSection {
             min_p: 0.0,
             stop_strings: Vec::new(),
             batch_rows: 256,
-            filter_groups: true,
+            filter_groups: None,
+            filter_by: FilterBy::Reward,
             max_sampling_rounds: 3,
             oversampling: 1.0,
             dtype: None,
@@ -411,6 +439,7 @@ impl TrainConfig {
         }
         config.validate()?;
         // What a run used stands in its folder, not what a later version may take for it.
+        config.rollout.filter_groups = Some(config.filters_groups());
         config.loss.aggregation = Some(config.loss.aggregation());
         Ok(config)
     }
@@ -529,13 +558,19 @@ impl TrainConfig {
             ),
             rollout.group_size,
         )?;
-        if rollout.group_size == 1 && rollout.filter_groups {
+        if rollout.group_size == 1 && self.filters_groups() {
             let message = "rollout.group_size = 1 with rollout.filter_groups = true leaves nothing to train on: the \
                            rewards of a single response cannot differ; set rollout.filter_groups = false"
                 .into();
             return Err(TrainerError::Config { message });
         }
         Ok(())
+    }
+
+    /// Whether groups without a difference are dropped.
+    pub fn filters_groups(&self) -> bool {
+        let filters = self.rollout.filter_groups;
+        filters.unwrap_or_else(|| self.advantage.compares_groups())
     }
 
     /// The sampling parameters of rollouts, without the model's own end tokens.
@@ -558,6 +593,18 @@ impl TrainConfig {
             .prompts_per_step
             .div_ceil(self.update.mini_batch_prompts)
             * self.update.epochs
+    }
+
+    /// The same with the whole paths of its problem files, so that a run goes on from wherever.
+    #[must_use]
+    pub fn with_whole_paths(mut self) -> Self {
+        for path in [&mut self.data.train, &mut self.data.validation] {
+            let whole = path
+                .as_ref()
+                .and_then(|path| std::path::absolute(path).ok());
+            *path = whole.or_else(|| path.take());
+        }
+        self
     }
 
     /// What a run of this configuration is called: its problems, its loss and its seed.
@@ -699,7 +746,7 @@ pub(crate) fn load_layers<T: DeserializeOwned + Default + Serialize>(
     merged
         .try_into()
         .map_err(|error: toml::de::Error| TrainerError::Config {
-            message: error.to_string().trim_end().replace('\n', " "),
+            message: in_plain_words(error.to_string().trim_end()),
         })
 }
 
@@ -736,12 +783,47 @@ fn read_table(path: &Path) -> Result<Table, TrainerError> {
         source,
     })?;
     text.parse::<Table>().map_err(|error| TrainerError::Config {
-        message: format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim_end().replace('\n', " ")
-        ),
+        message: {
+            let place = error.span().map(|span| line_and_column(&text, span.start));
+            let place = place.unwrap_or_default();
+            let message = error.message().trim_end().replace('\n', "; ");
+            format!("{}{place}: {message}", path.display())
+        },
     })
+}
+
+/// Where a byte of a text stands, as `:line:column`.
+fn line_and_column(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |line| line.chars().count());
+    format!(":{line}:{}", column + 1)
+}
+
+/// What serde says of a value, without Rust's names of types.
+fn in_plain_words(message: &str) -> String {
+    let mut message = message.replace('\n', " ");
+    for (rust, plain) in [
+        ("expected u64", "expected a whole number of 0 or more"),
+        ("expected u32", "expected a whole number of 0 or more"),
+        ("expected usize", "expected a whole number of 0 or more"),
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+    ] {
+        message = message.replace(rust, plain);
+    }
+    // `expected struct ReferenceKl in ...`: a table, whose keys are settings.
+    if let Some(at) = message.find("expected struct ") {
+        let after = at + "expected struct ".len();
+        let end = message[after..].find(|c: char| !c.is_alphanumeric());
+        let end = end.map_or(message.len(), |end| after + end);
+        message.replace_range(at..end, "expected a table of settings, key.setting=value");
+    }
+    message
 }
 
 /// `key=value`, the value read as TOML and, where it is none, as a bare string.
@@ -871,6 +953,8 @@ fn with_every_option() -> TrainConfig {
         },
         rollout: RolloutSection {
             dtype: Some(RolloutDtype::Bf16),
+            filter_groups: Some(true),
+            filter_by: FilterBy::Correct,
             ..RolloutSection::default()
         },
         loss: ObjectiveConfig {
@@ -965,12 +1049,111 @@ fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerErro
     if known.iter().any(|name| name == key) {
         return Ok(());
     }
-    let nearest = known
-        .iter()
-        .min_by_key(|name| strsim::damerau_levenshtein(name, key));
     Err(TrainerError::UnknownKey {
         key: key.to_owned(),
         place: place.to_owned(),
-        nearest: nearest.cloned().unwrap_or_default(),
+        nearest: nearest_key(key, known),
     })
+}
+
+/// Names that other tools have for a setting, by their last part.
+const ALIASES: [(&str, &str); 21] = [
+    ("lr", "optimizer.learning_rate"),
+    ("learning_rate", "optimizer.learning_rate"),
+    ("n", "rollout.group_size"),
+    ("num_generations", "rollout.group_size"),
+    ("train_batch_size", "rollout.prompts_per_step"),
+    ("batch_size", "rollout.prompts_per_step"),
+    ("max_completion_length", "rollout.max_new_tokens"),
+    ("max_response_length", "rollout.max_new_tokens"),
+    ("ppo_mini_batch_size", "update.mini_batch_prompts"),
+    ("ppo_epochs", "update.epochs"),
+    ("num_iterations", "update.epochs"),
+    ("val", "data.validation"),
+    ("val_files", "data.validation"),
+    ("train_files", "data.train"),
+    ("dataset", "data.train"),
+    ("kl_coef", "loss.reference_kl.coef"),
+    ("beta", "loss.reference_kl.coef"),
+    ("entropy_coeff", "entropy.bonus.coef"),
+    ("clip_ratio_low", "loss.clip_low"),
+    ("clip_ratio_high", "loss.clip_high"),
+    ("adv_estimator", "advantage.type"),
+];
+
+/// The known key that was probably meant: one that ends alike, one by another tool's name, or the one with the fewest letters
+/// between.
+fn nearest_key(key: &str, known: &[String]) -> String {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let own = last(key);
+    let mut alike = known.iter().filter(|name| last(name) == own);
+    if let (Some(only), None) = (alike.next(), alike.next()) {
+        return only.clone();
+    }
+    let alias = ALIASES.iter().find(|(name, _)| *name == own);
+    let alias = alias.filter(|(_, meant)| known.iter().any(|name| name == meant));
+    if let Some((_, meant)) = alias {
+        return (*meant).to_owned();
+    }
+    let distance = |name: &String| {
+        let of_last = strsim::damerau_levenshtein(&last(name), &own);
+        let whole = strsim::damerau_levenshtein(name, key);
+        // A whole name that is nearly right, or a last part that is.
+        (whole.min(2 * of_last), whole)
+    };
+    let nearest = known.iter().min_by_key(|name| distance(name));
+    nearest.cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_the_reference() {
+        let reference = include_str!("../../SETTINGS.md");
+        for key in known_keys().unwrap() {
+            let row = format!("| `{key}` |");
+            assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_of_the_one_that_was_meant() {
+        let known = known_keys().unwrap();
+        for (key, meant) in [
+            ("learning_rate", "optimizer.learning_rate"),
+            ("optimizer.lr", "optimizer.learning_rate"),
+            ("group_size", "rollout.group_size"),
+            ("rollout.n", "rollout.group_size"),
+            ("data.val", "data.validation"),
+            ("loss.clip_hihg", "loss.clip_high"),
+            ("rolout.top_k", "rollout.top_k"),
+            ("validation.evry", "validation.every"),
+        ] {
+            assert_eq!(nearest_key(key, &known), meant, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_setting_of_another_type_is_told_of_without_rusts_names() {
+        let refused = |setting: &str| {
+            let error = TrainConfig::load(None, &[setting.to_owned()]).unwrap_err();
+            error.to_string()
+        };
+        for setting in [
+            "steps=-5",
+            "rollout=5",
+            "loss.reference_kl=0.1",
+            "checkpoint.keep=-1",
+        ] {
+            let said = refused(setting);
+            let key = setting.split('=').next().unwrap_or_default();
+            let last = key.rsplit('.').next().unwrap_or_default();
+            assert!(said.contains(last), "{said}");
+            for name in ["struct", "u64", "usize"] {
+                assert!(!said.contains(name), "{said}");
+            }
+        }
+    }
 }

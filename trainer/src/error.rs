@@ -147,6 +147,21 @@ pub enum TrainerError {
         /// Where it was written.
         file: Option<PathBuf>,
     },
+    /// Nothing to learn from, and nothing that it would come from.
+    #[error(
+        "step {step}: none of {responses} answers has a reward that is a finite number ({reason}{}); see to what scores them, and start again or go on with --resume",
+        if *count > 1 { format!(", for {count} steps in a row") } else { String::new() }
+    )]
+    NoReward {
+        /// The step.
+        step: u64,
+        /// Answers that the step sampled.
+        responses: usize,
+        /// Why most of them have none.
+        reason: String,
+        /// How many such steps in a row.
+        count: u64,
+    },
     /// Weights that a checkpoint must not keep.
     #[error(
         "step {step}: a weight is not finite, and nothing was saved; lower optimizer.learning_rate, and go on from an earlier checkpoint or model"

@@ -57,6 +57,9 @@ pub fn accuracies(groups: &[Group]) -> Vec<f64> {
 }
 
 /// Unbiased pass@k of each problem: 1 - C(n-c, k) / C(n, k) for c right ones of n (arXiv 2107.03374, Eq. 1).
+///
+/// # Panics
+/// If a problem has fewer than k answers, of which nothing is known then.
 pub fn pass_at(groups: &[Group], k: usize) -> Vec<f64> {
     groups
         .iter()
@@ -66,6 +69,7 @@ pub fn pass_at(groups: &[Group], k: usize) -> Vec<f64> {
 
 /// The product form of 1 - C(n-c, k) / C(n, k), which does not overflow.
 fn pass_at_k(n: usize, c: usize, k: usize) -> f64 {
+    assert!(k <= n, "pass@{k} of {n} answers");
     if n < c + k {
         return 1.0;
     }

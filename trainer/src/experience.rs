@@ -93,9 +93,10 @@ impl Trainer {
         let rewards = self.token_rewards(groups, &measured);
         let (advantages, returns) = self.advantages(groups, &rewards, &measured, greedy_rewards)?;
         let size = self.config.rollout.group_size as u64;
-        // Rounded generation is another policy than the one that learns, however near.
-        let rounded = self.samples_rounded().then(RolloutCorrection::default);
-        let correction = self.config.loss.rollout_correction.or(rounded);
+        // Rounded generation is another policy than the one that learns, however near, and so is that of a step before.
+        let is_other = self.samples_rounded() || groups.iter().any(|group| self.is_carried(group));
+        let other = is_other.then(RolloutCorrection::default);
+        let correction = self.config.loss.rollout_correction.or(other);
         let samples = groups.iter().flat_map(|group| &group.samples);
         let rows = samples.zip(measured).zip(advantages).zip(returns);
         let experience =
@@ -114,6 +115,12 @@ impl Trainer {
                 }
             };
         Ok(rows.map(experience).collect())
+    }
+
+    /// Whether a group was sampled in a step before.
+    fn is_carried(&self, group: &Group) -> bool {
+        let mut samples = group.samples.iter();
+        samples.any(|sample| sample.rollout.key.step != self.state.step)
     }
 
     /// Each token's reward: the outcome on the last one, less a penalty on each where the reference policy's belongs

@@ -4,6 +4,8 @@ use reward::{Problem, Score};
 use rollout::Rollout;
 use serde::{Deserialize, Serialize};
 
+use crate::FilterBy;
+
 /// A scored response.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scored {
@@ -33,10 +35,18 @@ impl Group {
             .collect()
     }
 
-    /// Whether the rewards differ; where they do not, no advantage does and nothing can be learnt.
-    pub fn is_informative(&self) -> bool {
-        let first = self.samples.first().map(|sample| sample.score.reward);
-        let mut rewards = self.samples.iter().map(|sample| sample.score.reward);
-        rewards.any(|reward| Some(reward) != first)
+    /// Whether the responses differ in what is looked at.
+    pub fn differs_by(&self, figure: FilterBy) -> bool {
+        match figure {
+            FilterBy::Reward => self.differs(|score| score.reward),
+            FilterBy::Correct => self.differs(|score| score.correct),
+        }
+    }
+
+    fn differs<T: PartialEq>(&self, figure: impl Fn(&Score) -> T) -> bool {
+        let mut figures = self.samples.iter().map(|sample| figure(&sample.score));
+        figures
+            .next()
+            .is_some_and(|first| figures.any(|other| other != first))
     }
 }

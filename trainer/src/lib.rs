@@ -47,7 +47,7 @@ pub use base::{bundled_base, bundled_tokenizer, load_policy};
 pub use batch::{Collated, Sequence, TokenBudget, micro_batches};
 pub use checkpoint::{changed_settings, list_checkpoints, newest_checkpoint, remove_surplus};
 pub use config::{
-    CheckpointSection, DataSection, Dtype, MeasurementSection, Memory, ModelSection,
+    CheckpointSection, DataSection, Dtype, FilterBy, MeasurementSection, Memory, ModelSection,
     OptimizerSection, PromptStyle, RolloutDtype, RolloutSection, TrainConfig, UpdateSection,
     ValidationSection,
 };

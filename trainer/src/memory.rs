@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device};
-use policy::{CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes};
+use policy::{
+    CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes,
+    head_part_bytes,
+};
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{Dtype, Memory, TokenBudget, Trainer, forward::MicroBatches};
@@ -20,9 +23,6 @@ const MOST_DEVICE_TOKENS: usize = 16_384;
 /// The share of the free memory that a run may plan with: others live there too.
 const USABLE_SHARE: f64 = 0.8;
 
-/// Bytes of logits that a device's head holds at once, of which it has two such parts.
-const PART_BYTES: u64 = 2 * 4096 * 8192 * 4;
-
 impl TokenBudget {
     /// The budget of passes of a model over rows of `length`, beside other models of `other_bytes`; 0 tokens leave the
     /// number open.
@@ -35,8 +35,10 @@ impl TokenBudget {
     ) -> Self {
         let is_packed = model.is_fused();
         let open = || {
-            let state = STATE_BYTES * config.parameters() + head_bytes(config) + other_bytes;
-            let memory = device_memory_bytes(&model.device());
+            let device = model.device();
+            let state =
+                STATE_BYTES * config.parameters() + head_bytes(config, &device) + other_bytes;
+            let memory = device_memory_bytes(&device);
             let token =
                 TokenBytes::new(config, model, dtype, length).pass(least_kept(model, config));
             device_tokens(memory, state, token)
@@ -84,8 +86,8 @@ pub(crate) fn row_length(config: &ModelConfig, max_new_tokens: usize) -> usize {
 }
 
 /// What a device's head holds: logits of two parts, and the weight's gradient in parts and whole.
-fn head_bytes(config: &ModelConfig) -> u64 {
-    PART_BYTES + (2 * 4 * config.vocab_size * config.hidden_size) as u64
+fn head_bytes(config: &ModelConfig, device: &Device) -> u64 {
+    head_part_bytes(device) + (2 * 4 * config.vocab_size * config.hidden_size) as u64
 }
 
 /// Bytes that a pass with gradients takes of a device for each token of its rows.
@@ -105,16 +107,15 @@ impl TokenBytes {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let heads = config.num_attention_heads;
         let projected = (heads + 2 * config.num_key_value_heads) * config.head_dim;
-        let (queries, keeps_scores) = model.scores_held(length);
         // Scores with their weights and the gradients of both.
-        let scores = 4 * heads * queries;
+        let scores = 4 * heads * model.scores_held(length);
         // In and out of norms and of the residual stream, projections with their rotations, and the gated layer.
         let block = 8 * width + 4 * projected + 6 * inner + scores;
-        let graph = if keeps_scores {
-            block
-        } else {
+        let graph = if model.runs_kernels() {
             // What norms and products take, and what attention and the gate are of.
             4 * width + 2 * projected + heads * config.head_dim + 3 * inner
+        } else {
+            block
         };
         let [input, graph, block] =
             [width, graph, block].map(|cells| (cells * dtype.size()) as u64);
@@ -178,12 +179,13 @@ pub(crate) fn blocks_kept_alone(
     (tokens, length): (usize, usize),
 ) -> usize {
     let (config, model) = (&policy.config, &policy.model);
-    if model.is_fused() {
-        return 0;
+    if !model.runs_kernels() {
+        return least_kept(model, config);
     }
     let bytes = TokenBytes::new(config, model, dtype, length);
-    let state = STATE_BYTES * config.parameters() + head_bytes(config);
-    let room = match device_memory_bytes(&model.device()) {
+    let device = model.device();
+    let state = STATE_BYTES * config.parameters() + head_bytes(config, &device);
+    let room = match device_memory_bytes(&device) {
         Some(memory) => {
             let pass = tokens as u64 * bytes.pass(0);
             ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state + pass)
@@ -233,8 +235,9 @@ impl Trainer {
     /// computed again. No result depends on it. (On the CPU, blocks have forms of their own: [`prepare`] chooses.)
     pub(crate) fn blocks_kept(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> usize {
         let (model, config) = (&self.policy.model, &self.policy.config);
-        if model.is_fused() {
-            return 0;
+        // Burn's operations may round a block in another way when they compute it again: there memory must not decide.
+        if !model.runs_kernels() {
+            return least_kept(model, config);
         }
         match self.config.update.memory {
             Memory::Small => 0,
@@ -278,7 +281,8 @@ impl Trainer {
             left_bytes(config, model, self.dtype, length) * tokens
         } else {
             let bytes = TokenBytes::new(config, model, self.dtype, length);
-            bytes.pass(least_kept(model, config)) * tokens + head_bytes(config)
+            let head = head_bytes(config, &model.device());
+            bytes.pass(least_kept(model, config)) * tokens + head
         }
     }
 
@@ -371,9 +375,7 @@ impl Trainer {
 
     /// Tokens of the longest prompt, of which a token has some letters, and response.
     fn longest_row(&self) -> usize {
-        let prompts = self.source.examples();
-        let longest = prompts.iter().map(|problem| problem.prompt.len()).max();
-        let prompt_tokens = longest.unwrap_or(0).div_ceil(3);
+        let prompt_tokens = self.source.longest_prompt().div_ceil(3);
         let length = prompt_tokens + self.config.rollout.max_new_tokens;
         length.min(self.policy.config.max_position_embeddings)
     }
@@ -513,10 +515,9 @@ mod tests {
             pass::Pass,
         };
 
-        let Ok(name) = std::env::var("ANNEAL_DEVICE") else {
+        let Some((device, _guard)) = crate::tiny::device() else {
             return;
         };
-        let device = policy::open_device(&name).unwrap_or_else(|error| panic!("{error}"));
         let sft = SftConfig {
             architecture: ArchitectureSection {
                 hidden_size: 128,

@@ -35,13 +35,21 @@ impl Reward for ByBytes {
 }
 
 fn trainer() -> Trainer {
-    let trainer = Trainer::new(tiny::config(&["steps=5"]), tiny::policy()).unwrap();
+    trainer_with(&[])
+}
+
+fn trainer_with(settings: &[&str]) -> Trainer {
+    let config = tiny::config(&[&["steps=5"], settings].concat());
+    let trainer = Trainer::new(config, tiny::policy()).unwrap();
     trainer.with_reward(Box::new(ByBytes))
 }
 
 /// A run that stands before a step.
 fn before(step: u64) -> Trainer {
-    let mut trainer = trainer();
+    on_to(step, trainer())
+}
+
+fn on_to(step: u64, mut trainer: Trainer) -> Trainer {
     for _ in 1..step {
         let metrics = trainer.step(&mut |_: Event<'_>| ()).unwrap().metrics;
         assert_eq!((metrics.updates, metrics.skipped_updates), (1, 0));
@@ -105,6 +113,25 @@ fn an_advantage_or_a_log_probability_skips_its_update() {
         let mut rows = experiences(&mut trainer);
         rows[1].old.log_probs[0] = f32::NAN;
         assert_skipped(&mut trainer, &rows, &format!("log π, step {step}"));
+    }
+}
+
+/// What selects tokens cannot rank a figure that is not finite, and leaves it to the same rule.
+#[test]
+fn what_selects_tokens_skips_an_update_too() {
+    for setting in [
+        "loss.type=clip_cov",
+        "loss.type=kl_cov",
+        "entropy.top_entropy.top_fraction=0.5",
+    ] {
+        let mut trainer = on_to(2, trainer_with(&[setting]));
+        let mut rows = experiences(&mut trainer);
+        let spoilt = match setting {
+            "entropy.top_entropy.top_fraction=0.5" => &mut rows[1].old.entropies,
+            _ => &mut rows[1].advantages,
+        };
+        spoilt[0] = f32::NAN;
+        assert_skipped(&mut trainer, &rows, setting);
     }
 }
 

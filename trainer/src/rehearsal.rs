@@ -66,7 +66,7 @@ impl Trainer {
                     })
                     .collect(),
             });
-        sampling.take(groups.collect(), false);
+        sampling.take(groups.collect(), None);
         Ok(self.learn(sampling, started, observer)?.metrics)
     }
 

@@ -54,6 +54,9 @@ pub struct RunState {
     pub ended: Option<String>,
     /// Updates skipped in a row because their gradient was not finite.
     pub skipped_in_a_row: usize,
+    /// Steps in a row in which no answer had a reward.
+    #[serde(default)]
+    pub(crate) rewardless_in_a_row: u64,
     /// The scale of losses computed in f16.
     #[serde(default)]
     pub(crate) loss_scale: LossScale,
@@ -319,7 +322,9 @@ impl Trainer {
         folder: &mut RunFolder,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainerError> {
-        self.warn(observer);
+        for warning in self.warnings() {
+            observer.on_event(Event::Warning(&warning));
+        }
         self.source.stop_when(self.stop.check());
         let mut saved = self.state.step;
         match self.run_steps(folder, &mut saved, observer) {
@@ -437,32 +442,40 @@ impl Trainer {
         Ok(TrainerError::Stopped { step })
     }
 
-    /// Tells of settings that are valid and yet probably not meant.
-    fn warn(&self, observer: &mut dyn Observer) {
+    /// Settings that are valid and yet probably not meant, a line each: what a run says when it begins.
+    pub fn warnings(&self) -> Vec<String> {
         let context = LintContext {
             updates_per_rollout: self.config.updates_per_rollout(),
             advantage: &self.config.advantage,
             group_size: self.config.rollout.group_size,
         };
-        for warning in self.objective.warnings(&context) {
-            observer.on_event(Event::Warning(&warning));
+        let mut warnings = self.objective.warnings(&context);
+        let of_update = self.config.update.mini_batch_prompts;
+        let of_step = self.config.rollout.prompts_per_step;
+        if of_update > of_step {
+            warnings.push(format!(
+                "update.mini_batch_prompts = {of_update} is more than rollout.prompts_per_step = {of_step}: a step makes one update"
+            ));
         }
         let computes_bf16 = self.policy.model.execution().compute == Compute::Bf16;
         if (computes_bf16 || self.packing() == Packing::Bf16)
             && kernels::level() < kernels::Level::Avx512Bf16
         {
-            observer.on_event(Event::Warning(
+            warnings.push(
                 "this CPU has no instructions for bf16 (AVX512-BF16 or AMX): products are no faster than in f32, and \
-                 take half the memory alone",
-            ));
+                 take half the memory alone"
+                    .to_owned(),
+            );
         }
         if self.packing() == Packing::Int8 && kernels::int8_level() < kernels::Int8Level::Avx512Vnni
         {
-            observer.on_event(Event::Warning(
+            warnings.push(
                 "this CPU has no instructions for eight-bit products that are used here (AVX512-VNNI): generation takes \
-                 less memory, and is hardly faster than in f32, if at all",
-            ));
+                 less memory, and is hardly faster than in f32, if at all"
+                    .to_owned(),
+            );
         }
+        warnings
     }
 
     /// Warns where entropy goes wrong, and ends the run where the configuration asks for it.

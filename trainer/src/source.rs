@@ -128,6 +128,17 @@ impl ProblemSource {
         }
     }
 
+    /// Bytes of the longest prompt of [`ProblemSource::examples`].
+    pub(crate) fn longest_prompt(&self) -> usize {
+        let longest =
+            |problems: &[Problem]| problems.iter().map(|problem| problem.prompt.len()).max();
+        let longest = match &self.training {
+            Training::Task(task) => longest(&[task.problem(Split::Train, self.seed, 0)]),
+            Training::File { problems, .. } => longest(problems),
+        };
+        longest.unwrap_or(0)
+    }
+
     /// The held-out problems.
     pub fn validation(&self) -> &[Problem] {
         &self.validation

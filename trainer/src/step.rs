@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    AnswerKey, Event, Group, Observer, ResponseFigures, StepMetrics, Trainer, TrainerError,
-    describe::Described,
+    AnswerKey, Event, FilterBy, Group, Observer, ResponseFigures, StepMetrics, Trainer,
+    TrainerError, describe::Described,
 };
 
 /// What a step did.
@@ -100,6 +100,8 @@ impl Trainer {
             groups: std::mem::take(&mut self.state.surplus),
             ..Sampling::default()
         };
+        let by = self.config.rollout.filter_by;
+        let filter = self.config.filters_groups().then_some(by);
         for _ in 0..self.config.rollout.max_sampling_rounds {
             if sampling.groups.len() >= wanted {
                 break;
@@ -107,10 +109,10 @@ impl Trainer {
             let missing = (wanted - sampling.groups.len()) as f64;
             let count = (missing * self.config.rollout.oversampling).ceil() as usize;
             let groups = self.sample_round(count, observer)?;
-            for id in sampling.take(groups, self.config.rollout.filter_groups) {
-                self.tell_of_dropped(&id, "a reward", observer);
-            }
+            let broken = sampling.take(groups, filter);
+            self.tell_of_rewardless(&broken, observer);
         }
+        self.demand_rewards(&sampling)?;
         if sampling.groups.len() > wanted {
             let mut surplus = sampling.groups.split_off(wanted);
             // The next step must sample too: what it trains on is then one step old at most, and it has figures.
@@ -126,6 +128,44 @@ impl Trainer {
             });
         }
         Ok(sampling)
+    }
+
+    /// One line, whatever the number: a program that ended leaves every problem without a reward.
+    fn tell_of_rewardless(&self, broken: &[Rewardless], observer: &mut dyn Observer) {
+        let Some(first) = broken.first() else {
+            return;
+        };
+        let (step, id, reason) = (self.state.step, &first.problem, &first.reason);
+        let are = match broken.len() {
+            1 => format!("problem '{id}' is"),
+            count => format!("{count} problems, '{id}' the first, are"),
+        };
+        let text =
+            format!("step {step}: {are} left out: a reward is missing or not finite ({reason})");
+        observer.on_event(Event::Warning(&text));
+    }
+
+    /// Ends a run whose answers had no reward for some steps, or that would end without ever having seen one.
+    fn demand_rewards(&mut self, sampling: &Sampling) -> Result<(), TrainerError> {
+        /// One step's may be lost to a server that starts again.
+        const MOST_IN_A_ROW: u64 = 3;
+        if !sampling.rewards.is_empty() || sampling.responses == 0 {
+            self.state.rewardless_in_a_row = 0;
+            return Ok(());
+        }
+        self.state.rewardless_in_a_row += 1;
+        let (step, count) = (self.state.step, self.state.rewardless_in_a_row);
+        let never = step == self.config.steps && count == step;
+        if count < MOST_IN_A_ROW && !never {
+            return Ok(());
+        }
+        let reason = sampling.left_out.iter().find_map(Rewardless::of);
+        Err(TrainerError::NoReward {
+            step,
+            responses: sampling.responses,
+            reason: reason.map_or_else(String::new, |broken| broken.reason),
+            count,
+        })
     }
 
     /// Samples and scores a group for each of the next `count` problems.
@@ -189,9 +229,28 @@ impl Trainer {
     }
 }
 
+/// A problem of which an answer has no reward.
+pub(crate) struct Rewardless {
+    problem: String,
+    /// What scored it says so.
+    reason: String,
+}
+
+impl Rewardless {
+    fn of(group: &Group) -> Option<Self> {
+        let is_number = |reward: Option<f64>| reward.is_some_and(f64::is_finite);
+        let scores = group.samples.iter().map(|sample| &sample.score);
+        let score = scores.into_iter().find(|score| !is_number(score.reward))?;
+        Some(Self {
+            problem: group.problem.id.clone(),
+            reason: score.reason.to_string(),
+        })
+    }
+}
+
 impl Sampling {
     /// Counts what was sampled, keeps what can be trained on, and names the problems with a reward that is not finite.
-    pub(crate) fn take(&mut self, groups: Vec<Group>, filter: bool) -> Vec<String> {
+    pub(crate) fn take(&mut self, groups: Vec<Group>, filter: Option<FilterBy>) -> Vec<Rewardless> {
         self.groups_sampled += groups.len();
         let mut broken = Vec::new();
         for group in groups {
@@ -205,10 +264,10 @@ impl Sampling {
                 self.tokens += sample.rollout.response_ids.len() as u64;
                 self.truncated += usize::from(sample.rollout.finish.is_truncated());
             }
-            if group.rewards().is_none() {
-                broken.push(group.problem.id.clone());
+            if let Some(rewardless) = Rewardless::of(&group) {
+                broken.push(rewardless);
                 self.left_out.push(group);
-            } else if !filter || group.is_informative() {
+            } else if filter.is_none_or(|by| group.differs_by(by)) {
                 self.groups.push(group);
             } else {
                 self.left_out.push(group);
@@ -216,5 +275,140 @@ impl Sampling {
         }
         self.groups_dropped += broken.len();
         broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    use reward::{Problem, Score};
+
+    use super::*;
+    use crate::{TrainConfig, tiny};
+
+    #[test]
+    fn groups_are_filtered_where_the_advantage_compares_them() {
+        let filters = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
+            TrainConfig::load(None, &settings).unwrap().filters_groups()
+        };
+        for advantage in ["gae", "reinforce_plus_plus", "remax"] {
+            let advantage = format!("advantage.type={advantage}");
+            assert!(!filters(&[&advantage]), "{advantage}");
+            assert!(filters(&[&advantage, "rollout.filter_groups=true"]));
+        }
+        for advantage in ["grpo", "reinforce_plus_plus_baseline", "pass_at_k"] {
+            let advantage = format!("advantage.type={advantage}");
+            assert!(filters(&[&advantage]), "{advantage}");
+            assert!(!filters(&[&advantage, "rollout.filter_groups=false"]));
+        }
+    }
+
+    #[test]
+    fn a_filter_looks_at_rewards_or_at_what_is_right() {
+        let mut trainer = Trainer::new(tiny::config(&[]), tiny::policy()).unwrap();
+        let groups = trainer.sample_round(1, &mut |_: Event<'_>| ()).unwrap();
+        // Right alike, rewarded by length; rewarded alike, one right; and both.
+        for (rewards, correct, kept) in [
+            ([1.0, 0.9], [true, true], [true, false]),
+            ([1.0, 1.0], [true, false], [false, true]),
+            ([1.0, 0.0], [true, false], [true, true]),
+            ([1.0, 1.0], [true, true], [false, false]),
+        ] {
+            let mut group = groups[0].clone();
+            group.samples.truncate(2);
+            for (index, sample) in group.samples.iter_mut().enumerate() {
+                sample.score = Score {
+                    reward: Some(rewards[index]),
+                    ..Score::binary(correct[index], None, "made_up")
+                };
+            }
+            for (by, kept) in [FilterBy::Reward, FilterBy::Correct].into_iter().zip(kept) {
+                let mut sampling = Sampling::default();
+                sampling.take(vec![group.clone()], Some(by));
+                assert_eq!(
+                    sampling.groups.len(),
+                    usize::from(kept),
+                    "{by:?}, {rewards:?}"
+                );
+            }
+        }
+    }
+
+    /// Answers of even length are right, while it works.
+    struct Works(Arc<AtomicBool>);
+
+    impl reward::Reward for Works {
+        fn score(&self, problem: &Problem, response: &reward::Response<'_>) -> Score {
+            if self.0.load(Relaxed) {
+                ByHalf.score(problem, response)
+            } else {
+                Score::missing("it_does_not_work")
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_without_rewards_ends_and_one_that_lost_them_may_find_them_again() {
+        let works = Arc::new(AtomicBool::new(false));
+        let run = |steps: &str| {
+            let trainer = Trainer::new(tiny::config(&[steps]), tiny::policy()).unwrap();
+            trainer.with_reward(Box::new(Works(Arc::clone(&works))))
+        };
+        let mut never = run("steps=2");
+        never.step(&mut |_: Event<'_>| ()).unwrap();
+        let never = never.step(&mut |_: Event<'_>| ()).unwrap_err().to_string();
+        assert!(
+            never.starts_with("step 2: none of 8 answers") && never.contains("it_does_not_work"),
+            "{never}"
+        );
+        let mut trainer = run("steps=9");
+        let mut told = 0;
+        for (does, ends) in [
+            (true, false),
+            (false, false),
+            (false, false),
+            (true, false),
+            (false, false),
+            (false, false),
+            (false, true),
+        ] {
+            works.store(does, Relaxed);
+            let step = trainer.step(&mut |event: Event<'_>| {
+                if let Event::Warning(text) = event {
+                    assert!(text.contains("2 problems, '"), "{text}");
+                    told += 1;
+                }
+            });
+            assert_eq!(step.is_err(), ends, "{step:?}");
+            let step = step.ok();
+            assert!(step.is_none_or(|step| does != step.trained.is_empty()));
+        }
+        assert_eq!(told, 5);
+    }
+
+    /// Answers of even length are right.
+    struct ByHalf;
+
+    impl reward::Reward for ByHalf {
+        fn score(&self, _: &Problem, response: &reward::Response<'_>) -> Score {
+            Score::binary(response.text.len().is_multiple_of(2), None, "by_half")
+        }
+    }
+
+    #[test]
+    fn groups_of_the_step_before_are_weighed() {
+        let settings = ["rollout.oversampling=2", "rollout.filter_groups=false"];
+        let trainer = Trainer::new(tiny::config(&settings), tiny::policy()).unwrap();
+        let mut trainer = trainer.with_reward(Box::new(ByHalf));
+        let first = trainer.step(&mut |_: Event<'_>| ()).unwrap();
+        assert!(!first.carried.is_empty());
+        assert!(first.metrics.correction_weight_mean.is_none());
+        let second = trainer.step(&mut |_: Event<'_>| ()).unwrap();
+        assert!(second.metrics.correction_weight_mean.is_some());
     }
 }

@@ -5,6 +5,19 @@ use policy::Policy;
 
 use crate::{ArchitectureSection, SftConfig, TrainConfig};
 
+/// Held by tests that run on the device which `ANNEAL_DEVICE` names: one of them counts the bytes there.
+#[cfg(feature = "cube")]
+pub(crate) fn device() -> Option<(Device, std::sync::MutexGuard<'static, ()>)> {
+    static DEVICE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let name = std::env::var("ANNEAL_DEVICE").ok()?;
+    let device = policy::open_device(&name).unwrap_or_else(|error| panic!("{error}"));
+    // A test that failed leaves the device as good as it was.
+    let guard = DEVICE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    Some((device, guard))
+}
+
 /// A policy of some hundred parameters, freshly drawn.
 pub(crate) fn policy() -> Policy {
     let sft = SftConfig {

@@ -8,8 +8,8 @@ use burn::{
 };
 use entropy::{EntropyChange, TokenChange};
 use losses::{
-    Aggregation, Denominator, LossInputs, LossSums, OptionalInputs, SelectionKey, SelectionStats,
-    SelectionView, Selections, aggregate,
+    Aggregation, Denominator, LossError, LossInputs, LossSums, OptionalInputs, SelectionKey,
+    SelectionStats, SelectionView, Selections, aggregate,
 };
 use policy::CausalLm;
 
@@ -109,7 +109,14 @@ impl Trainer {
     ) -> Result<Option<SkippedBatch>, TrainerError> {
         let scale_before = self.state.loss_scale;
         let (total, selections, gradients) = loop {
-            let (mut total, selections) = self.accumulated(batch, forwards.take(), key)?;
+            let (mut total, selections) = match self.accumulated(batch, forwards.take(), key) {
+                // What is not finite cannot be ranked, and would give a loss that is not either.
+                Err(TrainerError::Loss(LossError::NonFiniteToken { .. })) => {
+                    self.count_skipped(updates);
+                    return self.skipped(batch, key).map(Some);
+                }
+                accumulated => accumulated?,
+            };
             let gradients = self.unscaled(&mut total);
             if !self.overflows(&total, &gradients) || !self.state.loss_scale.lower() {
                 break (total, selections, gradients);
@@ -410,8 +417,7 @@ impl Trainer {
                 .is_none_or(|critic| critic.apply(critic_gradients));
         if !is_applied {
             self.stop.set_mid_step(was_mid_step);
-            updates.skipped += 1;
-            self.state.skipped_in_a_row += 1;
+            self.count_skipped(updates);
             return false;
         }
         self.state.skipped_in_a_row = 0;
@@ -437,6 +443,11 @@ impl Trainer {
         failpoint("updated");
         updates.moved += 1;
         true
+    }
+
+    fn count_skipped(&mut self, updates: &mut Updates) {
+        updates.skipped += 1;
+        self.state.skipped_in_a_row += 1;
     }
 
     /// What it takes to look at a batch that could not be used, `log_probs` computed again.

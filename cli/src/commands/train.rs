@@ -96,7 +96,7 @@ fn overrides(args: &TrainArgs) -> Vec<String> {
 }
 
 fn start(args: &TrainArgs, device: &Device) -> Result<(Trainer, RunFolder)> {
-    let config = TrainConfig::load(args.config.as_deref(), &overrides(args))?;
+    let config = TrainConfig::load(args.config.as_deref(), &overrides(args))?.with_whole_paths();
     let out = match &args.out {
         Some(out) => out.clone(),
         None => unused_folder(&config)?,
@@ -118,6 +118,9 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
     let policy = load_policy(&config.model.path, DType::F32, device)?;
     let parameters = policy.config.parameters();
     let trainer = Trainer::new(config, policy)?;
+    for warning in trainer.warnings() {
+        say(&format!("warning: {warning}"));
+    }
     let estimate = trainer.memory_estimate();
     let name = args.device.device.as_str();
     write!(
@@ -296,7 +299,8 @@ impl Watch {
                 self.last = self.summary.line(metrics);
             }
         }
-        if let (Some(accuracy), false) = (metrics.validation_accuracy, self.bar.is_hidden()) {
+        // In a log too, where these few lines are all that tells how far a run is.
+        if let Some(accuracy) = metrics.validation_accuracy {
             let entropy = if metrics.step == 0 {
                 String::new()
             } else {

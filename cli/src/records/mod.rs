@@ -58,7 +58,11 @@ pub(crate) struct Records {
 impl Records {
     /// Reads a file by its contents: an object or array of points, a trainer's state with its log, JSON lines, or values
     /// separated by commas, semicolons or tabs.
+    ///
+    /// Of a run's folder, its metrics.
     pub(crate) fn load(path: &Path) -> Result<Self> {
+        let of_run = path.join("metrics.jsonl");
+        let path = if path.is_dir() { &of_run } else { path };
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(place)?;
         Self::parse(&bytes).with_context(place)

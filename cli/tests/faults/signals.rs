@@ -206,3 +206,40 @@ fn a_reward_that_is_waited_for_does_not_hold_a_stop_up() {
         fs::remove_dir_all(&folder).unwrap();
     }
 }
+
+/// SIGTERM reaches the comparison alone, which passes it on; its runs save, and the same command goes on with them.
+#[test]
+fn a_comparison_that_is_stopped_goes_on_where_its_runs_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("compare.toml");
+    let settings = "settings = [\"steps=60\", \"rollout.prompts_per_step=2\", \"rollout.max_new_tokens=8\", \"validation.problems=0\"]";
+    fs::write(
+        &file,
+        format!("seeds = [1]\njobs = 2\n{settings}\n[[variants]]\nname = \"a\"\n[[variants]]\nname = \"b\"\n"),
+    )
+    .unwrap();
+    let out = dir.path().join("out");
+    let (file, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let command = || anneal(&["compare", "--config", file, "--out", out_text]);
+    let folders = ["a", "b"].map(|name| out.join(name).join("seed-1"));
+    let mut run = Run::spawn(&mut command());
+    assert!(run.wait_until(|| folders.iter().all(|folder| steps(folder).0 >= 1)));
+    let sent = Instant::now();
+    run.signal(Signal::TERM);
+    let ended = run.wait();
+    assert!(sent.elapsed() < LIMIT, "{}", ended.stderr);
+    assert_eq!(ended.status.code(), Some(143), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the same command goes on"),
+        "{}",
+        ended.stderr
+    );
+    for folder in &folders {
+        let (done, saved) = steps(folder);
+        assert!(done == saved && (1..60).contains(&saved), "{done}, {saved}");
+    }
+    Run::spawn(&mut command()).wait().done();
+    for folder in &folders {
+        assert_eq!(steps(folder), (60, 60));
+    }
+}

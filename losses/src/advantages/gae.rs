@@ -44,6 +44,14 @@ impl Estimator for Gae {
         check_range("advantage.lambda", self.lambda, requirement, passes)
     }
 
+    fn compares_groups(&self) -> bool {
+        false
+    }
+
+    fn needs_values(&self) -> bool {
+        true
+    }
+
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
         let values = inputs.values.ok_or(LossError::MissingInput {
             estimator: "gae",

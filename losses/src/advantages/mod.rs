@@ -62,6 +62,26 @@ trait Estimator {
         Ok(())
     }
 
+    /// The fewest responses to a prompt that it can compare.
+    fn least_group_size(&self) -> usize {
+        1
+    }
+
+    /// Whether it compares the responses to a prompt with each other alone, so that equal rewards teach nothing.
+    fn compares_groups(&self) -> bool {
+        true
+    }
+
+    /// Whether it needs a critic's values.
+    fn needs_values(&self) -> bool {
+        false
+    }
+
+    /// Whether it needs the reward of a greedy response to each prompt.
+    fn needs_greedy_baseline(&self) -> bool {
+        false
+    }
+
     /// Advantages of inputs that have been checked.
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError>;
 }
@@ -106,20 +126,23 @@ impl AdvantageConfig {
 
     /// The fewest responses to a prompt that it can compare.
     pub fn least_group_size(&self) -> usize {
-        match self {
-            Self::PassAtK(_) => 2,
-            _ => 1,
-        }
+        self.estimator().least_group_size()
+    }
+
+    /// Whether it compares the responses to a prompt with each other alone, so that a group whose rewards are all equal has no
+    /// advantage.
+    pub fn compares_groups(&self) -> bool {
+        self.estimator().compares_groups()
     }
 
     /// Whether it needs a critic's values.
     pub fn needs_values(&self) -> bool {
-        matches!(self, Self::Gae(_))
+        self.estimator().needs_values()
     }
 
     /// Whether it needs the reward of a greedy response to each prompt.
     pub fn needs_greedy_baseline(&self) -> bool {
-        matches!(self, Self::Remax(_))
+        self.estimator().needs_greedy_baseline()
     }
 
     /// The advantage of every token, and the return that a critic learns.

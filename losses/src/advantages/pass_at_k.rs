@@ -39,6 +39,10 @@ impl Estimator for PassAtK {
         })
     }
 
+    fn least_group_size(&self) -> usize {
+        2
+    }
+
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
         if let Some((group, _)) = inputs.by_group().iter().find(|(_, rows)| rows.len() < 2) {
             return Err(LossError::GroupOfOne {

@@ -30,6 +30,10 @@ impl Estimator for ReinforcePlusPlus {
         })
     }
 
+    fn compares_groups(&self) -> bool {
+        false
+    }
+
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
         let mut returns = vec![0.0; inputs.mask.len()];
         for row in inputs.rows() {

@@ -15,6 +15,14 @@ use crate::LossError;
 pub struct Remax {}
 
 impl Estimator for Remax {
+    fn compares_groups(&self) -> bool {
+        false
+    }
+
+    fn needs_greedy_baseline(&self) -> bool {
+        true
+    }
+
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
         let greedy = inputs.greedy_rewards.ok_or(LossError::MissingInput {
             estimator: "remax",

@@ -279,6 +279,16 @@ pub(crate) fn whole_batch(
     if scope == SelectionScope::MiniBatch {
         return select(view);
     }
+    let mut next = 0;
+    for rows in micro_batches {
+        assert_eq!(rows.start, next, "micro-batches follow each other");
+        next = rows.end;
+    }
+    assert_eq!(
+        next,
+        view.row_keys.len(),
+        "micro-batches are all of the rows"
+    );
     let mut whole = Selection {
         mask: Vec::with_capacity(view.mask.len()),
         stats: SelectionStats::default(),

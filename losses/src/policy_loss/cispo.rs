@@ -15,11 +15,12 @@ const LARGEST_LOG_RATIO: f64 = 20.0;
 /// ```
 ///
 /// # References
-/// MiniMax-M1, arXiv 2506.13585, Eq. 4 and 5, which leaves the lower end open: `clip_low = 1`.
+/// MiniMax-M1, arXiv 2506.13585, Eq. 4 and 5, which leaves the lower end open, as the default does: a bound there would raise
+/// the weight of tokens that the policy has left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cispo {
-    /// `ε_low`: weights are at least `1 - ε_low`.
+    /// `ε_low`: weights are at least `1 - ε_low`; 1 is no bound.
     pub clip_low: f64,
     /// `ε_high`: weights are at most `1 + ε_high`.
     pub clip_high: f64,
@@ -28,7 +29,7 @@ pub struct Cispo {
 impl Default for Cispo {
     fn default() -> Self {
         Self {
-            clip_low: 0.2,
+            clip_low: 1.0,
             clip_high: 0.28,
         }
     }

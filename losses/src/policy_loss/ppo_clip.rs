@@ -61,7 +61,8 @@ impl PolicyLoss for PpoClip {
     fn per_token(&self, terms: &PolicyTerms) -> PerToken {
         let (log_ratio, advantages) = (terms.log_ratio.clone(), terms.advantages.clone());
         let (lowest, highest) = self.bounds();
-        let gain = advantages.clone().greater_elem(0.0);
+        // Where there is no advantage either bound will do, as long as one is there: 0·∞ is no number.
+        let gain = advantages.clone().greater_equal_elem(0.0);
         let clipped = self.clipped(&log_ratio, &advantages);
 
         let mut of_losses = match lowest {
@@ -201,6 +202,7 @@ mod tests {
     fn a_ratio_beyond_f32_leaves_the_clipped_gradient_zero() {
         assert_token(at(&PpoClip::default(), 200.0, 1.0), (-1.2, 0.0, 1.0));
         assert_token(at(&PpoClip::default(), -200.0, -1.0), (0.8, 0.0, 1.0));
+        assert_token(at(&PpoClip::default(), 200.0, 0.0), (0.0, 0.0, 0.0));
     }
 
     #[test]

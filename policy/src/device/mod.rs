@@ -74,6 +74,7 @@ pub fn find_device(name: &str) -> Result<Device, PolicyError> {
         None => (name, None),
     };
     match BACKENDS.iter().find(|(known, _)| *known == backend) {
+        None if backend == "cpu" => Err(refused("the CPU is the device flex".into())),
         None => {
             let known = BACKENDS.map(|(known, _)| known).join(", ");
             Err(refused(format!("'{backend}' is not one of {known}")))

@@ -71,8 +71,14 @@ impl Attention {
         let key = operations.rotate(key, rotation);
         let mixed = match cache {
             Some(cache) => {
-                let (key, value) = cache.update(key, value);
-                operations.attend_cached(query, key, value, visibility)
+                let is_fresh = cache.is_fresh();
+                let cached = cache.update(key.clone(), value.clone());
+                if is_fresh && operations.has_attention_of_its_own() {
+                    operations.attend(query, key, value, visibility)
+                } else {
+                    let (key, value) = cached;
+                    operations.attend_cached(query, key, value, visibility)
+                }
             }
             None => operations.attend(query, key, value, visibility),
         };

@@ -40,6 +40,7 @@ impl KvCache {
             keys: Some(Tensor::zeros(shape, (device, dtype))),
             values: Some(Tensor::zeros(shape, (device, dtype))),
             slots: None,
+            is_fresh: true,
         };
         Self {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
@@ -167,14 +168,22 @@ pub(super) struct LayerCache {
     keys: Option<Tensor<2>>,
     values: Option<Tensor<2>>,
     slots: Option<Tensor<1, Int>>,
+    /// Whether nothing has been written yet.
+    is_fresh: bool,
 }
 
 impl LayerCache {
+    /// Whether nothing has been written yet: then tokens see those alone that come with them.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
     /// Writes new keys and values to the announced slots and gives back all of the cache's.
     ///
     /// # Shapes
     /// `[rows, heads, length, head_dim]` in, `[rows, heads, capacity, head_dim]` out.
     pub(super) fn update(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        self.is_fresh = false;
         let slots = self
             .slots
             .clone()
@@ -195,6 +204,7 @@ impl LayerCache {
         &mut self,
         write: impl FnOnce([Tensor<4>; 2]) -> (T, [Tensor<4>; 2]),
     ) -> (T, [Tensor<4>; 2]) {
+        self.is_fresh = false;
         let kept = [self.keys.take(), self.values.take()];
         let kept = kept.map(|kept| {
             let kept = kept.expect("a layer's cache is whole between updates");
@@ -211,6 +221,7 @@ impl LayerCache {
     }
 
     fn adopt(&mut self, other: &Self, sources: &[usize], targets: &[usize]) {
+        self.is_fresh = false;
         let [_, heads, capacity, _] = self.shape;
         let [_, _, filled, _] = other.shape;
         let slots = |rows: &[usize], stride: usize| {

@@ -287,7 +287,9 @@ impl CausalLm {
     pub(super) fn embedded(&self, batch: &TokenBatch) -> Tensor<3> {
         let weight = self.model.embed_tokens.weight.val();
         let [_, width] = weight.dims();
-        let picked = self.operations().pick_rows(weight, &batch.ids);
+        // Nothing sees padding, so nothing of its gradient comes back.
+        let is_token = |at| batch.positions[at] != PADDING_POSITION;
+        let picked = self.operations().pick_rows_of(weight, &batch.ids, is_token);
         picked.reshape([batch.rows, batch.length, width])
     }
 
@@ -317,11 +319,14 @@ impl CausalLm {
         Operations::of(&self.device())
     }
 
-    /// Of rows of `length`, how many queries' scores a block holds at once, and whether its graph keeps all of them.
-    pub fn scores_held(&self, length: usize) -> (usize, bool) {
-        let operations = self.operations();
-        let at_once = operations.queries_at_once(length);
-        (at_once, operations == Operations::Plain)
+    /// Of rows of `length`, how many queries' scores a block holds at once.
+    pub fn scores_held(&self, length: usize) -> usize {
+        self.operations().queries_at_once(length)
+    }
+
+    /// Whether kernels of our own compute it, as on GPUs.
+    pub fn runs_kernels(&self) -> bool {
+        self.operations() != Operations::Plain
     }
 
     fn window_kinds(&self) -> Vec<Option<usize>> {

@@ -50,16 +50,30 @@ impl Operations {
     /// # Panics
     /// If there is no such row.
     pub fn pick_rows(self, x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
+        self.pick_rows_of(x, picks, |_| true)
+    }
+
+    /// The same, where the gradient of picks that are not `counted` is known to be 0.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn pick_rows_of(
+        self,
+        x: Tensor<2>,
+        picks: &[i32],
+        counted: impl Fn(usize) -> bool,
+    ) -> Tensor<2> {
         let [rows, _] = x.dims();
         let last = picks.iter().max().copied().unwrap_or(0);
         assert!((last as usize) < rows, "no row {last} of {rows}");
         match self {
             Self::Plain => {
+                let _ = counted;
                 let picks = Tensor::<1, Int>::from_data(picks, (&x.device(), DType::I32));
                 x.select(0, picks)
             }
             #[cfg(feature = "cube")]
-            Self::Kernels => cube::pick_rows(x, picks),
+            Self::Kernels => cube::pick_rows(x, picks, counted),
         }
     }
 
@@ -237,6 +251,11 @@ impl Operations {
                 mixed.reshape([batch, length, heads * head_dim])
             }
         }
+    }
+
+    /// Whether [`Operations::attend`] takes tokens by their positions alone, without a mask of a cache's slots.
+    pub fn has_attention_of_its_own(self) -> bool {
+        self != Self::Plain
     }
 
     /// Of rows of `length`, how many queries' scores attention holds at once.

@@ -36,7 +36,7 @@ struct Surroundings {
 impl CausalLm {
     /// The hidden states that predict the response tokens, as [`CausalLm::response_states`] gives them, computed in
     /// `dtype` from weights in f32, with a graph of the last norm and the last `kept` blocks; [`BlockInputs::backward`] goes
-    /// on from there. No result depends on how many these are.
+    /// on from there. On a device that runs our kernels no result depends on how many these are.
     ///
     /// # Shapes
     /// `[response tokens, hidden_size]`.

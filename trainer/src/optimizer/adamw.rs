@@ -162,11 +162,35 @@ mod tests {
     /// On the device that `ANNEAL_DEVICE` names.
     #[cfg(feature = "cube")]
     #[test]
-    fn a_cube_updates_as_burn_does() {
-        let Ok(name) = std::env::var("ANNEAL_DEVICE") else {
+    fn a_cube_sums_squares_as_f64_does() {
+        let Some((device, _guard)) = crate::tiny::device() else {
             return;
         };
-        let device = policy::open_device(&name).unwrap_or_else(|error| panic!("{error}"));
+        // One element, an odd number, one vector more than a cube's, and more than all cubes take at once.
+        for count in [1, 77, 1028, 3_000_004] {
+            let x = Tensor::<1, Int>::arange(0..count, &device).float();
+            let x = (x * 0.37 + 0.2).sin();
+            let cells = x.clone().into_data();
+            let exact: f64 = cells
+                .iter::<f32>()
+                .map(|x| f64::from(x) * f64::from(x))
+                .sum();
+            let found = crate::optimizer::operations::sum_of_squares(x);
+            let found = f64::from(found.into_scalar::<f32>());
+            assert!(
+                (found / exact - 1.0).abs() < 1e-5,
+                "{count}: {found} is not {exact}"
+            );
+        }
+    }
+
+    /// On the device that `ANNEAL_DEVICE` names.
+    #[cfg(feature = "cube")]
+    #[test]
+    fn a_cube_updates_as_burn_does() {
+        let Some((device, _guard)) = crate::tiny::device() else {
+            return;
+        };
         assert_updates_are_burns_own(&device);
     }
 }

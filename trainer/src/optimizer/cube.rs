@@ -1,7 +1,10 @@
-//! AdamW on a GPU: one kernel a parameter, in place.
+//! AdamW on a GPU: one kernel a parameter, in place. And a gradient's norm, summed in one order.
 
 use burn::backend::TensorMetadata;
-use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{
+    kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
+};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 use kernels::AdamW;
 
@@ -77,12 +80,7 @@ pub(super) fn adamw(
         "a gradient or moment of another length"
     );
     let client = parameter.client.clone();
-    let sizes = client.properties();
-    let vector = sizes
-        .io_optimized_vector_sizes(size_of::<f32>())
-        .filter(|size| elements.is_multiple_of(*size))
-        .max()
-        .unwrap_or(1);
+    let vector = vector_size(&parameter);
     let count = elements / vector;
     let dim = CubeDim::new(&client, count);
     adamw_kernel::launch(
@@ -109,4 +107,90 @@ pub(super) fn adamw(
         vector,
     );
     [parameter, moment_1, moment_2]
+}
+
+/// Elements that a unit reads at once.
+fn vector_size(x: &CubeTensor) -> usize {
+    let elements = x.shape().num_elements();
+    let sizes = x.client.properties();
+    sizes
+        .io_optimized_vector_sizes(size_of::<f32>())
+        .filter(|size| elements.is_multiple_of(*size))
+        .max()
+        .unwrap_or(1)
+}
+
+/// Units of a cube, a power of two.
+const UNITS: usize = 256;
+/// Cubes that share a tensor: more than any device runs at once.
+const MOST_CUBES: usize = 1024;
+
+/// A cube's sum of elements, or of their squares.
+#[cube(launch)]
+fn sum_kernel<N: Size>(
+    x: &Tensor<Vector<f32, N>>,
+    sums: &mut Tensor<f32>,
+    count: u32,
+    cubes: u32,
+    #[comptime] vector: usize,
+    #[comptime] squares: bool,
+) {
+    let mut scratch = Shared::<[f32]>::new_slice(UNITS);
+    let unit = UNIT_POS as usize;
+    let mut sum = 0.0f32;
+    let mut at = CUBE_POS * UNITS + unit;
+    while at < count as usize {
+        let cells = x[at];
+        #[unroll]
+        for i in 0..vector {
+            let cell = cells.extract(i);
+            if comptime!(squares) {
+                sum += cell * cell;
+            } else {
+                sum += cell;
+            }
+        }
+        at += cubes as usize * UNITS;
+    }
+    scratch[unit] = sum;
+    sync_cube();
+    let mut stride = (CUBE_DIM / 2) as usize;
+    while stride > 0 {
+        if unit < stride {
+            let other = scratch[unit + stride];
+            scratch[unit] += other;
+        }
+        sync_cube();
+        stride /= 2;
+    }
+    if unit == 0 {
+        sums[CUBE_POS] = scratch[0];
+    }
+}
+
+/// Σ x² as a tensor of one element. Burn's own sum adds what cubes found as they end, in an order that is another each time.
+pub(super) fn sum_of_squares(x: CubeTensor) -> CubeTensor {
+    let x = into_contiguous(x);
+    let cubes = x.shape().num_elements().div_ceil(8 * UNITS);
+    let sums = sums(&x, cubes.clamp(1, MOST_CUBES), true);
+    self::sums(&sums, 1, false)
+}
+
+fn sums(x: &CubeTensor, cubes: usize, squares: bool) -> CubeTensor {
+    let shape = Shape::from([cubes]);
+    let sums = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::F32);
+    let vector = vector_size(x);
+    sum_kernel::launch(
+        &x.client.clone(),
+        CubeCount::Static(cubes as u32, 1, 1),
+        CubeDim::new_1d(UNITS as u32),
+        vector,
+        x.clone().into_tensor_arg(),
+        sums.clone().into_tensor_arg(),
+        (x.shape().num_elements() / vector) as u32,
+        cubes as u32,
+        vector,
+        squares,
+    );
+    sums
 }

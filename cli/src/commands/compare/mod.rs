@@ -16,12 +16,14 @@ use crate::{
     args::CompareArgs,
     device,
     report::{Report, task_notes},
+    signals::Signals,
 };
 use plan::{Plan, Planned};
 use results::Comparison;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     device::check(&args.device.device)?;
+    let signals = Signals::watch()?;
     let plan = Plan::load(args)?;
     let runs = plan.runs(&args.out)?;
     let (done, todo): (Vec<&Planned>, Vec<&Planned>) = runs.iter().partition(|run| run.is_done);
@@ -32,7 +34,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             runs.len()
         ));
     }
-    runner::run(&todo, plan.jobs, &args.device.device)?;
+    runner::run(&todo, plan.jobs, &args.device.device, &signals)?;
     let comparison = Comparison::of(&plan.variants(), &runs)?;
     let page = args.out.join("report.html");
     let averages = comparison.averages(&runs)?;

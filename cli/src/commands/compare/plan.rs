@@ -1,7 +1,7 @@
 //! Which runs a comparison consists of, and which of them are there.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -135,6 +135,13 @@ impl Plan {
             .chain([format!("seed={seed}")])
             .collect();
         let config = TrainConfig::load(self.config.as_deref(), &with_seed)?;
+        // Another variant may train for long before this one would find that they are not there.
+        for path in [&config.data.train, &config.data.validation]
+            .into_iter()
+            .flatten()
+        {
+            File::open(path).with_context(|| path.display().to_string())?;
+        }
         let folder = folder(out, name, seed);
         let is_done = is_done(&folder, &config)?;
         Ok(Planned {

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 
 use super::plan::{Planned, has_checkpoint};
-use crate::{commands::say, progress};
+use crate::{commands::say, progress, signals::Signals};
 
 /// Between two looks at the runs.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -26,8 +26,9 @@ struct Running<'a> {
     child: Child,
 }
 
-/// Runs them all, `jobs` at once. Where one fails, those that are going on are seen to their end, and no other starts.
-pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str) -> Result<()> {
+/// Runs them all, `jobs` at once. Where one fails, those that are going on are seen to their end, and no other starts; where
+/// a signal comes, they save and end.
+pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signals) -> Result<()> {
     let total: u64 = runs.iter().map(|run| run.steps).sum();
     let bar = progress::bar(total, "steps of all runs");
     let jobs = jobs.min(runs.len()).max(1);
@@ -36,33 +37,70 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str) -> Result<()> {
     let mut running: Vec<Running<'_>> = Vec::new();
     let mut ended = 0;
     let mut failed = None;
+    let mut stopped = None;
     while !(waiting.is_empty() && running.is_empty()) {
         while running.len() < jobs
             && let Some(run) = waiting.pop_front()
         {
-            let child = start(run, threads, device)?;
-            running.push(Running { run, child });
-        }
-        thread::sleep(PAUSE);
-        let mut going = Vec::new();
-        for mut one in running {
-            match one.child.try_wait()? {
-                None => going.push(one),
-                Some(status) if status.success() => ended += one.run.steps,
-                Some(_) => {
+            match start(run, threads, device) {
+                Ok(child) => running.push(Running { run, child }),
+                Err(error) => {
                     waiting.clear();
-                    failed.get_or_insert_with(|| failure(one.run));
+                    failed.get_or_insert(error);
                 }
             }
+        }
+        thread::sleep(PAUSE);
+        if let (Some(signal), None) = (signals.received(), stopped) {
+            stopped = Some(signal);
+            waiting.clear();
+            pass_on(signal, &running);
+        }
+        let mut going = Vec::new();
+        for mut one in running {
+            let failure = match one.child.try_wait() {
+                Ok(None) => {
+                    going.push(one);
+                    continue;
+                }
+                Ok(Some(status)) if status.success() => {
+                    ended += one.run.steps;
+                    continue;
+                }
+                // It saved and ended, as it was told.
+                Ok(Some(_)) if stopped.is_some() => continue,
+                Ok(Some(_)) => anyhow!(failure(one.run)),
+                Err(error) => anyhow!(error),
+            };
+            waiting.clear();
+            failed.get_or_insert(failure);
         }
         running = going;
         show(&bar, ended, &running);
     }
     bar.finish_and_clear();
     match failed {
-        Some(failure) => bail!("{failure}"),
+        None if stopped.is_some() => {
+            let kept = "the runs that were going on are saved; the same command goes on with them";
+            Err(signals.stopped(kept.to_owned()).into())
+        }
+        Some(failure) => Err(failure),
         None => Ok(()),
     }
+}
+
+/// A terminal's Ctrl-C has reached the runs already, and a second signal would end them at once; SIGTERM has not.
+fn pass_on(signal: i32, running: &[Running<'_>]) {
+    #[cfg(unix)]
+    if signal == signal_hook::consts::SIGTERM {
+        for one in running {
+            let process = rustix::process::Pid::from_child(&one.child);
+            // One that has ended needs none.
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (signal, running);
 }
 
 fn show(bar: &ProgressBar, ended: u64, running: &[Running<'_>]) {

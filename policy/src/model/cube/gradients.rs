@@ -15,7 +15,9 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
     Attention, CubeOps, FigurePlan, HeadLayout, Truncation, attention, elementwise, gather, head,
-    norm, product::transposed, reduce::sum_rows,
+    norm,
+    product::{transposed, weight_gradient},
+    reduce::sum_rows,
 };
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Backward<CubeBackend, 2> for ProductBackward {
             grads.register::<CubeBackend>(node.id, dlhs);
         }
         if let Some(node) = of_rhs {
-            grads.register::<CubeBackend>(node.id, CubeBackend::product(transposed(lhs), dy));
+            grads.register::<CubeBackend>(node.id, weight_gradient(lhs, dy));
         }
     }
 }
@@ -161,7 +163,7 @@ impl Backward<CubeBackend, 3> for PullBackward {
             grads.register::<CubeBackend>(node.id, dinner);
         }
         if let Some(node) = of_weight {
-            let dweight = CubeBackend::product(transposed(inner), slope.clone());
+            let dweight = weight_gradient(inner, slope.clone());
             grads.register::<CubeBackend>(node.id, dweight);
         }
         if let Some(node) = of_x {

@@ -440,11 +440,12 @@ pub(super) fn token_figures(
     ))
 }
 
-/// Rows `picks` of `[rows, width]`, of which there must be each.
-pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
+/// Rows `picks` of `[rows, width]`, of which there must be each; a row's gradient is of those picks that are `counted`.
+pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32], counted: impl Fn(usize) -> bool) -> Tensor<2> {
     let [rows, _] = x.dims();
     let mut starts = vec![0; rows + 1];
-    for &pick in picks {
+    let own = |&(at, _): &(usize, &i32)| counted(at);
+    for (_, &pick) in picks.iter().enumerate().filter(own) {
         starts[pick as usize + 1] += 1;
     }
     for row in 0..rows {
@@ -452,9 +453,9 @@ pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
     }
     let mut next = starts.clone();
     let mut order = vec![0; picks.len()];
-    for (at, &pick) in (0..).zip(picks) {
+    for (at, &pick) in picks.iter().enumerate().filter(own) {
         let place = &mut next[pick as usize];
-        order[*place as usize] = at;
+        order[*place as usize] = at as i32;
         *place += 1;
     }
     let device = x.device();

@@ -35,7 +35,11 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::{element, empty, reduce::cube_for_each};
+use super::{
+    element, empty,
+    head::cast,
+    reduce::{cube_for_each, sum_rows},
+};
 
 /// A product of matrices, or of as many pairs of them, summed in f32 and given in `dtype`.
 pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTensor {
@@ -71,6 +75,43 @@ pub(super) fn product(lhs: CubeTensor, rhs: CubeTensor, dtype: DType) -> CubeTen
 pub(super) fn transposed(x: CubeTensor) -> CubeTensor {
     let last = x.shape().num_dims() - 1;
     CubeBackend::float_swap_dims(x, last - 1, last)
+}
+
+/// xᵀ·dy, `[inputs, outputs]`, of `[rows, inputs]` and `[rows, outputs]`, or of as many pairs of them: the gradient of a weight.
+/// Few results over many rows would leave most of a device idle, so parts of the rows have sums of their own, which are
+/// then added in order.
+pub(super) fn weight_gradient(x: CubeTensor, dy: CubeTensor) -> CubeTensor {
+    let dtype = x.dtype;
+    let parts = match x.shape().num_dims() {
+        2 => parts_of(x.shape().dims(), dy.shape()[1]),
+        _ => 1,
+    };
+    if parts == 1 {
+        return product(transposed(x), dy, dtype);
+    }
+    let [rows, inputs] = x.shape().dims();
+    let [_, outputs] = dy.shape().dims::<2>();
+    let cut = |x: CubeTensor, width| {
+        CubeBackend::float_reshape(into_contiguous(x), [parts, rows / parts, width].into())
+    };
+    let sums = product(transposed(cut(x, inputs)), cut(dy, outputs), DType::F32);
+    let sums = CubeBackend::float_reshape(sums, [parts, inputs * outputs].into());
+    let whole = CubeBackend::float_reshape(sum_rows(sums), [inputs, outputs].into());
+    cast(whole, dtype)
+}
+
+/// Into how many parts rows are cut: so many that each of a large device's processors has results to compute.
+fn parts_of([rows, inputs]: [usize; 2], outputs: usize) -> usize {
+    /// Results that a cube computes together, and cubes that a large device has at work.
+    const TILE: [usize; 2] = [128, 64];
+    const CUBES: usize = 264;
+    const LEAST_ROWS: usize = 512;
+    let cubes = inputs.div_ceil(TILE[0]) * outputs.div_ceil(TILE[1]);
+    let halvings = (0..5).take_while(|halvings| {
+        let parts = 2 << halvings;
+        (cubes << halvings) < CUBES && rows % parts == 0 && rows / parts >= LEAST_ROWS
+    });
+    1 << halvings.count()
 }
 
 /// The library's kernel for a product in half precision, by its result: those that an H100 was fastest with, at the sizes of
@@ -136,7 +177,7 @@ const CELLS: usize = SIDE * SIDE;
 /// Units of a plane.
 const PLANE: usize = 32;
 /// The most rows for which it pays that every cube reads all of them.
-const MOST_ROWS: usize = 128;
+const MOST_ROWS: usize = 512;
 
 /// A product of few rows, as in decoding. Its cubes are small, since there are few results, and their planes share the sum
 /// over the depth, so that the weights are read by as many units as the device has.

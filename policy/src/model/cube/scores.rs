@@ -3,11 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::{super::operations::Operations, FigurePlan, token_figures};
-use crate::{CausalLm, HeadOptions, TokenScores};
-
-/// Tokens and ids whose logits are held at once: 4,096 × 8,192 in f32 are 134 MB.
-const TOKENS: usize = 4096;
-const IDS: usize = 8192;
+use crate::{CausalLm, HeadOptions, TokenScores, head::part_at_once};
 
 impl CausalLm {
     /// Whether this model's head, norms, activations, rotations and decoding are kernels of our own.
@@ -25,11 +21,12 @@ impl CausalLm {
         let targets =
             Tensor::<1, Int>::from_data(targets.as_slice(), (&hidden.device(), DType::I32));
         let (weight, is_tied) = self.head_weight();
+        let [tokens_at_once, ids_at_once] = part_at_once(&hidden.device());
         let plan = FigurePlan {
             temperature: options.temperature as f32,
             is_tied,
-            tokens_at_once: TOKENS,
-            ids_at_once: IDS,
+            tokens_at_once,
+            ids_at_once,
         };
         TokenScores::from_figures(
             token_figures(hidden, weight, targets, plan),

@@ -567,9 +567,12 @@ fn picked_rows_send_their_gradients_back() {
         let picks: Vec<i32> = (0..count).map(|i| (i * i * 7 % rows) as i32).collect();
         let mut expected = vec![0.0; rows * width];
         let mut picked = Vec::new();
-        for (slopes, &pick) in slopes.chunks_exact(width).zip(&picks) {
+        for (at, (slopes, &pick)) in slopes.chunks_exact(width).zip(&picks).enumerate() {
             let own = pick as usize * width;
             picked.extend_from_slice(&cells[own..own + width]);
+            if at % 3 == 2 {
+                continue;
+            }
             for (sum, slope) in expected[own..own + width].iter_mut().zip(slopes) {
                 *sum += f64::from(*slope);
             }
@@ -577,7 +580,8 @@ fn picked_rows_send_their_gradients_back() {
         let leaf = floats(&cells, [rows, width], &autodiff)
             .detach()
             .require_grad();
-        let found = super::pick_rows(leaf.clone(), &picks);
+        // Of every third pick the gradient is said to be 0.
+        let found = super::pick_rows(leaf.clone(), &picks, |at| at % 3 != 2);
         let slopes = floats(&slopes, [count, width], &autodiff);
         let mut gradients = (found.clone() * slopes).sum().backward();
         let found = found.without_autodiff().try_into_vec_as::<f32>().unwrap();
@@ -590,6 +594,34 @@ fn picked_rows_send_their_gradients_back() {
             1e-4,
             &format!("{count} of {rows} rows of {width}"),
         );
+    }
+}
+
+/// Of few rows in one product, of many in parts.
+#[test]
+fn a_weights_gradient_is_one_sum_over_all_rows() {
+    let Some(device) = device() else { return };
+    let autodiff = device.clone().autodiff();
+    for (rows, inputs, outputs) in [(30, 24, 16), (2048, 24, 16), (3072, 130, 66), (2049, 8, 8)] {
+        let (x, dy) = (noise(rows * inputs, 1), noise(rows * outputs, 2));
+        let mut expected = vec![0.0; inputs * outputs];
+        for (x, dy) in x.chunks_exact(inputs).zip(dy.chunks_exact(outputs)) {
+            for (sums, x) in expected.chunks_exact_mut(outputs).zip(x) {
+                for (sum, dy) in sums.iter_mut().zip(dy) {
+                    *sum += f64::from(*x) * f64::from(*dy);
+                }
+            }
+        }
+        let weight = floats(&noise(inputs * outputs, 3), [inputs, outputs], &autodiff);
+        let weight = weight.detach().require_grad();
+        let y = super::product(floats(&x, [rows, inputs], &autodiff), weight.clone());
+        let mut gradients = (y * floats(&dy, [rows, outputs], &autodiff))
+            .sum()
+            .backward();
+        let found = weight.grad_remove(&mut gradients).expect("a gradient");
+        let found = found.try_into_vec_as::<f32>().unwrap();
+        let what = format!("{inputs} to {outputs} over {rows} rows");
+        assert_close(&found, &expected, 1e-4 * rows as f64 / 100.0, &what);
     }
 }
 
