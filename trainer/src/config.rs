@@ -283,7 +283,7 @@ pub struct UpdateSection {
     /// Problems (whole groups) in a mini-batch: one optimizer update each.
     pub mini_batch_prompts: usize,
     /// Tokens that go through the model at once: on the CPU a prompt that a group shares counted once, on a GPU with
-    /// their padding. 0 chooses 4,096 on the CPU, and on a GPU what its memory holds, between 512 and 32,768; where it
+    /// their padding. 0 chooses 4,096 on the CPU, and on a GPU what its memory holds, between 512 and 16,384; where it
     /// does not say how large it is, what fits an eighth of what the weights' training takes, or 256 MiB. Memory alone
     /// depends on it: `anneal train --dry-run` says how much.
     pub max_tokens: usize,
@@ -308,7 +308,8 @@ impl Default for UpdateSection {
     }
 }
 
-/// What is kept of a forward pass; no result depends on it. On a GPU all but `fast` keep the input of each block alone.
+/// What is kept of a forward pass; no result depends on it. On a GPU it is the graphs of whole blocks, the last ones: of all with
+/// `fast`, of as many as there is room for with `auto` and `balanced`, of none with `small`; of the others their inputs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {

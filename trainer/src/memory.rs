@@ -531,7 +531,9 @@ mod tests {
         };
         let policy = sft.new_policy(&device.clone().autodiff()).unwrap();
         let (config, model) = (&policy.config, &policy.model);
-        let rows = vec![Sequence::new(&[1; 64], &[2; 64]); 64];
+        // Prompts that neighbours do not share.
+        let row = |index: u32| Sequence::new(&[1 + index % 2; 64], &[2; 64]);
+        let rows: Vec<Sequence> = (0..64).map(row).collect();
         let collated = Collated::new(&rows, 64);
         for dtype in [DType::F32, DType::F16] {
             if !device.supports_dtype(dtype) {

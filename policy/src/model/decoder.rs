@@ -59,6 +59,20 @@ impl TokenBatch {
         }
     }
 
+    /// Tokens at their positions, whatever sequences they are of, in one row.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub(super) fn one_row(ids: &[u32], positions: &[i32]) -> Self {
+        assert_eq!(ids.len(), positions.len(), "one position for each id");
+        Self {
+            ids: ids.iter().map(|&id| id as i32).collect(),
+            positions: positions.to_vec(),
+            rows: 1,
+            length: ids.len(),
+        }
+    }
+
     /// One token a row, each at its own position: a decoding step.
     ///
     /// # Panics
@@ -287,9 +301,7 @@ impl CausalLm {
     pub(super) fn embedded(&self, batch: &TokenBatch) -> Tensor<3> {
         let weight = self.model.embed_tokens.weight.val();
         let [_, width] = weight.dims();
-        // Nothing sees padding, so nothing of its gradient comes back.
-        let is_token = |at| batch.positions[at] != PADDING_POSITION;
-        let picked = self.operations().pick_rows_of(weight, &batch.ids, is_token);
+        let picked = self.operations().pick_rows(weight, &batch.ids);
         picked.reshape([batch.rows, batch.length, width])
     }
 

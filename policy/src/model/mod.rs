@@ -12,6 +12,7 @@ mod mlp;
 mod operations;
 mod recompute;
 mod rope;
+mod rows;
 mod sampling;
 
 pub use cache::KvCache;

@@ -10,7 +10,10 @@ use burn::{
 
 #[cfg(feature = "cube")]
 use super::cube;
-use super::rope::{Rotation, Visibility};
+use super::{
+    rope::{Rotation, Visibility},
+    rows::{Picks, Rows},
+};
 
 /// Burn's operations or our kernels: the same figures to rounding, and the same gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,30 +53,17 @@ impl Operations {
     /// # Panics
     /// If there is no such row.
     pub fn pick_rows(self, x: Tensor<2>, picks: &[i32]) -> Tensor<2> {
-        self.pick_rows_of(x, picks, |_| true)
+        let [rows, _] = x.dims();
+        let device = x.device();
+        self.pick(x, &Picks::new(picks, rows, |_| true, &device))
     }
 
-    /// The same, where the gradient of picks that are not `counted` is known to be 0.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    pub fn pick_rows_of(
-        self,
-        x: Tensor<2>,
-        picks: &[i32],
-        counted: impl Fn(usize) -> bool,
-    ) -> Tensor<2> {
-        let [rows, _] = x.dims();
-        let last = picks.iter().max().copied().unwrap_or(0);
-        assert!((last as usize) < rows, "no row {last} of {rows}");
+    /// The same, of picks that are on the device already.
+    pub fn pick(self, x: Tensor<2>, picks: &Picks) -> Tensor<2> {
         match self {
-            Self::Plain => {
-                let _ = counted;
-                let picks = Tensor::<1, Int>::from_data(picks, (&x.device(), DType::I32));
-                x.select(0, picks)
-            }
+            Self::Plain => x.select(0, picks.rows.clone()),
             #[cfg(feature = "cube")]
-            Self::Kernels => cube::pick_rows(x, picks, counted),
+            Self::Kernels => cube::pick_rows(x, picks),
         }
     }
 
@@ -228,12 +218,41 @@ impl Operations {
         }
     }
 
-    /// softmax(q·kᵀ/√d)·v of tokens over those of their own rows that each sees: none that comes after it.
+    /// softmax(q·kᵀ/√d)·v of tokens over those of their own rows that each sees: none that comes after it. Where the tokens are
+    /// laid end to end, their rows are made for it and taken apart again.
     ///
     /// # Shapes
     /// `query` `[batch, heads, length, head_dim]`, `key` and `value` `[batch, groups, length, head_dim]` to
     /// `[batch, length, heads · head_dim]`.
     pub fn attend(
+        self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        visibility: &Visibility,
+    ) -> Tensor<3> {
+        let Some(rows) = visibility.rows() else {
+            return self.attend_in_rows(query, key, value, visibility);
+        };
+        let [query, key, value] = [query, key, value].map(|x| self.in_rows(x, rows));
+        let mixed = self.attend_in_rows(query, key, value, visibility);
+        let [_, _, width] = mixed.dims();
+        let cells = mixed.reshape([rows.count * rows.length, width]);
+        let tokens = self.pick(cells, &rows.tokens);
+        let [count, _] = tokens.dims();
+        tokens.reshape([1, count, width])
+    }
+
+    /// Tokens `[1, heads, tokens, head_dim]` in their rows, `[rows, heads, length, head_dim]`.
+    fn in_rows(self, x: Tensor<4>, rows: &Rows) -> Tensor<4> {
+        let [_, heads, tokens, head_dim] = x.dims();
+        let flat = x.swap_dims(1, 2).reshape([tokens, heads * head_dim]);
+        let cells = self.pick(flat, &rows.cells);
+        let by_token = cells.reshape([rows.count, rows.length, heads, head_dim]);
+        by_token.swap_dims(1, 2)
+    }
+
+    fn attend_in_rows(
         self,
         query: Tensor<4>,
         key: Tensor<4>,

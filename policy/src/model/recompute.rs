@@ -3,6 +3,7 @@
 
 use burn::{
     module::Module,
+    nn::RmsNorm,
     optim::GradientsParams,
     tensor::{DType, Device, Gradients, Tensor},
 };
@@ -12,17 +13,19 @@ use super::{
     decoder::DecoderLayer,
     operations::{Operations, pulled},
     rope::{Rotation, Visibility},
+    rows::RowLayout,
 };
 use crate::weights::cast;
 
 /// What is kept of a pass, and where its gradient comes in.
 #[derive(Debug)]
 pub struct BlockInputs {
-    /// The input of each block that is computed again, `[rows, length, hidden_size]`, without a graph.
+    /// The input of each block that is computed again, `[1, tokens, hidden_size]`, without a graph.
     inputs: Vec<Tensor<3>>,
     /// The output of the last of them as a leaf: what comes above has its graph up to here.
     top: Tensor<3>,
     batch: TokenBatch,
+    layout: RowLayout,
     dtype: DType,
 }
 
@@ -46,10 +49,10 @@ impl CausalLm {
         dtype: DType,
         kept: usize,
     ) -> (Tensor<2>, BlockInputs) {
-        let (batch, predictors) = tokens.padded();
+        let (batch, layout) = (tokens.batch(), tokens.rows());
         let device = self.device();
         let again = self.model.layers.len().saturating_sub(kept);
-        let around = self.surroundings(&batch, dtype, &device.clone().inner());
+        let around = self.surroundings(&batch, &layout, dtype, &device.clone().inner());
         let model = self.valid();
         let mut x = model.embedded(&batch).cast(dtype);
         let mut inputs = Vec::with_capacity(again);
@@ -59,29 +62,47 @@ impl CausalLm {
         }
         let top = Tensor::from_inner(x).require_grad();
         let mut x = top.clone();
-        let around = self.surroundings(&batch, dtype, &device);
+        let around = self.surroundings(&batch, &layout, dtype, &device);
         for (index, layer) in self.model.layers.iter().enumerate().skip(again) {
             x = around.block(self, &cast(layer.clone(), dtype), index, x);
         }
-        let [rows, length, width] = x.dims();
-        let flat = x.reshape([rows * length, width]);
-        let predicting = around.operations.pick_rows(flat, &predictors);
         let norm = cast(self.model.norm.clone(), dtype);
-        let hidden = around.operations.rms_norm(&norm, predicting);
+        let hidden = around.predicting(x, tokens, &norm);
         let kept = BlockInputs {
             inputs,
             top,
             batch,
+            layout,
             dtype,
         };
         (hidden, kept)
     }
 
-    fn surroundings(&self, batch: &TokenBatch, dtype: DType, device: &Device) -> Surroundings {
+    /// [`CausalLm::response_states`] by burn's operations or kernels, in the model's own type.
+    pub(super) fn packed_states(&self, tokens: &PackedTokens) -> Tensor<2> {
+        let batch = tokens.batch();
+        let around = self.surroundings(&batch, &tokens.rows(), self.dtype(), &self.device());
+        let mut x = self.embedded(&batch);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            x = around.block(self, layer, index, x);
+        }
+        around.predicting(x, tokens, &self.model.norm)
+    }
+
+    fn surroundings(
+        &self,
+        batch: &TokenBatch,
+        layout: &RowLayout,
+        dtype: DType,
+        device: &Device,
+    ) -> Surroundings {
         let positions = batch.positions_on(device);
+        let rows = layout.on(device);
+        let visibilities = self.visibilities(&rows.positions, &rows.positions);
+        let in_rows = |visibility: Visibility| visibility.in_rows(rows.clone());
         Surroundings {
-            rotation: Rotation::new(positions.clone(), &self.inverse_frequencies, dtype),
-            visibilities: self.visibilities(&positions, &positions),
+            rotation: Rotation::new(positions, &self.inverse_frequencies, dtype),
+            visibilities: visibilities.into_iter().map(in_rows).collect(),
             operations: self.operations(),
         }
     }
@@ -97,6 +118,14 @@ impl Surroundings {
     ) -> Tensor<3> {
         let visibility = self.visibility(model, index);
         layer.forward(x, &self.rotation, visibility, None, self.operations)
+    }
+
+    /// The normed states `[response tokens, hidden_size]`, of `[1, tokens, hidden_size]`, that predict responses.
+    fn predicting(&self, x: Tensor<3>, tokens: &PackedTokens, norm: &RmsNorm) -> Tensor<2> {
+        let [_, count, width] = x.dims();
+        let flat = x.reshape([count, width]);
+        let predicting = self.operations.pick_rows(flat, tokens.predictors());
+        self.operations.rms_norm(norm, predicting)
     }
 
     fn visibility(&self, model: &CausalLm, index: usize) -> &Visibility {
@@ -120,7 +149,7 @@ impl BlockInputs {
             return;
         };
         let device = model.device();
-        let around = model.surroundings(&self.batch, self.dtype, &device);
+        let around = model.surroundings(&self.batch, &self.layout, self.dtype, &device);
         let blocks = model.model.layers.iter().zip(self.inputs).enumerate();
         for (index, (layer, input)) in blocks.rev() {
             let x = Tensor::from_inner(input).require_grad();

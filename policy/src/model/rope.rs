@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor};
 
+use super::rows::Rows;
 use crate::config::{RopeConfig, RopeScaling};
 
 /// Cosines and sines of the rotation angles of one batch, shared by every layer.
@@ -92,6 +93,8 @@ pub struct Visibility {
     keys: Tensor<2, Int>,
     window: Option<usize>,
     bias: Option<Tensor<4>>,
+    /// The rows that these are the positions of, where the tokens come laid end to end.
+    rows: Option<Rows>,
 }
 
 /// A score that vanishes in any softmax and, unlike -∞, leaves no NaN in a row that sees nothing.
@@ -111,7 +114,21 @@ impl Visibility {
             keys,
             window,
             bias: None,
+            rows: None,
         }
+    }
+
+    /// Of tokens laid end to end, which lie in these rows; the positions are those of the rows.
+    #[must_use]
+    pub(super) fn in_rows(self, rows: Rows) -> Self {
+        Self {
+            rows: Some(rows),
+            ..self
+        }
+    }
+
+    pub(super) fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
     }
 
     /// With its bias at hand, for layers that add one.

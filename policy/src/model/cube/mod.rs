@@ -45,7 +45,7 @@ use burn::{
 use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
 use cubecl::ir::ElemType;
 
-use super::{CausalLm, Truncation};
+use super::{CausalLm, Truncation, rows::Picks};
 use attend::{Attention, QUERIES};
 use attention::WIDEST_HEAD;
 pub(super) use decoder::StepWeights;
@@ -440,28 +440,11 @@ pub(super) fn token_figures(
     ))
 }
 
-/// Rows `picks` of `[rows, width]`, of which there must be each; a row's gradient is of those picks that are `counted`.
-pub(super) fn pick_rows(x: Tensor<2>, picks: &[i32], counted: impl Fn(usize) -> bool) -> Tensor<2> {
-    let [rows, _] = x.dims();
-    let mut starts = vec![0; rows + 1];
-    let own = |&(at, _): &(usize, &i32)| counted(at);
-    for (_, &pick) in picks.iter().enumerate().filter(own) {
-        starts[pick as usize + 1] += 1;
-    }
-    for row in 0..rows {
-        starts[row + 1] += starts[row];
-    }
-    let mut next = starts.clone();
-    let mut order = vec![0; picks.len()];
-    for (at, &pick) in picks.iter().enumerate().filter(own) {
-        let place = &mut next[pick as usize];
-        order[*place as usize] = at as i32;
-        *place += 1;
-    }
-    let device = x.device();
-    let [picks, order, starts] = [picks, &order, &starts]
-        .map(|numbers| Tensor::<1, Int>::from_data(numbers, (&device, DType::I32)).into_dispatch());
-    let picked = <Dispatch as CubeOps>::pick_rows(x.into_dispatch(), picks, order, starts);
+/// Rows of `[rows, width]`.
+pub(super) fn pick_rows(x: Tensor<2>, picks: &Picks) -> Tensor<2> {
+    let [rows, order, starts] =
+        [&picks.rows, &picks.order, &picks.starts].map(|numbers| numbers.clone().into_dispatch());
+    let picked = <Dispatch as CubeOps>::pick_rows(x.into_dispatch(), rows, order, starts);
     Tensor::from_dispatch(picked)
 }
 

@@ -76,11 +76,7 @@ impl CausalLm {
         if self.is_fused() {
             return self.fused_states(tokens);
         }
-        let (batch, predictors) = tokens.padded();
-        let hidden = self.hidden_states(&batch, None);
-        let [rows, length, width] = hidden.dims();
-        let flat = hidden.reshape([rows * length, width]);
-        self.operations().pick_rows(flat, &predictors)
+        self.packed_states(tokens)
     }
 
     fn fused_states(&self, tokens: &PackedTokens) -> Tensor<2> {

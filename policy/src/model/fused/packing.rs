@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use kernels::Segment;
 
-use super::super::TokenBatch;
+use super::super::{TokenBatch, rows::RowLayout};
 
 /// Prompts with their responses as one pass computes them.
 ///
@@ -20,8 +20,8 @@ pub struct PackedTokens {
     /// For each response token, the packed token that predicts it.
     predictors: Vec<i32>,
     targets: Vec<u32>,
-    /// Each sequence whole, with the number of its prompt's tokens: what rows of padding are made of.
-    sequences: Vec<(Vec<u32>, usize)>,
+    /// Of each sequence its prompt's packed tokens and its response's.
+    sequences: Vec<[Range<usize>; 2]>,
 }
 
 /// Of this the lengths of padded rows are multiples: kernels read as many keys at once.
@@ -54,10 +54,8 @@ impl PackedTokens {
                     packed.push(prompt, 0..0)
                 }
             };
-            packed.respond(response, &tokens);
-            packed
-                .sequences
-                .push(([prompt, response].concat(), prompt.len()));
+            let fed = packed.respond(response, &tokens);
+            packed.sequences.push([tokens.clone(), fed]);
             last = Some((prompt, tokens));
         }
         packed
@@ -77,14 +75,16 @@ impl PackedTokens {
         count
     }
 
-    fn respond(&mut self, response: &[u32], prompt: &Range<usize>) {
+    fn respond(&mut self, response: &[u32], prompt: &Range<usize>) -> Range<usize> {
         let Some((_, fed)) = response.split_last() else {
-            return;
+            return 0..0;
         };
         let tokens = self.push(fed, prompt.clone());
         self.predictors.push(prompt.end as i32 - 1);
-        self.predictors.extend(tokens.map(|token| token as i32));
+        self.predictors
+            .extend(tokens.clone().map(|token| token as i32));
         self.targets.extend(response);
+        tokens
     }
 
     fn push(&mut self, ids: &[u32], prefix: Range<usize>) -> Range<usize> {
@@ -137,21 +137,31 @@ impl PackedTokens {
         longest.max(1).next_multiple_of(LENGTHS)
     }
 
-    /// The same sequences as padded rows, with the flat index of each response token's predictor.
-    pub(crate) fn padded(&self) -> (TokenBatch, Vec<i32>) {
-        let rows: Vec<&[u32]> = self
-            .sequences
-            .iter()
-            .map(|(ids, _)| ids.as_slice())
-            .collect();
-        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        let batch = TokenBatch::right_padded(&rows, Some(Self::padded_length(longest)));
-        let [_, length] = batch.dims();
-        let mut predictors = Vec::with_capacity(self.targets.len());
-        for (row, (ids, prompt)) in self.sequences.iter().enumerate() {
-            predictors.extend((*prompt..ids.len()).map(|place| (row * length + place - 1) as i32));
-        }
-        (batch, predictors)
+    /// The packed tokens as one row, filled up to a number that products are fast with.
+    pub(crate) fn batch(&self) -> TokenBatch {
+        let filled = self.filled();
+        let (mut ids, mut positions) = (self.ids.clone(), self.positions.clone());
+        ids.resize(filled, 0);
+        positions.resize(filled, 0);
+        TokenBatch::one_row(&ids, &positions)
+    }
+
+    fn filled(&self) -> usize {
+        const MANY: usize = 1024;
+        let count = self.ids.len().max(1);
+        let multiple = if count < MANY { LENGTHS } else { 128 };
+        count.next_multiple_of(multiple)
+    }
+
+    /// Where they lie in rows of one length.
+    pub(in crate::model) fn rows(&self) -> RowLayout {
+        let of = |[prompt, response]: &[Range<usize>; 2]| {
+            let tokens = prompt.clone().chain(response.clone());
+            tokens.collect::<Vec<_>>()
+        };
+        let rows: Vec<Vec<usize>> = self.sequences.iter().map(of).collect();
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        RowLayout::new(&rows, Self::padded_length(longest), self.filled())
     }
 }
 
@@ -176,8 +186,8 @@ mod tests {
         assert_eq!(groups, [2, 2]);
         let counted = [(&a[..], 2), (&a[..], 1), (&b[..], 0), (&b[..], 3)];
         assert_eq!(PackedTokens::count(counted), packed.ids().len());
-        let (rows, predictors) = packed.padded();
-        assert_eq!(rows.dims(), [4, 8]);
-        assert_eq!(predictors, [2, 3, 10, 24, 25, 26]);
+        assert_eq!(packed.batch().dims(), [1, 8]);
+        let rows = [vec![0, 1, 2, 3], vec![0, 1, 2], vec![4], vec![4, 5, 6]];
+        assert_eq!(packed.rows(), RowLayout::new(&rows, 8, 8));
     }
 }
