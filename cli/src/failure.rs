@@ -142,6 +142,11 @@ fn hint(error: &anyhow::Error) -> Option<&str> {
         TrainerError::PromptTooLong { .. } => Some(
             "lower max_new_tokens (train: rollout.max_new_tokens=N, eval: --max-new-tokens N), or take the long problems out of the data",
         ),
+        TrainerError::Prompt { source, .. } if source.to_string().contains("has no token for") => {
+            Some(
+                "the bundled base reads the characters of its own arithmetic alone; give other problems a model by --model",
+            )
+        }
         TrainerError::LessonTooLong { .. } => {
             Some("take the long solutions out of the data, or choose a model with a larger context")
         }

@@ -5,6 +5,16 @@
 //! convention, [`token_covariances`] ranks the tokens that drive entropy down, [`EntropyChange`] and [`TheoremTerms`] set
 //! what an update did to entropy beside what theory expects of it, and [`fit_law`] and [`forecast`] relate reward to
 //! entropy.
+//!
+//! ```
+//! use entropy::{LawPoint, fit_law};
+//!
+//! // Points of R = -0.5·e^H + 1.2.
+//! let point = |entropy: f64| LawPoint { entropy, reward: 1.2 - 0.5 * entropy.exp() };
+//! let law = fit_law(&[0.8, 0.6, 0.4, 0.2, 0.1].map(point))?;
+//! assert!((law.a - 0.5).abs() < 1e-9 && (law.ceiling - 0.7).abs() < 1e-9);
+//! # Ok::<(), entropy::EntropyError>(())
+//! ```
 
 mod covariance;
 mod error;

@@ -16,6 +16,22 @@
 //! ```
 //!
 //! To add a loss: write its file, and its variant in [`LossConfig`].
+//!
+//! ```
+//! use losses::{AdvantageConfig, AdvantageInputs};
+//!
+//! // Two prompts with two responses of one token each: (R - μ) / (σ + ε) within each group.
+//! let found = AdvantageConfig::default().advantages(&AdvantageInputs {
+//!     token_rewards: &[1.0, 0.0, 1.0, 1.0],
+//!     mask: &[1.0; 4],
+//!     groups: &[0, 0, 1, 1],
+//!     values: None,
+//!     greedy_rewards: None,
+//! })?;
+//! assert!((found.advantages[0] - 0.5_f64.sqrt()).abs() < 1e-5);
+//! assert_eq!(found.advantages[2..], [0.0, 0.0]);
+//! # Ok::<(), losses::LossError>(())
+//! ```
 
 mod advantages;
 mod aggregation;

@@ -1,4 +1,20 @@
 //! The language model: Hugging Face decoders, their tokenizers and chat templates, import and export.
+//!
+//! ```no_run
+//! use burn::tensor::{DType, Device};
+//! use policy::{EntropyPass, HeadOptions, PackedTokens, Policy};
+//!
+//! let policy = Policy::load("models/mine".as_ref(), DType::F32, &Device::flex())?;
+//! let tokenizer = policy.require_tokenizer()?;
+//! let (prompt, response) = (tokenizer.encode("2+2=", true)?, tokenizer.encode("4", false)?);
+//! // log π and the entropy of every token of the response.
+//! let tokens = PackedTokens::new([(&prompt[..], &response[..])]);
+//! let options = HeadOptions { temperature: 1.0, entropy: EntropyPass::Values };
+//! let states = policy.model.response_states(&tokens);
+//! let scores = policy.model.score_tokens(states, tokens.targets(), options);
+//! println!("{} {:?}", scores.log_probs, scores.entropies);
+//! # Ok::<(), policy::PolicyError>(())
+//! ```
 
 mod chat;
 mod config;

@@ -9,6 +9,22 @@
 //!
 //! Whatever a model writes, nothing here panics, hangs or rounds in silence: work is bounded, and
 //! every verdict carries its reason.
+//!
+//! ```
+//! use reward::{Problem, Response, Reward, Score, verify};
+//!
+//! assert!(verify("1/2", r"So the answer is \boxed{0.50}.").correct);
+//!
+//! /// A reward of one's own.
+//! struct Brief;
+//!
+//! impl Reward for Brief {
+//!     fn score(&self, problem: &Problem, response: &Response<'_>) -> Score {
+//!         let right = verify(&problem.answer, response.text).correct;
+//!         Score { correct: right, ..Score::of(f64::from(u8::from(right)) - 0.001 * response.tokens as f64, "brief") }
+//!     }
+//! }
+//! ```
 
 mod error;
 mod extract;

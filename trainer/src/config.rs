@@ -610,16 +610,20 @@ impl TrainConfig {
 
     /// What a run of this configuration is called: its problems, its loss and its seed.
     pub fn run_name(&self) -> String {
-        let problems = match &self.data.train {
-            Some(path) => path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-            None => self.task.name().to_owned(),
-        };
+        let problems = self.problems();
         let loss = self.loss_name();
         format!("{problems}-{loss}-seed-{}", self.seed)
+    }
+
+    /// What its problems are called: their file's name, or the task's.
+    pub fn problems(&self) -> String {
+        match &self.data.train {
+            Some(path) => {
+                let stem = path.file_stem().unwrap_or_default();
+                stem.to_string_lossy().into_owned()
+            }
+            None => self.task.name().to_owned(),
+        }
     }
 
     /// The tag of the loss.

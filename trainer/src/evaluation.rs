@@ -12,7 +12,8 @@ use crate::Group;
 pub struct Figure {
     /// The mean over problems.
     pub value: f64,
-    /// The 2.5 % and 97.5 % quantiles of that mean over resampled sets of problems.
+    /// The 2.5 % and 97.5 % quantiles of that mean over resampled sets of problems. Where each of them has 0, or each 1, they
+    /// all would be that: there, Wilson's score interval.
     pub interval: [f64; 2],
 }
 
@@ -20,13 +21,26 @@ pub struct Figure {
 const RESAMPLINGS: usize = 1000;
 
 impl Figure {
-    /// The mean of a figure that each problem has, and its interval.
+    /// The mean of a share, 0 to 1, that each problem has, and its interval.
     ///
     /// # Panics
     /// If there is no problem.
     pub fn of(per_problem: &[f64], seed: u64) -> Self {
         let count = per_problem.len();
         assert!(count > 0, "a figure over no problems");
+        let upper = unseen(count);
+        if per_problem.iter().all(|figure| *figure <= 0.0) {
+            return Self {
+                value: 0.0,
+                interval: [0.0, upper],
+            };
+        }
+        if per_problem.iter().all(|figure| *figure >= 1.0) {
+            return Self {
+                value: 1.0,
+                interval: [1.0 - upper, 1.0],
+            };
+        }
         let mean = |sum: f64| sum / count as f64;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut means: Vec<f64> = (0..RESAMPLINGS)
@@ -46,6 +60,12 @@ impl Figure {
             interval: [quantile(0.025), quantile(0.975)],
         }
     }
+}
+
+/// Wilson's upper bound, at 95 %, of a share of which none was seen in so many.
+fn unseen(count: usize) -> f64 {
+    let z_squared = 1.959_964_f64.powi(2);
+    z_squared / (count as f64 + z_squared)
 }
 
 /// Share of right answers to each problem.
@@ -147,8 +167,10 @@ mod tests {
             (figure.interval[1] - figure.interval[0] - 0.2).abs() < 0.04,
             "{figure:?}"
         );
-        let certain = Figure::of(&[1.0; 9], 1).interval;
-        assert!(certain.iter().all(|end| (end - 1.0).abs() < 1e-12));
+        // Nine of nine, none of four: Wilson's intervals, as R's binom package has them.
+        let close = |[a, b]: [f64; 2], [c, d]: [f64; 2]| (a - c).abs() + (b - d).abs() < 1e-4;
+        assert!(close(Figure::of(&[1.0; 9], 1).interval, [0.7009, 1.0]));
+        assert!(close(Figure::of(&[0.0; 4], 1).interval, [0.0, 0.4899]));
         assert_eq!(Figure::of(&mixed, 1), figure);
     }
 }

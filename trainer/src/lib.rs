@@ -2,6 +2,33 @@
 //!
 //! [`Trainer::step`] is one step and reads as its outline; [`Trainer::run`] is the loop around it. The trainer does
 //! not know which algorithm it runs: [`losses::PolicyObjective`] does.
+//!
+//! Two steps with a reward of one's own, in a loop of one's own:
+//!
+//! ```
+//! use burn::tensor::{DType, Device};
+//! use reward::{Problem, Response, Reward, Score};
+//! use trainer::{Event, TrainConfig, Trainer, TrainerError, bundled_base};
+//!
+//! /// Short answers earn more.
+//! struct Short;
+//!
+//! impl Reward for Short {
+//!     fn score(&self, _: &Problem, response: &Response<'_>) -> Score {
+//!         Score::of(-(response.tokens as f64), "tokens")
+//!     }
+//! }
+//!
+//! let settings = ["loss.type=kl_cov", "rollout.prompts_per_step=2", "rollout.max_new_tokens=16"];
+//! let config = TrainConfig::load(None, &settings.map(str::to_owned))?;
+//! let policy = bundled_base(DType::F32, &Device::flex().autodiff())?;
+//! let mut trainer = Trainer::new(config, policy)?.with_reward(Box::new(Short));
+//! for _ in 0..2 {
+//!     let outcome = trainer.step(&mut |_: Event<'_>| ())?;
+//!     println!("{}: {:.3} nats", outcome.metrics.step, outcome.metrics.entropy_token_mean);
+//! }
+//! # Ok::<(), TrainerError>(())
+//! ```
 
 mod answer;
 mod base;

@@ -68,6 +68,16 @@ pub struct RunState {
     pub data: Vec<DataFile>,
 }
 
+/// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
+pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError> {
+    check(
+        "the policy's device",
+        policy.model.device().is_autodiff(),
+        "one that tracks gradients (device.autodiff())",
+        "a plain one",
+    )
+}
+
 /// The best validation of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +213,7 @@ impl Trainer {
             "loaded as f32, which is what they are trained in",
             policy.model.dtype().name(),
         )?;
+        check_tracks_gradients(&policy)?;
         let length = row_length(&policy.config, config.rollout.max_new_tokens);
         let tokens = TokenBudget::new(
             config.update.max_tokens,
@@ -329,6 +340,11 @@ impl Trainer {
         let mut saved = self.state.step;
         match self.run_steps(folder, &mut saved, observer) {
             Err(error) if error.is_stop() => Err(self.leave(folder, saved, observer)?),
+            Err(error @ TrainerError::NoReward { .. }) => {
+                // What was learnt before the rewards were gone is not lost with them.
+                self.leave(folder, saved, observer)?;
+                Err(error)
+            }
             Err(TrainerError::DivergedOn {
                 step, count, batch, ..
             }) => Err(TrainerError::DivergedOn {
@@ -483,7 +499,6 @@ impl Trainer {
         let Some(point) = metrics.law_point() else {
             return;
         };
-        self.state.law.push(point);
         let step = self.state.step;
         if self.state.budget_exhausted_steps == EXHAUSTED_STEPS {
             observer.on_event(Event::Warning(&format!(

@@ -28,7 +28,8 @@ use crate::{
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     pass::Pass,
-    source::shuffled,
+    run::check_tracks_gradients,
+    source::Epochs,
     update::MOST_SKIPPED_IN_A_ROW,
 };
 
@@ -253,10 +254,7 @@ enum Lessons {
         task: Box<dyn Task>,
         mistakes: MistakeRate,
     },
-    File {
-        problems: Vec<Problem>,
-        shuffle: bool,
-    },
+    File(Epochs),
 }
 
 impl Lessons {
@@ -277,10 +275,8 @@ impl Lessons {
             );
             return Err(TrainerError::Config { message });
         }
-        Ok(Self::File {
-            problems,
-            shuffle: config.data.shuffle,
-        })
+        let epochs = Epochs::new(problems, config.data.shuffle, config.seed);
+        Ok(Self::File(epochs))
     }
 
     /// Lesson `index`, keyed by (seed, index) alone.
@@ -296,15 +292,8 @@ impl Lessons {
                 let solution = task.worked_solution(&problem, &mut rng, *mistakes);
                 (problem, solution)
             }
-            Self::File { problems, shuffle } => {
-                let count = problems.len() as u64;
-                let (epoch, place) = (index / count, (index % count) as usize);
-                let place = if *shuffle {
-                    shuffled(problems.len(), seed, epoch)[place]
-                } else {
-                    place
-                };
-                let problem = problems[place].clone();
+            Self::File(epochs) => {
+                let problem = epochs.problem(index).clone();
                 let solution = problem.solution.clone().unwrap_or_default();
                 (problem, solution)
             }
@@ -322,6 +311,7 @@ pub fn train_supervised(
     policy: Policy,
     on_progress: &mut dyn FnMut(SftProgress),
 ) -> Result<(Policy, SftReport), TrainerError> {
+    check_tracks_gradients(&policy)?;
     let lessons = Lessons::new(config)?;
     let validation = Validation::new(config)?;
     if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
@@ -330,8 +320,8 @@ pub fn train_supervised(
     }
     // All that the input can get wrong is found before the first update is paid for.
     validation.check(config, &policy)?;
-    if let Lessons::File { problems, .. } = &lessons {
-        let count = problems.len() as u64;
+    if let Lessons::File(epochs) = &lessons {
+        let count = epochs.problems.len() as u64;
         (0..count).try_for_each(|index| sequence(config, &policy, &lessons, index).map(drop))?;
     }
     let mut optimizer = adamw(&config.optimizer);

@@ -1,6 +1,9 @@
 //! Where problems come from: a file's epochs, or a procedural task without end.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use rand::seq::SliceRandom;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -24,10 +27,7 @@ pub struct ProblemSource {
 
 enum Training {
     Task(Box<dyn Task>),
-    File {
-        problems: Vec<Problem>,
-        shuffle: bool,
-    },
+    File(Epochs),
 }
 
 impl std::fmt::Debug for ProblemSource {
@@ -72,10 +72,7 @@ impl ProblemSource {
                 check_gold(&problems)?;
             }
             return Ok(Self {
-                training: Training::File {
-                    problems,
-                    shuffle: config.data.shuffle,
-                },
+                training: Training::File(Epochs::new(problems, config.data.shuffle, config.seed)),
                 validation: validation.unwrap_or_default(),
                 validates_task: false,
                 reward: config.reward.build(verifier())?,
@@ -104,19 +101,7 @@ impl ProblemSource {
     pub fn problem(&self, cursor: u64) -> Problem {
         match &self.training {
             Training::Task(task) => task.problem(Split::Train, self.seed, cursor),
-            Training::File { problems, shuffle } => {
-                let (epoch, index) = (
-                    cursor / problems.len() as u64,
-                    cursor % problems.len() as u64,
-                );
-                let index = index as usize;
-                let place = if *shuffle {
-                    shuffled(problems.len(), self.seed, epoch)[index]
-                } else {
-                    index
-                };
-                problems[place].clone()
-            }
+            Training::File(epochs) => epochs.problem(cursor).clone(),
         }
     }
 
@@ -124,7 +109,7 @@ impl ProblemSource {
     pub fn examples(&self) -> Vec<Problem> {
         match &self.training {
             Training::Task(task) => vec![task.problem(Split::Train, self.seed, 0)],
-            Training::File { problems, .. } => problems.clone(),
+            Training::File(epochs) => epochs.problems.clone(),
         }
     }
 
@@ -134,7 +119,7 @@ impl ProblemSource {
             |problems: &[Problem]| problems.iter().map(|problem| problem.prompt.len()).max();
         let longest = match &self.training {
             Training::Task(task) => longest(&[task.problem(Split::Train, self.seed, 0)]),
-            Training::File { problems, .. } => longest(problems),
+            Training::File(epochs) => longest(&epochs.problems),
         };
         longest.unwrap_or(0)
     }
@@ -196,8 +181,44 @@ pub fn check_gold<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Result
     }
 }
 
+/// A file's problems without end, epoch after epoch.
+pub(crate) struct Epochs {
+    /// In the file's order.
+    pub(crate) problems: Vec<Problem>,
+    shuffle: bool,
+    seed: u64,
+    /// The epoch that was last asked for and its order, which takes as long to draw as there are problems.
+    order: Mutex<(u64, Vec<usize>)>,
+}
+
+impl Epochs {
+    /// Problems, of which there must be one.
+    pub(crate) fn new(problems: Vec<Problem>, shuffle: bool, seed: u64) -> Self {
+        Self {
+            problems,
+            shuffle,
+            seed,
+            order: Mutex::default(),
+        }
+    }
+
+    /// The problem at a position of the endless sequence.
+    pub(crate) fn problem(&self, cursor: u64) -> &Problem {
+        let count = self.problems.len();
+        let (epoch, index) = (cursor / count as u64, (cursor % count as u64) as usize);
+        if !self.shuffle {
+            return &self.problems[index];
+        }
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.1.is_empty() || order.0 != epoch {
+            *order = (epoch, shuffled(count, self.seed, epoch));
+        }
+        &self.problems[order.1[index]]
+    }
+}
+
 /// The order of an epoch: a permutation keyed by (seed, epoch), so that a cursor is all a resume needs.
-pub(crate) fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
+fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());

@@ -48,7 +48,9 @@ impl Trainer {
         let started = Instant::now();
         self.state.step += 1;
         let sampling = self.sample_groups(observer)?;
-        self.learn(sampling, started, observer)
+        let outcome = self.learn(sampling, started, observer)?;
+        self.state.law.extend(outcome.metrics.law_point());
+        Ok(outcome)
     }
 
     /// The part of a step after sampling, which `started` began.
@@ -282,13 +284,13 @@ impl Sampling {
 mod tests {
     use std::sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     };
 
     use reward::{Problem, Score};
 
     use super::*;
-    use crate::{TrainConfig, tiny};
+    use crate::{RunFolder, TrainConfig, newest_checkpoint, tiny};
 
     #[test]
     fn groups_are_filtered_where_the_advantage_compares_them() {
@@ -398,6 +400,42 @@ mod tests {
         fn score(&self, _: &Problem, response: &reward::Response<'_>) -> Score {
             Score::binary(response.text.len().is_multiple_of(2), None, "by_half")
         }
+    }
+
+    /// Right and wrong in turn, for so many answers.
+    struct Lasts(AtomicU64);
+
+    impl reward::Reward for Lasts {
+        fn score(&self, _: &Problem, _: &reward::Response<'_>) -> Score {
+            match self.0.fetch_sub(1, Relaxed) {
+                0 | 1000.. => {
+                    self.0.store(0, Relaxed);
+                    Score::missing("it_is_gone")
+                }
+                left => Score::binary(left % 2 == 0, None, "in_turn"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_learnt_before_the_rewards_were_gone_is_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = tiny::config(&["steps=9", "checkpoint.every=100"]);
+        let mut folder = RunFolder::create(&dir.path().join("run"), &config).unwrap();
+        // Two steps of eight.
+        let trainer = Trainer::new(config, tiny::policy()).unwrap();
+        let mut trainer = trainer.with_reward(Box::new(Lasts(AtomicU64::new(16))));
+        let ended = trainer.run(&mut folder, &mut |_: Event<'_>| ());
+        let said = ended.unwrap_err().to_string();
+        assert!(
+            said.starts_with("step 5: ") && said.contains("for 3 steps in a row"),
+            "{said}"
+        );
+        let (step, _) = newest_checkpoint(folder.path(), &mut |_| ())
+            .unwrap()
+            .unwrap();
+        assert_eq!(step, 4);
+        assert_eq!(trainer.state().law.len(), 2);
     }
 
     #[test]

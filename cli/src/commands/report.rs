@@ -23,6 +23,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
             return Ok(());
         }
     }
+    if report.is_empty() {
+        bail!("nothing to show: no figures that charts show, and no rollouts");
+    }
     let out = out(args);
     report.write(&out)?;
     say(&format!("report in {}", out.display()));

@@ -47,6 +47,12 @@ pub(crate) fn run(args: TrainArgs) -> Result<()> {
     Ok(())
 }
 
+/// `1 step`, `2 steps`.
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 fn how_to_go_on(folder: &Path, step: u64) -> String {
     let kept = match step {
         0 => "no step is saved yet".to_owned(),
@@ -254,10 +260,11 @@ impl Watch {
             path => path,
         };
         say(&format!(
-            "training {model} ({parameters:.1} M parameters) for {} steps of {} problems × {} answers, into {}",
-            config.steps,
-            config.rollout.prompts_per_step,
-            config.rollout.group_size,
+            "training {model} ({parameters:.1} M parameters) on {} for {} of {} × {}, into {}",
+            config.problems(),
+            counted(config.steps, "step"),
+            counted(config.rollout.prompts_per_step as u64, "problem"),
+            counted(config.rollout.group_size as u64, "answer"),
             folder.path().display()
         ));
         // A run that goes on is summed up whole.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use rayon::prelude::*;
 use reward::{Verdict, verify};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Value, json};
 
 use crate::{args::VerifyArgs, device};
@@ -18,9 +18,20 @@ const CHUNK: usize = 4096;
 
 #[derive(Deserialize)]
 struct Pair {
+    #[serde(deserialize_with = "text")]
     gold: String,
+    #[serde(deserialize_with = "text")]
     pred: String,
     id: Option<Value>,
+}
+
+/// A text, or a number or boolean as it is written.
+fn text<'a, D: Deserializer<'a>>(value: D) -> Result<String, D::Error> {
+    match Value::deserialize(value)? {
+        Value::String(text) => Ok(text),
+        value @ (Value::Number(_) | Value::Bool(_)) => Ok(value.to_string()),
+        other => Err(Error::custom(format!("{other} is no text"))),
+    }
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<()> {

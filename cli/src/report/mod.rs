@@ -92,6 +92,11 @@ impl Report {
         page::write(self, path)
     }
 
+    /// Whether a page of it would show nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rollouts.is_empty() && self.charts.iter().all(Chart::is_empty)
+    }
+
     /// Writes each chart that shows something as a picture, and gives the files' paths.
     pub(crate) fn write_charts(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let names: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
