@@ -15,9 +15,9 @@ pub(crate) fn part_at_once(device: &Device) -> [usize; 2] {
 }
 
 /// Bytes that kernels hold of a device while they go over the head's parts: logits, and the gradients of those.
-pub fn head_part_bytes(device: &Device) -> u64 {
+pub fn head_part_bytes(device: &Device, vocab_size: usize) -> u64 {
     let [tokens, ids] = part_at_once(device);
-    2 * 4 * (tokens * ids) as u64
+    2 * 4 * (tokens * ids.min(vocab_size)) as u64
 }
 
 /// What the head measures of each token.
@@ -103,7 +103,7 @@ impl CausalLm {
             return self.fused_scores(hidden, targets, options);
         }
         #[cfg(feature = "cube")]
-        if self.has_kernels() && tokens > 0 {
+        if self.runs_kernels() && tokens > 0 {
             return self.kernel_scores(hidden, targets, options);
         }
         let targets: Vec<i32> = targets.iter().map(|&id| id as i32).collect();

@@ -41,8 +41,8 @@ impl Sequence {
 pub struct TokenBudget {
     /// The most tokens of a pass.
     pub tokens: usize,
-    /// Whether sequences are laid end to end and neighbours share their prompt, as the CPU's own loops have them, rather
-    /// than padded to rows of one length.
+    /// Whether tokens are counted as they are laid end to end, neighbours sharing their prompt, rather than in the rows of one
+    /// length that attention makes of them on devices.
     pub is_packed: bool,
 }
 

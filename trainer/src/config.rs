@@ -294,6 +294,10 @@ pub struct UpdateSection {
     pub recompute_log_probs: bool,
     /// Times that a rollout is gone through.
     pub epochs: usize,
+    /// Whether responses that `rollout.max_new_tokens` cut off are left out of the losses, as if they were padding: they
+    /// count in their group's advantages alone (overlong filtering, DAPO, arXiv 2503.14476, §3.4).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mask_truncated: bool,
 }
 
 impl Default for UpdateSection {
@@ -304,6 +308,7 @@ impl Default for UpdateSection {
             memory: Memory::Auto,
             recompute_log_probs: false,
             epochs: 1,
+            mask_truncated: false,
         }
     }
 }
@@ -875,6 +880,7 @@ const WHATEVER_THE_TYPE: [&str; 4] = [
 
 /// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
 fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
+    let mut chosen_by_advantage = Vec::new();
     for (section, tag, new) in overrides.iter().filter_map(|item| replaced_type(item)) {
         let Some(Value::Table(fields)) = table.get_mut(&section) else {
             continue;
@@ -883,6 +889,9 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
         let Some(old) = old.filter(|old| *old != new) else {
             continue;
         };
+        if section == "advantage" {
+            chosen_by_advantage.push(old.clone());
+        }
         fields.retain(|key, _| WHATEVER_THE_TYPE.contains(&key));
         // What the old type has by default was not chosen.
         let default = default_aggregation(&old);
@@ -890,6 +899,17 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
             && fields.get("aggregation").and_then(Value::as_str) == default.as_deref()
         {
             fields.remove("aggregation");
+        }
+    }
+    // What the old advantage has by default was not chosen.
+    if let Some(Value::Table(rollout)) = table.get_mut("rollout") {
+        for old in chosen_by_advantage {
+            let old = toml::from_str::<AdvantageConfig>(&format!("type = {old:?}")).ok();
+            let default = old.map(|old| old.compares_groups());
+            if default.is_some() && rollout.get("filter_groups").and_then(Value::as_bool) == default
+            {
+                rollout.remove("filter_groups");
+            }
         }
     }
     table
@@ -961,6 +981,10 @@ fn with_every_option() -> TrainConfig {
             filter_groups: Some(true),
             filter_by: FilterBy::Correct,
             ..RolloutSection::default()
+        },
+        update: UpdateSection {
+            mask_truncated: true,
+            ..UpdateSection::default()
         },
         loss: ObjectiveConfig {
             loss: LossConfig::PpoClip(PpoClip {
@@ -1086,28 +1110,45 @@ const ALIASES: [(&str, &str); 21] = [
     ("adv_estimator", "advantage.type"),
 ];
 
-/// The known key that was probably meant: one that ends alike, one by another tool's name, or the one with the fewest letters
-/// between.
+/// The known key that was probably meant: one that is nearly the same, one of the same section or of another that ends alike,
+/// one by another tool's name, or the one with the fewest letters between.
 fn nearest_key(key: &str, known: &[String]) -> String {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let own = last(key);
-    let mut alike = known.iter().filter(|name| last(name) == own);
-    if let (Some(only), None) = (alike.next(), alike.next()) {
-        return only.clone();
-    }
-    let alias = ALIASES.iter().find(|(name, _)| *name == own);
-    let alias = alias.filter(|(_, meant)| known.iter().any(|name| name == meant));
-    if let Some((_, meant)) = alias {
-        return (*meant).to_owned();
-    }
-    let distance = |name: &String| {
-        let of_last = strsim::damerau_levenshtein(&last(name), &own);
-        let whole = strsim::damerau_levenshtein(name, key);
-        // A whole name that is nearly right, or a last part that is.
-        (whole.min(2 * of_last), whole)
+    let distance = |name: &String| strsim::damerau_levenshtein(name, key);
+    let nearest = |names: &mut dyn Iterator<Item = &String>| {
+        let nearest = names.min_by_key(|name| distance(name));
+        nearest.cloned()
     };
-    let nearest = known.iter().min_by_key(|name| distance(name));
-    nearest.cloned().unwrap_or_default()
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let (section, own) = match key.rsplit_once('.') {
+        Some((section, own)) => (Some(section), own),
+        None => (None, key),
+    };
+    let parts = |name: &str| name.matches('.').count();
+    let is_slip = |name: &&String| parts(name) == parts(key) && distance(name) <= 2;
+    let slip = nearest(&mut known.iter().filter(is_slip));
+    let alike = || known.iter().filter(|name| last(name) == own);
+    // Without a section, several that end alike say less than what other tools mean by the name.
+    let ends_alike = match section {
+        Some(_) => nearest(&mut alike()),
+        None => alike().next().filter(|_| alike().count() == 1).cloned(),
+    };
+    let alias = || {
+        let (_, meant) = ALIASES.iter().find(|(name, _)| *name == own)?;
+        let here = section.map(|section| format!("{section}.{}", last(meant)));
+        let meant = [here, Some((*meant).to_owned())];
+        meant
+            .into_iter()
+            .flatten()
+            .find(|name| known.contains(name))
+    };
+    let by_last = || {
+        known.iter().min_by_key(|name| {
+            let of_last = strsim::damerau_levenshtein(&last(name), own);
+            (distance(name).min(2 * of_last), distance(name))
+        })
+    };
+    let found = slip.or(ends_alike).or_else(alias);
+    found.or_else(|| by_last().cloned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -1124,6 +1165,31 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_that_another_advantage_has_by_default_does_not_stick() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let filters = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
+            let config = TrainConfig::load(Some(&file), &settings).unwrap();
+            config.rollout.filter_groups
+        };
+        std::fs::write(
+            &file,
+            TrainConfig::load(None, &[]).unwrap().to_toml().unwrap(),
+        )
+        .unwrap();
+        assert_eq!(filters(&[]), Some(true));
+        assert_eq!(filters(&["advantage.type=gae"]), Some(false));
+        assert_eq!(filters(&["advantage.type=rloo"]), Some(true));
+        std::fs::write(
+            &file,
+            "[rollout]\nfilter_groups = false\n[advantage]\ntype = \"grpo\"",
+        )
+        .unwrap();
+        assert_eq!(filters(&["advantage.type=rloo"]), Some(false));
+    }
+
+    #[test]
     fn an_unknown_key_is_told_of_the_one_that_was_meant() {
         let known = known_keys().unwrap();
         for (key, meant) in [
@@ -1135,6 +1201,10 @@ mod tests {
             ("loss.clip_hihg", "loss.clip_high"),
             ("rolout.top_k", "rollout.top_k"),
             ("validation.evry", "validation.every"),
+            ("critc.learning_rate", "critic.learning_rate"),
+            ("critic.lr", "critic.learning_rate"),
+            ("entropy.kl_cv.kl_coef", "entropy.kl_cov.kl_coef"),
+            ("actor.optim.lr", "optimizer.learning_rate"),
         ] {
             assert_eq!(nearest_key(key, &known), meant, "{key}");
         }

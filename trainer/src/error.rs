@@ -157,7 +157,7 @@ pub enum TrainerError {
         step: u64,
         /// Answers that the step sampled.
         responses: usize,
-        /// Why most of them have none.
+        /// Why one of them has none, in the words of what scores it.
         reason: String,
         /// How many such steps in a row.
         count: u64,

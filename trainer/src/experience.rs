@@ -17,6 +17,8 @@ pub(crate) struct Experience {
     pub(crate) returns: Vec<f32>,
     /// Factors of the policy loss, where the rollout is corrected.
     pub(crate) weights: Option<Vec<f32>>,
+    /// Whether its tokens are left out of the losses.
+    pub(crate) is_masked: bool,
 }
 
 impl Trainer {
@@ -112,6 +114,7 @@ impl Trainer {
                     old,
                     returns,
                     weights,
+                    is_masked: self.config.update.mask_truncated && rollout.finish.is_truncated(),
                 }
             };
         Ok(rows.map(experience).collect())

@@ -100,7 +100,7 @@ impl Trainer {
         let critic = self.critic.as_ref();
         let critic = critic.map(|critic| critic.model.clone().fork(&device));
         // Through the cast, gradients arrive at the f32 weights.
-        let computing = model.clone().cast(self.dtype);
+        let head = model.clone().cast_head(self.dtype);
         let collated = parts.collated(range);
         let pass = Pass::new(&collated, &model, self.dtype, kept);
         let hidden = pass.hidden.clone();
@@ -109,13 +109,7 @@ impl Trainer {
         let valued = valued.map(|critic| critic.tracked_values(&hidden, &collated, computed));
         let (values, critic_below) = valued.unzip();
         Forward {
-            figures: Figures::of(
-                &collated,
-                &computing,
-                hidden,
-                values,
-                self.head_options(entropy),
-            ),
+            figures: Figures::of(&collated, &head, hidden, values, self.head_options(entropy)),
             model,
             critic,
             below: pass.below(),

@@ -258,6 +258,73 @@ mod tests {
         assert!(weights_after[0] == weights_after[1]);
     }
 
+    /// With a sum over a constant length, a response that is left out is one without an advantage.
+    #[test]
+    fn truncated_responses_are_left_out_of_the_losses() {
+        let constant = [
+            "loss.aggregation=seq_mean_token_sum_norm",
+            "loss.constant_length_tokens=16.0",
+            "update.mask_truncated=true",
+        ];
+        let after = |masked: bool| {
+            let mut trainer = Trainer::new(tiny::config(&constant), tiny::policy()).unwrap();
+            let groups = groups(&mut trainer);
+            let (measured, _) = trainer.measure(&groups).unwrap();
+            let mut rows = trainer.experiences(&groups, measured, None).unwrap();
+            let samples = groups.iter().flat_map(|group| &group.samples);
+            for (row, sample) in rows.iter().zip(samples) {
+                assert_eq!(row.is_masked, sample.rollout.finish.is_truncated());
+            }
+            for (index, row) in rows.iter_mut().enumerate() {
+                let is_out = index % 2 == 0;
+                row.is_masked = is_out && masked;
+                let advantage = if is_out && !masked {
+                    0.0
+                } else {
+                    index as f32 - 3.5
+                };
+                row.advantages.fill(advantage);
+            }
+            trainer
+                .update(&rows, None, 0.0, &mut |_: Event<'_>| ())
+                .unwrap();
+            weights(&trainer)
+        };
+        assert!(after(true) == after(false));
+    }
+
+    #[test]
+    fn a_batch_of_truncated_responses_alone_moves_nothing() {
+        let selected = "entropy.top_entropy.top_fraction=0.5";
+        for (loss, selects) in [
+            ("ppo_clip", true),
+            ("clip_cov", true),
+            ("kl_cov", true),
+            ("gspo", true),
+            ("cispo", true),
+            // One number for a whole sequence.
+            ("gmpo", false),
+        ] {
+            let loss = format!("loss.type={loss}");
+            let both = [loss.as_str(), selected];
+            for settings in [&both[..1], &both[..=usize::from(selects)]] {
+                let mut trainer = Trainer::new(tiny::config(settings), tiny::policy()).unwrap();
+                let groups = groups(&mut trainer);
+                let (measured, _) = trainer.measure(&groups).unwrap();
+                let mut rows = trainer.experiences(&groups, measured, None).unwrap();
+                for (index, row) in rows.iter_mut().enumerate() {
+                    row.is_masked = true;
+                    row.advantages.fill(index as f32 - 3.5);
+                }
+                let before = weights(&trainer);
+                trainer
+                    .update(&rows, None, 0.0, &mut |_: Event<'_>| ())
+                    .unwrap();
+                assert!(weights(&trainer) == before, "{settings:?}");
+            }
+        }
+    }
+
     #[test]
     fn passes_of_other_micro_batches_are_not_gone_back_through() {
         let after = |holds: bool| {

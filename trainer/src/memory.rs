@@ -11,8 +11,8 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use crate::{Dtype, Memory, TokenBudget, Trainer, forward::MicroBatches};
 
-/// Tokens that go through the model at once where the configuration leaves it open: packed ones on the CPU, and rows
-/// with padding elsewhere.
+/// Tokens that go through the model at once where the configuration leaves it open: packed ones on the CPU, and those of
+/// attention's rows, with their padding, elsewhere.
 const CPU_TOKENS: usize = 4096;
 const LEAST_DEVICE_TOKENS: usize = 512;
 
@@ -87,7 +87,8 @@ pub(crate) fn row_length(config: &ModelConfig, max_new_tokens: usize) -> usize {
 
 /// What a device's head holds: logits of two parts, and the weight's gradient in parts and whole.
 fn head_bytes(config: &ModelConfig, device: &Device) -> u64 {
-    head_part_bytes(device) + (2 * 4 * config.vocab_size * config.hidden_size) as u64
+    head_part_bytes(device, config.vocab_size)
+        + (2 * 4 * config.vocab_size * config.hidden_size) as u64
 }
 
 /// Bytes that a pass with gradients takes of a device for each token of its rows.
@@ -147,7 +148,9 @@ fn copied_bytes(config: &ModelConfig, dtype: DType) -> [u64; 2] {
         dtype => dtype.size() as u64,
     };
     let head = (config.vocab_size * config.hidden_size) as u64;
-    let block = config.parameters() / config.num_hidden_layers as u64;
+    let embeddings = head * if config.tie_word_embeddings { 1 } else { 2 };
+    let blocks = config.parameters().saturating_sub(embeddings);
+    let block = blocks / config.num_hidden_layers as u64;
     [block * cell, head * cell]
 }
 
@@ -223,7 +226,7 @@ impl Trainer {
         self.models_passed() * (self.tokens(parts, ranges) * token + copies)
     }
 
-    /// Tokens of micro-batches as they go through the model, with their padding where they have any.
+    /// Tokens of micro-batches as the budget counts them: on a device at least as many as go through the model.
     fn tokens(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> u64 {
         let budget = self.token_budget();
         let tokens = ranges.iter();
@@ -508,7 +511,7 @@ mod tests {
     /// On the device that `ANNEAL_DEVICE` names.
     #[cfg(feature = "cube")]
     #[test]
-    fn graphs_take_of_a_device_what_is_planned() {
+    fn graphs_take_of_a_cube_what_is_planned() {
         use crate::{
             ArchitectureSection, SftConfig,
             batch::{Collated, Sequence},

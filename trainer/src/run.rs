@@ -14,8 +14,9 @@ use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnswerKey, Answerer, CheckpointSection, Event, Group, GroupState, Observer, ProblemSource,
-    PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig, TrainerError,
+    AnswerKey, Answerer, CheckpointSection, Event, FilterBy, Group, GroupState, Observer,
+    ProblemSource, PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig,
+    TrainerError,
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
@@ -223,6 +224,12 @@ impl Trainer {
             (length, 0),
         )
         .tokens;
+        if config.rollout.filter_by == FilterBy::Correct && !source.reward().judges_correctness() {
+            let message = "rollout.filter_by = \"correct\" with a reward that does not judge whether answers are right: no group \
+                           would be kept; add a part of type verifier, or leave it out"
+                .into();
+            return Err(TrainerError::Config { message });
+        }
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
         TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;
@@ -472,6 +479,11 @@ impl Trainer {
             warnings.push(format!(
                 "update.mini_batch_prompts = {of_update} is more than rollout.prompts_per_step = {of_step}: a step makes one update"
             ));
+        }
+        if self.config.rollout.filter_by != FilterBy::default() && !self.config.filters_groups() {
+            warnings.push(
+                "rollout.filter_by does nothing without rollout.filter_groups = true".to_owned(),
+            );
         }
         let computes_bf16 = self.policy.model.execution().compute == Compute::Bf16;
         if (computes_bf16 || self.packing() == Packing::Bf16)

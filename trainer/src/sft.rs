@@ -10,7 +10,7 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Device},
 };
-use policy::{EntropyPass, HeadOptions, ModelConfig, Policy, Tokenizer};
+use policy::{EntropyPass, HeadOptions, ModelConfig, PackedTokens, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{
     MistakeRate, Problem, Reward, Split, Task, TaskConfig, VerifierReward, load_problems,
@@ -391,8 +391,10 @@ fn gradient(
     let model = &policy.model;
     let count: usize = sequences.iter().map(Sequence::response_tokens).sum();
     let longest = sequences.iter().map(|sequence| sequence.ids.len()).max();
-    let rows = (MICRO_BATCH_TOKENS, longest.unwrap_or(0));
-    let kept = blocks_kept_alone(policy, dtype, rows);
+    let longest = longest.unwrap_or(0);
+    // One that is longer than a micro-batch makes one by itself.
+    let tokens = MICRO_BATCH_TOKENS.max(PackedTokens::padded_length(longest));
+    let kept = blocks_kept_alone(policy, dtype, (tokens, longest));
     let options = HeadOptions {
         temperature: 1.0,
         entropy: EntropyPass::Skip,
@@ -406,10 +408,10 @@ fn gradient(
         let part = &sequences[range.clone()];
         let model = model.clone().fork(&model.device());
         // Through the cast, gradients arrive at the f32 weights.
-        let computing = model.clone().cast(dtype);
+        let head = model.clone().cast_head(dtype);
         let collated = Collated::new(part, longest_response(part));
         let pass = Pass::new(&collated, &model, dtype, kept);
-        let scores = collated.score_hidden(&computing, pass.hidden.clone(), options);
+        let scores = collated.score_hidden(&head, pass.hidden.clone(), options);
         let loss = scores.log_probs.sum().neg() / count as f64;
         let (gradients, _) = pass.below().gradients(&model, loss.backward());
         (loss.into_scalar::<f64>(), gradients)

@@ -16,7 +16,7 @@ pub struct StepOutcome {
     pub trained: Vec<Group>,
     /// Figures of each of their tokens, where `measurement.tokens` asks for them.
     pub figures: Vec<ResponseFigures>,
-    /// The groups that it sampled and left out: their rewards were all equal, a figure of theirs was not finite, or
+    /// The groups that it sampled and left out: its responses did not differ, a figure of theirs was not finite, or
     /// they were more than this step and the next can use.
     pub left_out: Vec<Group>,
     /// The groups that it sampled and keeps for the next step.
@@ -446,7 +446,26 @@ mod tests {
         let first = trainer.step(&mut |_: Event<'_>| ()).unwrap();
         assert!(!first.carried.is_empty());
         assert!(first.metrics.correction_weight_mean.is_none());
-        let second = trainer.step(&mut |_: Event<'_>| ()).unwrap();
-        assert!(second.metrics.correction_weight_mean.is_some());
+        trainer.state.step += 1;
+        let sampling = trainer.sample_groups(&mut |_: Event<'_>| ()).unwrap();
+        let (measured, _) = trainer.measure(&sampling.groups).unwrap();
+        let rows = trainer
+            .experiences(&sampling.groups, measured, None)
+            .unwrap();
+        let samples = sampling.groups.iter().flat_map(|group| &group.samples);
+        let mut apart = 0.0_f32;
+        for (row, sample) in rows.iter().zip(samples) {
+            let weights = row.weights.as_ref().unwrap();
+            for (index, &weight) in weights.iter().enumerate() {
+                let ratio = row.old.log_probs[index] - sample.rollout.sampler_log_probs[index];
+                assert!((weight - ratio.exp().min(2.0)).abs() < 1e-6);
+                if sample.rollout.key.step == 1 {
+                    apart = apart.max((weight - 1.0).abs());
+                } else {
+                    assert!((weight - 1.0).abs() < f32::EPSILON, "{weight}");
+                }
+            }
+        }
+        assert!(apart > 1e-6, "the update moved no token of those carried");
     }
 }

@@ -674,7 +674,11 @@ impl Columns {
         };
         let has_values = experiences.iter().all(|row| row.old.values.is_some());
         Self {
-            mask: column(&|row| Some(vec![1.0; row.old.log_probs.len()])).unwrap_or_default(),
+            mask: column(&|row| {
+                let cell = f32::from(u8::from(!row.is_masked));
+                Some(vec![cell; row.old.log_probs.len()])
+            })
+            .unwrap_or_default(),
             old_log_probs: always(|row| &row.old.log_probs),
             old_entropies: always(|row| &row.old.entropies),
             old_entropies_at_temperature: always(|row| &row.old.entropies_at_temperature),

@@ -197,7 +197,10 @@ fn unused_folder(config: &TrainConfig) -> Result<PathBuf> {
 fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Trainer, RunFolder)>> {
     let file = run.join("config.toml");
     let saved = TrainConfig::load(Some(&file), &[])?;
-    let config = TrainConfig::load(Some(&file), &overrides(args))?;
+    let mut config = TrainConfig::load(Some(&file), &overrides(args))?;
+    if saved == saved.clone().with_whole_paths() {
+        config = config.with_whole_paths();
+    }
     if config.model != saved.model {
         bail!(
             "{}: a run goes on with its own model; leave model.path and model.dtype as they are",

@@ -207,39 +207,55 @@ fn a_reward_that_is_waited_for_does_not_hold_a_stop_up() {
     }
 }
 
-/// SIGTERM reaches the comparison alone, which passes it on; its runs save, and the same command goes on with them.
+/// A comparison passes a signal on to its runs, which save, and starts no other; the same command goes on with them. Its
+/// problems are in a file that it names from where it stands.
 #[test]
 fn a_comparison_that_is_stopped_goes_on_where_its_runs_were() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("compare.toml");
-    let settings = "settings = [\"steps=60\", \"rollout.prompts_per_step=2\", \"rollout.max_new_tokens=8\", \"validation.problems=0\"]";
-    fs::write(
-        &file,
-        format!("seeds = [1]\njobs = 2\n{settings}\n[[variants]]\nname = \"a\"\n[[variants]]\nname = \"b\"\n"),
-    )
-    .unwrap();
-    let out = dir.path().join("out");
-    let (file, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
-    let command = || anneal(&["compare", "--config", file, "--out", out_text]);
-    let folders = ["a", "b"].map(|name| out.join(name).join("seed-1"));
-    let mut run = Run::spawn(&mut command());
-    assert!(run.wait_until(|| folders.iter().all(|folder| steps(folder).0 >= 1)));
-    let sent = Instant::now();
-    run.signal(Signal::TERM);
-    let ended = run.wait();
-    assert!(sent.elapsed() < LIMIT, "{}", ended.stderr);
-    assert_eq!(ended.status.code(), Some(143), "{}", ended.stderr);
-    assert!(
-        ended.stderr.contains("the same command goes on"),
-        "{}",
-        ended.stderr
-    );
-    for folder in &folders {
-        let (done, saved) = steps(folder);
-        assert!(done == saved && (1..60).contains(&saved), "{done}, {saved}");
-    }
-    Run::spawn(&mut command()).wait().done();
-    for folder in &folders {
-        assert_eq!(steps(folder), (60, 60));
+    for (signal, jobs) in [(Signal::TERM, 2), (Signal::INT, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = [
+            "steps=60",
+            "data.train=train.jsonl",
+            "rollout.prompts_per_step=2",
+            "rollout.max_new_tokens=8",
+        ];
+        let problems =
+            (0..8).map(|n| format!("{{\"problem\": \"{n}+1=\", \"answer\": {}}}\n", n + 1));
+        fs::write(dir.path().join("train.jsonl"), problems.collect::<String>()).unwrap();
+        fs::write(
+            dir.path().join("compare.toml"),
+            format!(
+                "seeds = [1]\njobs = {jobs}\nsettings = {settings:?}\n[[variants]]\nname = \"a\"\n[[variants]]\nname = \"b\"\n"
+            ),
+        )
+        .unwrap();
+        let command = || {
+            let mut command = anneal(&["compare", "--config", "compare.toml", "--out", "out"]);
+            command.current_dir(dir.path());
+            command
+        };
+        let folders = ["a", "b"].map(|name| dir.path().join("out").join(name).join("seed-1"));
+        let (going, waiting) = folders.split_at(jobs);
+        let mut run = Run::spawn(&mut command());
+        assert!(run.wait_until(|| going.iter().all(|folder| steps(folder).0 >= 1)));
+        let sent = Instant::now();
+        run.signal(signal);
+        let ended = run.wait();
+        assert!(sent.elapsed() < LIMIT, "{}", ended.stderr);
+        assert_eq!(ended.status.code(), Some(code(signal)), "{}", ended.stderr);
+        let said = ended.stderr;
+        assert!(said.contains("the same command goes on"), "{said}");
+        for folder in going {
+            let (done, saved) = steps(folder);
+            assert!(done == saved && (1..60).contains(&saved), "{done}, {saved}");
+        }
+        assert!(waiting.iter().all(|folder| !folder.exists()), "{said}");
+        Run::spawn(&mut command()).wait().done();
+        for folder in &folders {
+            assert_eq!(steps(folder), (60, 60));
+        }
+        // All are there, and none is run again.
+        let said = Run::spawn(&mut command()).wait().done();
+        assert!(said.contains("2 of 2 runs are there already"), "{said}");
     }
 }

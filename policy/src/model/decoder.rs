@@ -16,7 +16,7 @@ use super::{
     operations::Operations,
     rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
 };
-use crate::ModelConfig;
+use crate::{ModelConfig, weights::cast};
 
 /// Token ids with the position of each: `rows` sequences of `length`, padding at [`PADDING_POSITION`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -373,6 +373,19 @@ impl CausalLm {
             Some(head) => (head.weight.val(), false),
             None => (self.model.embed_tokens.weight.val(), true),
         }
+    }
+
+    /// The same with the head's weight in another type, as [`CausalLm::cast`] does it with all: what scores hidden states that come from elsewhere.
+    #[must_use]
+    pub fn cast_head(mut self, dtype: DType) -> Self {
+        if self.dtype() == dtype {
+            return self;
+        }
+        match self.lm_head.take() {
+            Some(head) => self.lm_head = Some(cast(head, dtype)),
+            None => self.model.embed_tokens = cast(self.model.embed_tokens, dtype),
+        }
+        self
     }
 
     /// Rows of the embedding: the number of token ids.

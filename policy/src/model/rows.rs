@@ -31,29 +31,40 @@ impl Picks {
     ) -> Self {
         let last = picks.iter().max().copied().unwrap_or(0);
         assert!((last as usize) < rows, "no row {last} of {rows}");
-        let own = |&(at, _): &(usize, &i32)| counted(at);
-        let mut starts = vec![0; rows + 1];
-        for (_, &pick) in picks.iter().enumerate().filter(own) {
-            starts[pick as usize + 1] += 1;
-        }
-        for row in 0..rows {
-            starts[row + 1] += starts[row];
-        }
-        let mut next = starts.clone();
-        let mut order = vec![0; picks.len()];
-        for (at, &pick) in picks.iter().enumerate().filter(own) {
-            let place = &mut next[pick as usize];
-            order[*place as usize] = at as i32;
-            *place += 1;
-        }
         let on_device =
             |numbers: &[i32]| Tensor::<1, Int>::from_data(numbers, (device, DType::I32));
+        let [order, starts] = if cfg!(feature = "cube") && device.is_autodiff() {
+            by_row(picks, rows, counted)
+        } else {
+            // There is no way back, or burn's own selection finds it.
+            [vec![0], vec![0]]
+        };
         Self {
             rows: on_device(picks),
             order: on_device(&order),
             starts: on_device(&starts),
         }
     }
+}
+
+/// The picks that are counted by their rows, and where each row's begin.
+fn by_row(picks: &[i32], rows: usize, counted: impl Fn(usize) -> bool) -> [Vec<i32>; 2] {
+    let own = |&(at, _): &(usize, &i32)| counted(at);
+    let mut starts = vec![0; rows + 1];
+    for (_, &pick) in picks.iter().enumerate().filter(own) {
+        starts[pick as usize + 1] += 1;
+    }
+    for row in 0..rows {
+        starts[row + 1] += starts[row];
+    }
+    let mut next = starts.clone();
+    let mut order = vec![0; picks.len()];
+    for (at, &pick) in picks.iter().enumerate().filter(own) {
+        let place = &mut next[pick as usize];
+        order[*place as usize] = at as i32;
+        *place += 1;
+    }
+    [order, starts]
 }
 
 /// Where tokens laid end to end lie in rows, a sequence each. A prompt's tokens may lie in several.

@@ -39,7 +39,7 @@ impl CausalLm {
     /// Whether [`device_decoder`](Self::device_decoder) gives one.
     pub fn has_device_decoder(&self) -> bool {
         #[cfg(feature = "cube")]
-        return self.has_kernels() && super::cube::takes_heads(self);
+        return self.runs_kernels() && super::cube::takes_heads(self);
         #[cfg(not(feature = "cube"))]
         false
     }

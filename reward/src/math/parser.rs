@@ -78,7 +78,8 @@ struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     depth: usize,
-    /// Times that what was read became part of something: signs after a figure nest as deep as brackets do.
+    /// Times that what was read became part of something, in this element of the answer: signs after a figure nest as deep as
+    /// brackets do.
     wraps: usize,
     /// Bars of absolute values that are open: the next bar closes one.
     open_bars: usize,
@@ -199,6 +200,10 @@ impl Parser<'_> {
             self.skip_separators(&mut groups, in_brackets);
             if self.ends_elements() {
                 break;
+            }
+            if self.depth == 0 {
+                // Nothing goes around an element of the answer itself.
+                self.wraps = 0;
             }
             let element = self.nested(Self::relation)?;
             // Bare words side by side: one text.
@@ -462,17 +467,20 @@ impl Parser<'_> {
     fn power(&mut self) -> Parsed {
         let mut base = self.primary()?;
         loop {
+            if self.take_command("circ") {
+                // Degrees are the unit that angles are given in.
+                continue;
+            }
+            if self.take_mark('_') {
+                base = self.subscripted(base)?;
+                continue;
+            }
             base = if self.take_mark('!') {
                 Expr::Function("factorial".into(), vec![base])
             } else if self.take_mark('%') {
                 Expr::Percent(base.boxed())
             } else if self.take_mark('\'') || self.take_command("prime") {
                 Expr::Function("prime".into(), vec![base])
-            } else if self.take_command("circ") {
-                // Degrees are the unit that angles are given in.
-                base
-            } else if self.take_mark('_') {
-                self.subscripted(base)?
             } else if self.take_mark('^') {
                 self.raised(base)?
             } else {

@@ -34,6 +34,13 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
             runs.len()
         ));
     }
+    if plan.jobs > 1 && todo.len() > 1 && args.device.device != "flex" {
+        say(&format!(
+            "warning: {} runs at once share the memory of {}, and each plans as if it had all of it; --jobs 1, or set update.max_tokens \
+             and update.memory=\"small\"",
+            plan.jobs, args.device.device
+        ));
+    }
     runner::run(&todo, plan.jobs, &args.device.device, &signals)?;
     let comparison = Comparison::of(&plan.variants(), &runs)?;
     let page = args.out.join("report.html");

@@ -134,7 +134,7 @@ impl Plan {
             .cloned()
             .chain([format!("seed={seed}")])
             .collect();
-        let config = TrainConfig::load(self.config.as_deref(), &with_seed)?;
+        let config = TrainConfig::load(self.config.as_deref(), &with_seed)?.with_whole_paths();
         // Another variant may train for long before this one would find that they are not there.
         for path in [&config.data.train, &config.data.validation]
             .into_iter()
@@ -166,7 +166,7 @@ fn is_done(folder: &Path, config: &TrainConfig) -> Result<bool> {
     let saved = TrainConfig {
         // What is kept of a run does not change it.
         checkpoint: config.checkpoint.clone(),
-        ..TrainConfig::load(Some(&file), &[])?
+        ..TrainConfig::load(Some(&file), &[])?.with_whole_paths()
     };
     if saved != *config {
         bail!(

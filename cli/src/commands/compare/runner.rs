@@ -6,7 +6,7 @@ use std::{
     env,
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -39,6 +39,11 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
     let mut failed = None;
     let mut stopped = None;
     while !(waiting.is_empty() && running.is_empty()) {
+        if let (Some(_), None) = (signals.received(), stopped) {
+            stopped = signals.received();
+            waiting.clear();
+            end(&running);
+        }
         while running.len() < jobs
             && let Some(run) = waiting.pop_front()
         {
@@ -51,11 +56,6 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
             }
         }
         thread::sleep(PAUSE);
-        if let (Some(signal), None) = (signals.received(), stopped) {
-            stopped = Some(signal);
-            waiting.clear();
-            pass_on(signal, &running);
-        }
         let mut going = Vec::new();
         for mut one in running {
             let failure = match one.child.try_wait() {
@@ -68,7 +68,7 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
                     continue;
                 }
                 // It saved and ended, as it was told.
-                Ok(Some(_)) if stopped.is_some() => continue,
+                Ok(Some(status)) if stopped.is_some() && has_saved(status) => continue,
                 Ok(Some(_)) => anyhow!(failure(one.run)),
                 Err(error) => anyhow!(error),
             };
@@ -89,18 +89,24 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
     }
 }
 
-/// A terminal's Ctrl-C has reached the runs already, and a second signal would end them at once; SIGTERM has not.
-fn pass_on(signal: i32, running: &[Running<'_>]) {
-    #[cfg(unix)]
-    if signal == signal_hook::consts::SIGTERM {
-        for one in running {
-            let process = rustix::process::Pid::from_child(&one.child);
-            // One that has ended needs none.
-            let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
-        }
+/// Asks the runs to save and end: once, as a second signal would end them at once.
+#[cfg(unix)]
+fn end(running: &[Running<'_>]) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    for one in running {
+        // One that has ended already needs none.
+        let _ = kill_process(Pid::from_child(&one.child), Signal::TERM);
     }
-    #[cfg(not(unix))]
-    let _ = (signal, running);
+}
+
+/// Their Ctrl-C is ours.
+#[cfg(not(unix))]
+fn end(_: &[Running<'_>]) {}
+
+/// Whether a run ended because a signal asked it to, in good order.
+fn has_saved(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(130 | 143))
 }
 
 fn show(bar: &ProgressBar, ended: u64, running: &[Running<'_>]) {
@@ -142,6 +148,9 @@ fn start(run: &Planned, threads: usize, device: &str) -> Result<Child> {
         }
         command.args(&run.settings);
     }
+    // A terminal's Ctrl-C comes to the comparison alone, which passes it on.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command
         .env("RAYON_NUM_THREADS", threads.to_string())
         .stdin(Stdio::null())

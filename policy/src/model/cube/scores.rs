@@ -2,15 +2,10 @@
 
 use burn::tensor::{DType, Int, Tensor};
 
-use super::{super::operations::Operations, FigurePlan, token_figures};
+use super::{FigurePlan, token_figures};
 use crate::{CausalLm, HeadOptions, TokenScores, head::part_at_once};
 
 impl CausalLm {
-    /// Whether this model's head, norms, activations, rotations and decoding are kernels of our own.
-    pub(crate) fn has_kernels(&self) -> bool {
-        self.operations() != Operations::Plain
-    }
-
     pub(crate) fn kernel_scores(
         &self,
         hidden: Tensor<2>,
