@@ -50,6 +50,8 @@ impl Trainer {
             groups_kept: sampling.groups.len() as u64,
             groups_sampled: sampling.groups_sampled as u64,
             groups_dropped: sampling.groups_dropped as u64,
+            groups_all_right: Some(sampling.groups_all_right as u64),
+            groups_all_wrong: Some(sampling.groups_all_wrong as u64),
             rewards_missing: sampling.rewards_missing as u64,
             verdicts_undecided: sampling.undecided as u64,
             tokens_generated: sampling.tokens,

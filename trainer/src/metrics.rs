@@ -69,6 +69,10 @@ pub struct StepMetrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler_kl: Option<f64>,
     pub groups_dropped: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups_all_right: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub groups_all_wrong: Option<u64>,
     pub rewards_missing: u64,
     pub verdicts_undecided: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,6 +186,8 @@ impl Default for StepMetrics {
             sampler_log_prob_gap: f64::NAN,
             sampler_kl: None,
             groups_dropped: 0,
+            groups_all_right: None,
+            groups_all_wrong: None,
             rewards_missing: 0,
             verdicts_undecided: 0,
             selected_from_minimum: None,

@@ -30,6 +30,8 @@ pub(crate) struct Sampling {
     left_out: Vec<Group>,
     pub(crate) groups_sampled: usize,
     pub(crate) groups_dropped: usize,
+    pub(crate) groups_all_right: usize,
+    pub(crate) groups_all_wrong: usize,
     pub(crate) responses: usize,
     pub(crate) rewards: Vec<f64>,
     pub(crate) rewards_missing: usize,
@@ -256,6 +258,10 @@ impl Sampling {
         self.groups_sampled += groups.len();
         let mut broken = Vec::new();
         for group in groups {
+            let right = group.samples.iter().filter(|sample| sample.score.correct);
+            let right = right.count();
+            self.groups_all_right += usize::from(right == group.samples.len());
+            self.groups_all_wrong += usize::from(right == 0);
             for sample in &group.samples {
                 self.responses += 1;
                 let reward = sample.score.reward.filter(|reward| reward.is_finite());
@@ -320,6 +326,7 @@ mod tests {
             ([1.0, 1.0], [true, false], [false, true]),
             ([1.0, 0.0], [true, false], [true, true]),
             ([1.0, 1.0], [true, true], [false, false]),
+            ([0.0, 0.1], [false, false], [true, false]),
         ] {
             let mut group = groups[0].clone();
             group.samples.truncate(2);
@@ -332,6 +339,9 @@ mod tests {
             for (by, kept) in [FilterBy::Reward, FilterBy::Correct].into_iter().zip(kept) {
                 let mut sampling = Sampling::default();
                 sampling.take(vec![group.clone()], Some(by));
+                let alike = correct[0] == correct[1];
+                assert_eq!(sampling.groups_all_right, usize::from(alike && correct[0]));
+                assert_eq!(sampling.groups_all_wrong, usize::from(alike && !correct[0]));
                 assert_eq!(
                     sampling.groups.len(),
                     usize::from(kept),

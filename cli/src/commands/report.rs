@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         }
     }
     if report.is_empty() {
-        bail!("nothing to show: no figures that charts show, and no rollouts");
+        bail!("nothing to show: no line has a figure, and there are no rollouts");
     }
     let out = out(args);
     report.write(&out)?;

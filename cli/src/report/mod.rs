@@ -92,9 +92,10 @@ impl Report {
         page::write(self, path)
     }
 
-    /// Whether a page of it would show nothing.
+    /// Whether there is nothing in the files that a page could be of.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rollouts.is_empty() && self.charts.iter().all(Chart::is_empty)
+        let has_figures = |run: &Run| !run.records.keys().is_empty();
+        self.rollouts.is_empty() && !self.runs.iter().any(has_figures)
     }
 
     /// Writes each chart that shows something as a picture, and gives the files' paths.

@@ -89,6 +89,7 @@ pub(crate) fn run(args: &BenchPartsArgs) -> Result<()> {
         report(part)?;
     }
     report(bench.attention()?)?;
+    report(bench.decode_attention()?)?;
     report(bench.head()?)?;
     report(bench.prefill()?)?;
     report(bench.decode()?)?;
@@ -103,7 +104,7 @@ fn line(part: &Part) -> String {
         format!("  burn's operations {:.2} times that", plain / part.seconds)
     });
     format!(
-        "{:<18} {:<28} {:>11.3} ms {:>12.1} {:<12}{plain}",
+        "{:<19} {:<28} {:>11.3} ms {:>12.1} {:<12}{plain}",
         part.name,
         part.shape,
         part.seconds * 1e3,
@@ -311,8 +312,42 @@ impl Bench<'_> {
         ])
     }
 
-    /// One new token a row over a full cache.
+    /// All tokens of the rows over those before them, and back.
     fn attention(&self) -> Result<Part> {
+        let config = &self.policy.config;
+        let (rows, groups) = (self.args.rows, config.num_key_value_heads);
+        let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
+        let length = self.args.prompt_tokens + self.args.response_tokens;
+        let by_token = |heads: usize| self.random([rows, length, heads, head_dim]).autodiff();
+        let [query, key, value] = [heads, groups, groups].map(by_token);
+        let device = query.device();
+        let positions = Tensor::<1, Int>::arange(0..length as i64, (&device, DType::I32));
+        let positions = positions.reshape([1, length]).expand([rows, length]);
+        let visibility = Visibility::new(positions.clone(), positions, None);
+        let (seconds, plain_seconds) = self.both(|operations| {
+            let [query, key, value] =
+                [&query, &key, &value].map(|leaf| leaf.clone().require_grad());
+            let by_head = |leaf: &Tensor<4>| leaf.clone().swap_dims(1, 2);
+            let [q, k, v] = [by_head(&query), by_head(&key), by_head(&value)];
+            let mixed = operations.attend(q, k, v, &visibility);
+            let mut gradients = mixed.sum().backward();
+            let gradient = query.grad_remove(&mut gradients);
+            gradient
+                .map(|gradient| Some(probe(gradient)))
+                .ok_or_else(|| anyhow!("attention gives no gradient"))
+        })?;
+        Ok(Part {
+            name: "attention, and back",
+            shape: format!("{rows}x{heads}/{groups}x{length}x{head_dim}"),
+            seconds,
+            rate: (rows * length) as f64 / seconds,
+            unit: "tokens/s",
+            plain_seconds,
+        })
+    }
+
+    /// One new token a row over a full cache.
+    fn decode_attention(&self) -> Result<Part> {
         let config = &self.policy.config;
         let (rows, groups) = (self.args.rows, config.num_key_value_heads);
         let (heads, head_dim) = (config.num_attention_heads, config.head_dim);
