@@ -424,7 +424,7 @@ pub(crate) struct CompareArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Settings of all runs, above the file's
+    /// Settings of all runs, above those that the file has for all; a variant's own are above both
     #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
 }

@@ -48,7 +48,7 @@ pub enum KlPlace {
 
 /// Bounds on an estimate; outside them the gradient is zero. verl clamps k3 at 20 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct KlClamp {
     /// x is clamped to ± this.
     pub log_ratio: f64,

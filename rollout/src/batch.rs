@@ -116,13 +116,15 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Fills free rows with waiting requests, a group's common prompt computed once.
+    /// Fills free rows with waiting requests, a group's common prompt computed once, where there are enough of both.
     fn admit(&mut self) -> Result<(), RolloutError> {
         while !self.waiting.is_empty() {
             let free: Vec<usize> = (0..self.rows.len())
                 .filter(|&i| self.rows[i].is_none())
                 .collect();
-            if free.is_empty() {
+            let least = self.decoding.least_entrants().min(self.waiting.len());
+            let all_are_free = free.len() == self.rows.len();
+            if free.is_empty() || free.len() < least && !all_are_free {
                 break;
             }
             let entering = self.next_entrants(free.len());
@@ -310,5 +312,114 @@ impl<'a> Batch<'a> {
         let tail = &ids[ids.len().saturating_sub(longest + 4)..];
         let text = tokenizer.decode(tail, false)?;
         Ok(stops.iter().any(|stop| text.contains(stop.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, path::Path, rc::Rc};
+
+    use burn::tensor::Device;
+    use policy::{ModelConfig, Policy};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{EngineOptions, SampleKey, Sampled};
+
+    /// Sequences end after as many tokens as their keys say; how many entered each time is taken down.
+    struct Counted {
+        least: usize,
+        entered: Rc<RefCell<Vec<usize>>>,
+    }
+
+    fn drawn(draw: &Draw) -> Sampled {
+        let last = (draw.key.row * 5 + draw.key.sample * 3) % 11;
+        Sampled {
+            id: u32::from((draw.index as u64) < last),
+            log_prob: -1.0,
+            entropy: 1.0,
+            entropy_at_temperature: 1.0,
+        }
+    }
+
+    impl Decoding for Counted {
+        fn enter(
+            &mut self,
+            _: &[&[u32]],
+            _: &[usize],
+            rows: &[usize],
+            draws: &[Draw],
+        ) -> Result<Vec<Drawn>, RolloutError> {
+            self.entered.borrow_mut().push(rows.len());
+            Ok(draws.iter().map(|draw| Some(drawn(draw))).collect())
+        }
+
+        fn least_entrants(&self) -> usize {
+            self.least
+        }
+
+        fn shrink(&mut self, _: &[usize]) -> Option<usize> {
+            None
+        }
+
+        fn advance(&mut self, rows: &[Feed], _: usize) -> Result<Vec<Vec<Drawn>>, RolloutError> {
+            Ok(rows
+                .iter()
+                .map(|feed| vec![Some(drawn(&feed.draw))])
+                .collect())
+        }
+    }
+
+    #[test]
+    fn requests_enter_some_at_a_time_and_all_are_answered() {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 8, "hidden_size": 8,
+            "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
+            "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "tie_word_embeddings": true,
+        });
+        let config = ModelConfig::from_json(&config, Path::new("test")).unwrap();
+        let policy = Policy::new(config, None, 0, &Device::flex());
+        let engine = Engine::new(&policy, &policy.model, EngineOptions::default());
+        let request = |index: u64| Request {
+            prompt_ids: vec![(index / 8) as u32 % 8],
+            key: SampleKey {
+                seed: 1,
+                step: 1,
+                row: index / 8,
+                sample: index % 8,
+            },
+        };
+        let requests: Vec<Request> = (0..59).map(request).collect();
+        let params = SamplingParams {
+            stop_token_ids: vec![0],
+            max_new_tokens: 20,
+            ..SamplingParams::default()
+        };
+        let run = |least: usize| {
+            let entered = Rc::new(RefCell::new(Vec::new()));
+            let decoding = Counted {
+                least,
+                entered: Rc::clone(&entered),
+            };
+            let limits = Limits {
+                rows: 16,
+                capacity: 32,
+                prompt_length: 1,
+            };
+            let batch = Batch::new(&engine, Box::new(decoding), &requests, &params, limits);
+            let rollouts = batch.run(&mut |_| ()).unwrap();
+            (rollouts, entered.take())
+        };
+        let (one_by_one, often) = run(1);
+        let (together, seldom) = run(4);
+        assert_eq!(one_by_one, together);
+        assert_eq!(together.len(), 59);
+        assert_eq!(seldom.iter().sum::<usize>(), 59);
+        let (last, before) = seldom.split_last().unwrap();
+        assert!(
+            before.iter().all(|&count| count >= 4) && *last >= 1,
+            "{seldom:?}"
+        );
+        assert!(2 * seldom.len() < often.len() + 4, "{seldom:?}, {often:?}");
     }
 }

@@ -42,6 +42,12 @@ pub(crate) trait Decoding {
         draws: &[Draw],
     ) -> Result<Vec<Drawn>, RolloutError>;
 
+    /// How many rows should be free before requests enter, where as many wait: each time costs all rows a pass of the prompts
+    /// that enter.
+    fn least_entrants(&self) -> usize {
+        1
+    }
+
     /// Takes `rows` apart from the rest, which nothing will enter any more: row `rows[i]` becomes row i. Gives the number
     /// of rows that there are then, or `None` where it is not worth it.
     fn shrink(&mut self, rows: &[usize]) -> Option<usize>;
@@ -252,6 +258,11 @@ fn truncation(params: &SamplingParams) -> Truncation {
 }
 
 impl Decoding for TensorDecoding<'_> {
+    /// With an eighth of the rows at once a group's prompt is mostly computed once, and a device decodes in between.
+    fn least_entrants(&self) -> usize {
+        self.rows.div_ceil(8)
+    }
+
     fn enter(
         &mut self,
         prompts: &[&[u32]],

@@ -17,6 +17,7 @@ use crate::args::CompareArgs;
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
     /// Seeds that every variant runs with, by which differences are paired.
+    #[serde(default)]
     seeds: Vec<u64>,
     /// Runs at once; threads are shared between them.
     #[serde(default = "one")]
