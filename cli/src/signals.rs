@@ -48,10 +48,9 @@ impl Signals {
         Arc::clone(&self.stop)
     }
 
-    /// The number of the first signal, once there is one.
-    pub(crate) fn received(&self) -> Option<i32> {
-        let is_there = self.stop.load(Relaxed);
-        is_there.then(|| self.last.load(Relaxed) as i32)
+    /// Whether one has come.
+    pub(crate) fn is_received(&self) -> bool {
+        self.stop.load(Relaxed)
     }
 
     /// What to end with, now that the run has stopped.

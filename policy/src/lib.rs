@@ -48,6 +48,8 @@ pub use model::{
     PADDING_POSITION, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute, Rotation,
     TokenBatch, Truncation, Visibility,
 };
+#[cfg(feature = "cube")]
+pub use model::{CUBE_UNITS, sum_of_units};
 pub use output::OutputFolder;
 pub use tokenizer::Tokenizer;
 pub use value_head::ValueHead;

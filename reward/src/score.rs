@@ -36,6 +36,11 @@ impl Score {
         }
     }
 
+    /// The reward, where there is one and it is a finite number.
+    pub fn finite_reward(&self) -> Option<f64> {
+        self.reward.filter(|reward| reward.is_finite())
+    }
+
     /// A reward that says nothing of whether the answer is right.
     pub fn of(reward: f64, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {

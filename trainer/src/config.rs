@@ -880,7 +880,6 @@ const WHATEVER_THE_TYPE: [&str; 4] = [
 
 /// Drops the keys of a table whose `type` or `name` the command line changes: they belong to the old one.
 fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
-    let mut chosen_by_advantage = Vec::new();
     for (section, tag, new) in overrides.iter().filter_map(|item| replaced_type(item)) {
         let Some(Value::Table(fields)) = table.get_mut(&section) else {
             continue;
@@ -889,9 +888,6 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
         let Some(old) = old.filter(|old| *old != new) else {
             continue;
         };
-        if section == "advantage" {
-            chosen_by_advantage.push(old.clone());
-        }
         fields.retain(|key, _| WHATEVER_THE_TYPE.contains(&key));
         // What the old type has by default was not chosen.
         let default = default_aggregation(&old);
@@ -900,19 +896,20 @@ fn without_replaced_types(mut table: Table, overrides: &[String]) -> Table {
         {
             fields.remove("aggregation");
         }
-    }
-    // What the old advantage has by default was not chosen.
-    if let Some(Value::Table(rollout)) = table.get_mut("rollout") {
-        for old in chosen_by_advantage {
-            let old = toml::from_str::<AdvantageConfig>(&format!("type = {old:?}")).ok();
-            let default = old.map(|old| old.compares_groups());
-            if default.is_some() && rollout.get("filter_groups").and_then(Value::as_bool) == default
-            {
-                rollout.remove("filter_groups");
-            }
+        if section == "advantage"
+            && let Some(Value::Table(rollout)) = table.get_mut("rollout")
+            && rollout.get("filter_groups").and_then(Value::as_bool) == default_filter(&old)
+        {
+            rollout.remove("filter_groups");
         }
     }
     table
+}
+
+/// Whether an advantage of this type filters groups where nothing says so.
+fn default_filter(advantage_type: &str) -> Option<bool> {
+    let advantage = toml::from_str::<AdvantageConfig>(&format!("type = {advantage_type:?}"));
+    Some(advantage.ok()?.compares_groups())
 }
 
 /// The section, the tag's key and its new value, where an override sets one: `loss.type=kl_cov`, or the whole table.

@@ -32,6 +32,12 @@ impl MicroBatches {
         }
     }
 
+    /// Tokens of the longest sequence.
+    pub(crate) fn longest(&self) -> usize {
+        let lengths = self.sequences.iter().map(|sequence| sequence.ids.len());
+        lengths.max().unwrap_or(0)
+    }
+
     pub(crate) fn collated(&self, range: &Range<usize>) -> Collated {
         Collated::new(&self.sequences[range.clone()], self.response_len)
     }

@@ -29,10 +29,8 @@ pub struct Group {
 impl Group {
     /// The rewards, in sample order; `None` where one could not be had or is not finite.
     pub fn rewards(&self) -> Option<Vec<f64>> {
-        let rewards = self.samples.iter().map(|sample| sample.score.reward);
-        rewards
-            .map(|reward| reward.filter(|reward| reward.is_finite()))
-            .collect()
+        let scores = self.samples.iter().map(|sample| &sample.score);
+        scores.map(Score::finite_reward).collect()
     }
 
     /// Whether the responses differ in what is looked at.

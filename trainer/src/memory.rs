@@ -57,17 +57,18 @@ impl TokenBudget {
 const UNKNOWN_SHARE: u64 = 8;
 const LEAST_ROOM: u64 = 256 << 20;
 
-fn room_beside(state: u64) -> u64 {
-    LEAST_ROOM.max(state / UNKNOWN_SHARE)
+/// Bytes that are left of a memory beside what is always there and what else is held; where it is not known how large it
+/// is, those that passes, or graphs, may take of it.
+fn room(memory: Option<u64>, state: u64, held: u64) -> u64 {
+    match memory {
+        Some(memory) => ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state + held),
+        None => LEAST_ROOM.max(state / UNKNOWN_SHARE),
+    }
 }
 
 /// As many tokens as fit, at so many bytes each, beside what is always there.
 fn device_tokens(memory: Option<u64>, state: u64, token: u64) -> usize {
-    let room = match memory {
-        Some(memory) => ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state),
-        None => room_beside(state),
-    };
-    let tokens = room / token.max(1);
+    let tokens = room(memory, state, 0) / token.max(1);
     (tokens as usize).clamp(LEAST_DEVICE_TOKENS, MOST_DEVICE_TOKENS)
 }
 
@@ -188,13 +189,8 @@ pub(crate) fn blocks_kept_alone(
     let bytes = TokenBytes::new(config, model, dtype, length);
     let device = model.device();
     let state = STATE_BYTES * config.parameters() + head_bytes(config, &device);
-    let room = match device_memory_bytes(&device) {
-        Some(memory) => {
-            let pass = tokens as u64 * bytes.pass(0);
-            ((memory as f64 * USABLE_SHARE) as u64).saturating_sub(state + pass)
-        }
-        None => room_beside(state),
-    };
+    let pass = tokens as u64 * bytes.pass(0);
+    let room = room(device_memory_bytes(&device), state, pass);
     blocks_that_fit((config, dtype), bytes, (tokens as u64, 1), room)
 }
 
@@ -208,17 +204,14 @@ impl Trainer {
 
     /// Whether they may be held while other passes go by.
     pub(crate) fn has_room_for_graphs(&self, parts: &MicroBatches) -> bool {
-        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
         self.config.update.memory != Memory::Small
-            && self.graph_bytes(parts, &parts.ranges)
-                <= self.room_for_graphs(lengths.max().unwrap_or(0))
+            && self.graph_bytes(parts, &parts.ranges) <= self.room_for_graphs(parts.longest())
     }
 
     /// Bytes that graphs of some of these micro-batches take at the least.
     fn graph_bytes(&self, parts: &MicroBatches, ranges: &[Range<usize>]) -> u64 {
         let (model, config) = (&self.policy.model, &self.policy.config);
-        let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
-        let token = left_bytes(config, model, self.dtype, lengths.max().unwrap_or(0));
+        let token = left_bytes(config, model, self.dtype, parts.longest());
         // Each graph has copies of the weights that its backward pass reads in another type.
         let [block, head] = copied_bytes(config, self.dtype);
         let copied = head + least_kept(model, config) as u64 * block;
@@ -246,8 +239,7 @@ impl Trainer {
             Memory::Small => 0,
             Memory::Fast => least_kept(model, config),
             Memory::Auto | Memory::Balanced => {
-                let lengths = parts.sequences.iter().map(|sequence| sequence.ids.len());
-                let length = lengths.max().unwrap_or(0);
+                let length = parts.longest();
                 let room = self.room_for_graphs(length);
                 let room = room.saturating_sub(self.graph_bytes(parts, ranges));
                 let bytes = TokenBytes::new(config, model, self.dtype, length);
@@ -263,12 +255,9 @@ impl Trainer {
     fn room_for_graphs(&self, length: usize) -> u64 {
         let parameters = self.policy.config.parameters();
         let state = STATE_BYTES * parameters + self.other_models_bytes();
-        let Some(memory) = self.available_bytes(4 * parameters) else {
-            return room_beside(state);
-        };
-        let usable = (memory as f64 * USABLE_SHARE) as u64;
         let pass = self.models_passed() * self.pass_estimate(length);
-        usable.saturating_sub(state + pass + self.generation_estimate())
+        let held = pass + self.generation_estimate();
+        room(self.available_bytes(4 * parameters), state, held)
     }
 
     /// Models that a pass of the updates goes through: a critic's own trunk too.

@@ -242,9 +242,8 @@ pub(crate) struct Rewardless {
 
 impl Rewardless {
     fn of(group: &Group) -> Option<Self> {
-        let is_number = |reward: Option<f64>| reward.is_some_and(f64::is_finite);
-        let scores = group.samples.iter().map(|sample| &sample.score);
-        let score = scores.into_iter().find(|score| !is_number(score.reward))?;
+        let mut scores = group.samples.iter().map(|sample| &sample.score);
+        let score = scores.find(|score| score.finite_reward().is_none())?;
         Some(Self {
             problem: group.problem.id.clone(),
             reason: score.reason.to_string(),
@@ -264,7 +263,7 @@ impl Sampling {
             self.groups_all_wrong += usize::from(right == 0);
             for sample in &group.samples {
                 self.responses += 1;
-                let reward = sample.score.reward.filter(|reward| reward.is_finite());
+                let reward = sample.score.finite_reward();
                 self.rewards_missing += usize::from(reward.is_none());
                 self.rewards.extend(reward);
                 self.undecided += usize::from(sample.score.undecided);

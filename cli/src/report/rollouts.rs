@@ -184,9 +184,7 @@ impl Packed {
         columns.step.push(step);
         columns.problem.push(problem);
         columns.sample.push(number as u64);
-        columns
-            .reward
-            .push(sample.score.reward.filter(|reward| reward.is_finite()));
+        columns.reward.push(sample.score.finite_reward());
         columns.correct.push(u8::from(sample.score.correct));
         columns.finish.push(finish);
         columns.state.push(state as usize);

@@ -73,7 +73,8 @@ impl Attention {
             Some(cache) => {
                 let is_fresh = cache.is_fresh();
                 let cached = cache.update(key.clone(), value.clone());
-                if is_fresh && operations.has_attention_of_its_own() {
+                // Kernels need no mask of the cache's slots to see what came with a token.
+                if is_fresh && operations.are_kernels() {
                     operations.attend(query, key, value, visibility)
                 } else {
                     let (key, value) = cached;

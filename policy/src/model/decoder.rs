@@ -338,7 +338,7 @@ impl CausalLm {
 
     /// Whether kernels of our own compute it, as on GPUs.
     pub fn runs_kernels(&self) -> bool {
-        self.operations() != Operations::Plain
+        self.operations().are_kernels()
     }
 
     fn window_kinds(&self) -> Vec<Option<usize>> {

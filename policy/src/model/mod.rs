@@ -16,6 +16,8 @@ mod rows;
 mod sampling;
 
 pub use cache::KvCache;
+#[cfg(feature = "cube")]
+pub use cube::{CUBE_UNITS, sum_of_units};
 pub use decoder::{CausalLm, TokenBatch};
 pub use fused::{
     Compute, Decoder, Execution, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute,

@@ -272,8 +272,8 @@ impl Operations {
         }
     }
 
-    /// Whether [`Operations::attend`] takes tokens by their positions alone, without a mask of a cache's slots.
-    pub fn has_attention_of_its_own(self) -> bool {
+    /// Whether these are kernels of our own.
+    pub fn are_kernels(self) -> bool {
         self != Self::Plain
     }
 

@@ -52,22 +52,26 @@ impl CausalLm {
         let (batch, layout) = (tokens.batch(), tokens.rows());
         let device = self.device();
         let again = self.model.layers.len().saturating_sub(kept);
-        let around = self.surroundings(&batch, &layout, dtype, &device.clone().inner());
         let model = self.valid();
         let mut x = model.embedded(&batch).cast(dtype);
         let mut inputs = Vec::with_capacity(again);
-        for (index, layer) in model.model.layers.into_iter().take(again).enumerate() {
-            inputs.push(x.clone());
-            x = around.block(self, &cast(layer, dtype), index, x);
+        if again > 0 {
+            let around = self.surroundings(&batch, &layout, dtype, &device.clone().inner());
+            for (index, layer) in model.model.layers.into_iter().take(again).enumerate() {
+                inputs.push(x.clone());
+                x = around.block(self, &cast(layer, dtype), index, x);
+            }
         }
         let top = Tensor::from_inner(x).require_grad();
         let mut x = top.clone();
-        let around = self.surroundings(&batch, &layout, dtype, &device);
-        for (index, layer) in self.model.layers.iter().enumerate().skip(again) {
-            x = around.block(self, &cast(layer.clone(), dtype), index, x);
+        if again < self.model.layers.len() {
+            let around = self.surroundings(&batch, &layout, dtype, &device);
+            for (index, layer) in self.model.layers.iter().enumerate().skip(again) {
+                x = around.block(self, &cast(layer.clone(), dtype), index, x);
+            }
         }
         let norm = cast(self.model.norm.clone(), dtype);
-        let hidden = around.predicting(x, tokens, &norm);
+        let hidden = self.predicting(x, tokens, &norm);
         let kept = BlockInputs {
             inputs,
             top,
@@ -86,7 +90,16 @@ impl CausalLm {
         for (index, layer) in self.model.layers.iter().enumerate() {
             x = around.block(self, layer, index, x);
         }
-        around.predicting(x, tokens, &self.model.norm)
+        self.predicting(x, tokens, &self.model.norm)
+    }
+
+    /// The normed states `[response tokens, hidden_size]`, of `[1, tokens, hidden_size]`, that predict responses.
+    fn predicting(&self, x: Tensor<3>, tokens: &PackedTokens, norm: &RmsNorm) -> Tensor<2> {
+        let operations = self.operations();
+        let [_, count, width] = x.dims();
+        let flat = x.reshape([count, width]);
+        let predicting = operations.pick_rows(flat, tokens.predictors());
+        operations.rms_norm(norm, predicting)
     }
 
     fn surroundings(
@@ -118,14 +131,6 @@ impl Surroundings {
     ) -> Tensor<3> {
         let visibility = self.visibility(model, index);
         layer.forward(x, &self.rotation, visibility, None, self.operations)
-    }
-
-    /// The normed states `[response tokens, hidden_size]`, of `[1, tokens, hidden_size]`, that predict responses.
-    fn predicting(&self, x: Tensor<3>, tokens: &PackedTokens, norm: &RmsNorm) -> Tensor<2> {
-        let [_, count, width] = x.dims();
-        let flat = x.reshape([count, width]);
-        let predicting = self.operations.pick_rows(flat, tokens.predictors());
-        self.operations.rms_norm(norm, predicting)
     }
 
     fn visibility(&self, model: &CausalLm, index: usize) -> &Visibility {

@@ -7,6 +7,7 @@ use burn_cubecl::{
 };
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 use kernels::AdamW;
+use policy::{CUBE_UNITS as UNITS, sum_of_units};
 
 /// What [`AdamW`] holds, and what is left of its decays.
 #[derive(Debug, Clone, Copy, CubeType, CubeLaunch)]
@@ -120,8 +121,6 @@ fn vector_size(x: &CubeTensor) -> usize {
         .unwrap_or(1)
 }
 
-/// Units of a cube, a power of two.
-const UNITS: usize = 256;
 /// Cubes that share a tensor: more than any device runs at once.
 const MOST_CUBES: usize = 1024;
 
@@ -152,19 +151,9 @@ fn sum_kernel<N: Size>(
         }
         at += cubes as usize * UNITS;
     }
-    scratch[unit] = sum;
-    sync_cube();
-    let mut stride = (CUBE_DIM / 2) as usize;
-    while stride > 0 {
-        if unit < stride {
-            let other = scratch[unit + stride];
-            scratch[unit] += other;
-        }
-        sync_cube();
-        stride /= 2;
-    }
+    let total = sum_of_units(&mut scratch, sum);
     if unit == 0 {
-        sums[CUBE_POS] = scratch[0];
+        sums[CUBE_POS] = total;
     }
 }
 
@@ -172,11 +161,12 @@ fn sum_kernel<N: Size>(
 pub(super) fn sum_of_squares(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
     let cubes = x.shape().num_elements().div_ceil(8 * UNITS);
-    let sums = sums(&x, cubes.clamp(1, MOST_CUBES), true);
-    self::sums(&sums, 1, false)
+    let parts = sums_of_cubes(&x, cubes.clamp(1, MOST_CUBES), true);
+    sums_of_cubes(&parts, 1, false)
 }
 
-fn sums(x: &CubeTensor, cubes: usize, squares: bool) -> CubeTensor {
+/// What each of so many cubes finds of `x`, `[cubes]`.
+fn sums_of_cubes(x: &CubeTensor, cubes: usize, squares: bool) -> CubeTensor {
     let shape = Shape::from([cubes]);
     let sums = empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, DType::F32);
     let vector = vector_size(x);

@@ -37,10 +37,10 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
     let mut running: Vec<Running<'_>> = Vec::new();
     let mut ended = 0;
     let mut failed = None;
-    let mut stopped = None;
+    let mut is_stopped = false;
     while !(waiting.is_empty() && running.is_empty()) {
-        if let (Some(_), None) = (signals.received(), stopped) {
-            stopped = signals.received();
+        if signals.is_received() && !is_stopped {
+            is_stopped = true;
             waiting.clear();
             end(&running);
         }
@@ -68,7 +68,7 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
                     continue;
                 }
                 // It saved and ended, as it was told.
-                Ok(Some(status)) if stopped.is_some() && has_saved(status) => continue,
+                Ok(Some(status)) if is_stopped && has_saved(status) => continue,
                 Ok(Some(_)) => anyhow!(failure(one.run)),
                 Err(error) => anyhow!(error),
             };
@@ -80,7 +80,7 @@ pub(super) fn run(runs: &[&Planned], jobs: usize, device: &str, signals: &Signal
     }
     bar.finish_and_clear();
     match failed {
-        None if stopped.is_some() => {
+        None if is_stopped => {
             let kept = "the runs that were going on are saved; the same command goes on with them";
             Err(signals.stopped(kept.to_owned()).into())
         }

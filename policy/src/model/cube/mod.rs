@@ -49,6 +49,7 @@ use super::{CausalLm, Truncation, rows::Picks};
 use attend::{Attention, QUERIES};
 use attention::WIDEST_HEAD;
 pub(super) use decoder::StepWeights;
+pub use reduce::{UNITS as CUBE_UNITS, sum_of_units};
 pub(super) use step::HeadLayout;
 
 /// Operations for burn's dispatch. Sums are in f32 whatever the tensors hold.

@@ -1,5 +1,10 @@
 //! Sums and maxima: over the units of a cube, and over rows.
 
+#![allow(
+    missing_docs,
+    reason = "the module that the macro makes beside a public function has none"
+)]
+
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{
@@ -11,11 +16,11 @@ use cubecl::{
 use super::{element, empty};
 
 /// Units of a cube: a power of two that every runtime has.
-pub(super) const UNITS: usize = 256;
+pub const UNITS: usize = 256;
 
-/// The sum of every unit's value, for every unit.
+/// The sum of every unit's value, for every unit of a cube with as much scratch. For kernels of other crates too.
 #[cube]
-pub(super) fn sum_of_units(scratch: &mut Shared<[f32]>, value: f32) -> f32 {
+pub fn sum_of_units(scratch: &mut Shared<[f32]>, value: f32) -> f32 {
     let unit = UNIT_POS as usize;
     sync_cube();
     scratch[unit] = value;
