@@ -1156,7 +1156,7 @@ mod tests {
     fn every_key_stands_in_the_reference() {
         let reference = include_str!("../../SETTINGS.md");
         for key in known_keys().unwrap() {
-            let row = format!("| `{key}` |");
+            let row = format!("\n| `{key}` |");
             assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
         }
     }
