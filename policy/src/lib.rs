@@ -16,6 +16,7 @@
 //! # Ok::<(), policy::PolicyError>(())
 //! ```
 
+mod adapter;
 mod chat;
 mod config;
 mod device;
@@ -29,6 +30,7 @@ mod initialization;
 mod model;
 mod output;
 mod shard;
+mod tensor_file;
 mod tokenizer;
 mod value_head;
 mod weights;
@@ -44,9 +46,9 @@ pub use gguf::{ImportSummary, import_gguf};
 pub use head::{EntropyPass, HeadOptions, TokenScores, head_part_bytes};
 pub use hub::resolve_model;
 pub use model::{
-    BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceDecoder, Execution, KvCache, Operations,
-    PADDING_POSITION, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute, Rotation,
-    TokenBatch, Truncation, Visibility,
+    BlockInputs, CausalLm, Compute, DRAWN, Decoder, DeviceDecoder, Execution, KvCache, LoraConfig,
+    LoraTarget, Operations, PADDING_POSITION, PackedModel, PackedTokens, Packing, Prefilled,
+    Prefix, Recompute, Rotation, TokenBatch, Truncation, Visibility,
 };
 #[cfg(feature = "cube")]
 pub use model::{CUBE_UNITS, sum_of_units};

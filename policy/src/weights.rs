@@ -7,16 +7,19 @@ use std::{
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    nn::Linear,
     tensor::{DType, Device, Tensor, TensorData},
 };
-use half::bf16;
-use safetensors::{
-    Dtype,
-    tensor::{TensorInfo, TensorView},
-};
+use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::Value;
 
-use crate::{CausalLm, PolicyError, files::read_json, shard::Shard};
+use crate::{
+    CausalLm, PolicyError,
+    files::read_json,
+    model::lora,
+    shard::Shard,
+    tensor_file::{LazyTensor, write_tensors},
+};
 
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -269,18 +272,6 @@ impl ModuleMapper for Loader {
     }
 }
 
-impl CausalLm {
-    /// The same weights in another type. Where they track gradients, so does the cast: the gradient of what is
-    /// computed from it arrives at the original, in the original's type.
-    #[must_use]
-    pub fn cast(self, dtype: DType) -> Self {
-        if self.dtype() == dtype {
-            return self;
-        }
-        cast(self, dtype)
-    }
-}
-
 /// A part of a model in another type, as [`CausalLm::cast`] does it.
 pub(crate) fn cast<M: Module>(module: M, dtype: DType) -> M {
     module.map(&mut Cast(dtype))
@@ -330,7 +321,7 @@ pub(crate) fn named_parameter<const D: usize>(
 }
 
 /// The 64-bit FNV-1a hash, which no release of the standard library changes.
-fn fnv_1a(text: &str) -> u64 {
+pub(crate) fn fnv_1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -362,7 +353,7 @@ impl SaveDtype {
     }
 }
 
-/// Writes a model's weights to `DIR/model.safetensors`, under Hugging Face names and shapes.
+/// Writes a model's weights to `DIR/model.safetensors`, under Hugging Face names and shapes, adapters merged into them.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -370,34 +361,23 @@ pub fn save_weights(model: &CausalLm, dir: &Path, dtype: SaveDtype) -> Result<()
     let mut collector = Collector {
         dtype,
         path: TensorPath::default(),
+        adapted: model.adapted_layers(),
         tensors: Vec::new(),
     };
     model.visit(&mut collector);
-    let views = collector.tensors.iter().map(|(name, shape, bytes)| {
-        let dtype = match dtype {
-            SaveDtype::F32 => Dtype::F32,
-            SaveDtype::Bf16 => Dtype::BF16,
-        };
-        TensorView::new(dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
-    });
-    let path = dir.join(SINGLE_FILE);
-    let views = views
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| invalid(&path, &error))?;
-    // transformers refuses files without this mark of their layout.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| invalid(&path, &e))?;
-    std::fs::write(&path, bytes).map_err(|source| PolicyError::Io { path, source })
+    write_tensors(collector.tensors, &dir.join(SINGLE_FILE))
 }
 
-/// Gathers every parameter's name, shape and bytes.
-struct Collector {
+/// Gathers every parameter's name and shape, and how to read it.
+struct Collector<'a> {
     dtype: SaveDtype,
     path: TensorPath,
-    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    /// Layers with adapters.
+    adapted: Vec<(String, &'a Linear)>,
+    tensors: Vec<(String, LazyTensor<'a>)>,
 }
 
-impl ModuleVisitor for Collector {
+impl ModuleVisitor for Collector<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -407,21 +387,40 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let value = if self.path.is_transposed(D) {
-            value.transpose()
-        } else {
-            value
+        let name = self.path.name();
+        let stem = name.strip_suffix(".weight");
+        let adapted = self
+            .adapted
+            .iter()
+            .find(|(layer, _)| Some(layer.as_str()) == stem);
+        let values: Box<dyn Fn() -> Vec<f32>> = match adapted {
+            Some(&(_, linear)) => Box::new(|| values(lora::weight(linear).transpose())),
+            // A factor of an adapter, which is merged.
+            None if name.contains(".weight.") => return,
+            None => {
+                let (param, is_transposed) = (param.clone(), self.path.is_transposed(D));
+                Box::new(move || {
+                    let value = param.val();
+                    values(if is_transposed {
+                        value.transpose()
+                    } else {
+                        value
+                    })
+                })
+            }
         };
-        let shape = value.dims().to_vec();
-        let data = value.into_data().convert::<f32>();
-        let values = data.iter::<f32>();
-        let bytes = match self.dtype {
-            SaveDtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
-            SaveDtype::Bf16 => values
-                .flat_map(|x| bf16::from_f32(x).to_le_bytes())
-                .collect(),
+        let shape = self.path.file_shape(param.lazy_shape().to_vec());
+        let tensor = LazyTensor {
+            shape,
+            dtype: self.dtype,
+            values,
         };
-        self.tensors.push((self.path.name(), shape, bytes));
+        self.tensors.push((name, tensor));
     }
+}
+
+/// A tensor's values on the host.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    data.iter::<f32>().collect()
 }

@@ -24,7 +24,10 @@ use losses::{
     Selections,
     replay::{Case, RELATIVE_TOLERANCE},
 };
-use policy::{CausalLm, EntropyPass, Execution, HeadOptions, PackedTokens, Policy, open_device};
+use policy::{
+    CausalLm, EntropyPass, Execution, HeadOptions, LoraConfig, LoraTarget, PackedTokens, Policy,
+    open_device,
+};
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde::Deserialize;
 use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, bundled_base};
@@ -48,6 +51,9 @@ const FOLDERS: [&str; 5] = [
     "qwen2-sharded",
     "qwen3",
 ];
+
+/// Those that have PEFT's adapters too.
+const ADAPTED: [&str; 3] = ["llama-tied", "qwen2-sharded", "qwen3"];
 
 /// What transformers and torch gave in float64 (`tests/data/parity/make.py`).
 #[derive(Deserialize)]
@@ -76,9 +82,9 @@ fn golden(folder: &str) -> Golden {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn load(folder: &str) -> Policy {
+fn load(folder: &str, device: &Device) -> Policy {
     let dir = tests::data("models").join(folder);
-    Policy::load(&dir, DType::F32, &device().autodiff()).unwrap()
+    Policy::load(&dir, DType::F32, device).unwrap()
 }
 
 /// How far figures may be from float64's.
@@ -149,7 +155,12 @@ impl ModuleVisitor for Gradients<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let name = self.path.join(".").replace(".gamma", ".weight");
         let gradient = self.all.get::<D>(param.id);
+        if !param.base().is_require_grad() {
+            assert!(gradient.is_none(), "{name} is frozen");
+            return;
+        }
         let gradient = gradient.unwrap_or_else(|| panic!("{name} has no gradient"));
+        let name = peft_name(&name).unwrap_or(name);
         // A linear layer's weight is [inputs, outputs] here, and the other way round there.
         let is_linear = D == 2 && !name.contains("embed_tokens");
         let gradient = if is_linear {
@@ -160,6 +171,15 @@ impl ModuleVisitor for Gradients<'_> {
         let cells = gradient.into_data().convert::<f32>();
         self.named.insert(name, cells.iter::<f32>().collect());
     }
+}
+
+/// A factor of an adapter as PEFT names it.
+fn peft_name(name: &str) -> Option<String> {
+    let of = |end, factor| {
+        let layer = name.strip_suffix(end)?;
+        Some(format!("base_model.model.{layer}.{factor}.default.weight"))
+    };
+    of(".weight.lora.a", "lora_A").or_else(|| of(".weight.lora.b", "lora_B"))
 }
 
 /// Log-probabilities, entropies, the clipped loss and its gradient.
@@ -307,6 +327,40 @@ fn assert_near(what: &str, found: &Found, golden: &Golden, tolerance: Tolerance)
     }
 }
 
+/// A policy with the adapters that PEFT saved for it.
+fn adapted(folder: &str, device: &Device) -> Policy {
+    use LoraTarget::{DownProj, GateProj, OProj, QProj, VProj};
+    let targets = match folder {
+        "qwen3" => vec![QProj, VProj, OProj, GateProj, DownProj],
+        _ => LoraTarget::ALL.to_vec(),
+    };
+    let config = LoraConfig {
+        rank: 3,
+        alpha: 4.5,
+        targets,
+    };
+    let mut policy = load(folder, device);
+    let model = policy.model.with_lora(&config, 1);
+    let dir = tests::data("parity").join(format!("{folder}-lora"));
+    policy.model = model.load_adapters(&dir).unwrap();
+    policy
+}
+
+/// Every model by the name of its golden values.
+fn models() -> Vec<(String, CausalLm)> {
+    let device = device().autodiff();
+    let policies = policies(&device).into_iter();
+    policies
+        .map(|(name, policy)| (name, policy.model))
+        .collect()
+}
+
+fn policies(device: &Device) -> Vec<(String, Policy)> {
+    let whole = FOLDERS.map(|folder| (folder.to_owned(), load(folder, device)));
+    let adapted = ADAPTED.map(|folder| (format!("{folder}-lora"), adapted(folder, device)));
+    whole.into_iter().chain(adapted).collect()
+}
+
 /// Blocks whose graphs are kept: all, without a pass for it; or, of a model's two, none or the last.
 const KEPT: [Option<usize>; 3] = [None, Some(0), Some(1)];
 
@@ -318,17 +372,42 @@ fn plain() -> Execution {
 }
 
 #[test]
+fn merged_adapters_are_the_same_policy() {
+    for folder in ADAPTED {
+        let golden = golden(&format!("{folder}-lora"));
+        let merged = adapted(folder, &device()).model.merged();
+        let merged = log_probs(&merged, &golden);
+        let difference = largest_difference(&merged, &golden.log_probs);
+        assert!(difference < SINGLE.nats, "{folder}: {difference:e}");
+    }
+}
+
+/// Log-probabilities alone.
+fn log_probs(model: &CausalLm, golden: &Golden) -> Vec<f32> {
+    let sequences = golden.prompts.iter().zip(&golden.responses);
+    let tokens = PackedTokens::new(sequences.map(|(p, r)| (p.as_slice(), r.as_slice())));
+    let options = HeadOptions {
+        temperature: golden.temperature,
+        entropy: EntropyPass::Skip,
+    };
+    let states = model.response_states(&tokens);
+    let scores = model.score_tokens(states, tokens.targets(), options);
+    let log_probs = scores.log_probs.without_autodiff();
+    log_probs.try_into_vec_as::<f32>().unwrap()
+}
+
+#[test]
 fn log_probs_entropies_loss_and_gradients_are_those_of_float64() {
-    for folder in FOLDERS {
-        let (policy, golden) = (load(folder), golden(folder));
+    for (name, model) in models() {
+        let golden = golden(&name);
         for (form, execution, tolerance) in [
             ("fast", Execution::default(), SINGLE),
             ("plain", plain(), of_plain_products()),
         ] {
-            let model = policy.model.clone().with_execution(execution);
+            let model = model.clone().with_execution(execution);
             for kept in KEPT {
                 let found = found(&model, &golden, DType::F32, kept);
-                let what = format!("{folder}, {form}, {kept:?} blocks kept");
+                let what = format!("{name}, {form}, {kept:?} blocks kept");
                 assert_near(&what, &found, &golden, tolerance);
             }
         }
@@ -344,15 +423,17 @@ fn half_precision_stays_within_its_rounding() {
             continue;
         }
         tried += 1;
-        for folder in FOLDERS {
-            let (policy, golden) = (load(folder), golden(folder));
+        for (name, model) in models() {
+            let golden = golden(&name);
             for kept in KEPT {
-                let tolerance = match folder {
-                    "qwen2-sharded" | "qwen3" if dtype == DType::BF16 => QWEN_BF16,
-                    _ => tolerance,
+                let is_qwen = name.starts_with("qwen");
+                let tolerance = if is_qwen && dtype == DType::BF16 {
+                    QWEN_BF16
+                } else {
+                    tolerance
                 };
-                let found = found(&policy.model, &golden, dtype, kept);
-                let what = format!("{folder}, {dtype:?}, {kept:?} blocks kept");
+                let found = found(&model, &golden, dtype, kept);
+                let what = format!("{name}, {dtype:?}, {kept:?} blocks kept");
                 assert_near(&what, &found, &golden, tolerance);
             }
         }
@@ -371,22 +452,20 @@ fn how_many_blocks_are_kept_changes_no_bit() {
         .into_iter()
         .filter(|&dtype| device().supports_dtype(dtype))
     {
-        for folder in FOLDERS {
-            let (policy, golden) = (load(folder), golden(folder));
-            let model = policy.model;
+        for (name, model) in models() {
+            let golden = golden(&name);
             let [none, one, all] = [0, 1, usize::MAX].map(|kept| {
                 let found = found(&model, &golden, dtype, Some(kept));
                 (found.log_probs, found.gradients)
             });
-            assert!(none == one && none == all, "{folder}, {dtype:?}");
+            assert!(none == one && none == all, "{name}, {dtype:?}");
         }
     }
 }
 
 /// The gradient of log-probabilities and entropies, weighted from token to token so that no two mistakes cancel.
 fn entropy_gradient(folder: &str, device: &Device) -> Vec<f32> {
-    let dir = tests::data("models").join(folder);
-    let policy = Policy::load(&dir, DType::F32, &device.clone().autodiff()).unwrap();
+    let policy = load(folder, &device.clone().autodiff());
     let golden = golden(folder);
     let model = policy.model.clone().fork(&policy.model.device());
     let sequences = golden.prompts.iter().zip(&golden.responses);
@@ -491,20 +570,15 @@ fn a_seed_samples_the_same_tokens_as_on_the_cpu() {
         temperature: 0.0,
         ..plain.clone()
     };
-    for folder in FOLDERS {
-        let dir = tests::data("models").join(folder);
-        let here = Policy::load(&dir, DType::F32, &device()).unwrap();
-        let cpu = Policy::load(&dir, DType::F32, &Device::flex()).unwrap();
+    let cpu = policies(&Device::flex());
+    for ((name, here), (_, cpu)) in policies(&device()).iter().zip(&cpu) {
         for params in [&plain, &truncated, &greedy] {
-            let (found, expected) = (
-                sampled(&here, folder, params),
-                sampled(&cpu, folder, params),
-            );
+            let (found, expected) = (sampled(here, name, params), sampled(cpu, name, params));
             for (found, expected) in found.iter().zip(&expected) {
                 // One draw in some ten thousand falls where rounding decides; here none does.
                 assert_eq!(
                     found.response_ids, expected.response_ids,
-                    "{folder}, {params:?}"
+                    "{name}, {params:?}"
                 );
                 assert_eq!(found.finish, expected.finish);
                 let pairs = found
@@ -517,10 +591,7 @@ fn a_seed_samples_the_same_tokens_as_on_the_cpu() {
                     .zip(&expected.sampler_entropies);
                 for (found, expected) in pairs.chain(entropies) {
                     let difference = f64::from((found - expected).abs());
-                    assert!(
-                        difference < SINGLE.nats,
-                        "{folder}: {found}, not {expected}"
-                    );
+                    assert!(difference < SINGLE.nats, "{name}: {found}, not {expected}");
                 }
             }
         }
@@ -543,7 +614,7 @@ fn run(device: &Device, settings: &[&str], out: &Path) -> (Vec<StepMetrics>, Vec
         })
         .unwrap();
     let mut weights = Weights(Vec::new());
-    trainer.policy().model.visit(&mut weights);
+    trainer.policy().model.valid().merged().visit(&mut weights);
     (lines, weights.0)
 }
 
@@ -570,9 +641,8 @@ fn whole_steps_are_those_of_the_cpu() {
         "optimizer.learning_rate=1e-4",
     ];
     let dir = tempfile::tempdir().unwrap();
-    for loss in ["ppo_clip", "kl_cov"] {
-        let loss = format!("loss.type={loss}");
-        let settings = [&STEPS[..], &[loss.as_str()]].concat();
+    for loss in ["loss.type=ppo_clip", "loss.type=kl_cov", "lora.rank=4"] {
+        let settings = [&STEPS[..], &[loss]].concat();
         let of = |device: &Device, name: &str| {
             run(
                 device,

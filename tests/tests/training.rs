@@ -7,11 +7,11 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
-use policy::{Policy, SaveDtype};
+use policy::{LoraConfig, Policy, SaveDtype, save_weights};
 use rayon::ThreadPoolBuilder;
 use trainer::{
     Event, ProblemSource, RunFolder, SftConfig, StepMetrics, TrainConfig, Trainer, TrainerError,
-    bundled_base, list_checkpoints, train_supervised,
+    bundled_base, list_checkpoints, load_checkpoint_policy, train_supervised,
 };
 
 fn config(settings: &[&str]) -> TrainConfig {
@@ -71,16 +71,50 @@ fn the_bundled_base_learns_in_half_precision() {
     }
 }
 
+/// Adapters learn over weights that stay as they are, and what samples is what learns, to the bit.
+#[test]
+fn adapters_alone_learn() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let settings = ["lora.rank=8", "optimizer.learning_rate=5e-4"];
+    for line in &learns_into(&settings, &path)[1..] {
+        let (step, gap) = (line.step, line.sampler_log_prob_gap);
+        assert!(
+            gap.abs() < 1e-6,
+            "step {step}: the sampler's log-probabilities are {gap:e} off"
+        );
+    }
+    // The checkpoint is a whole model, of which the adapters beside it make up the change.
+    let checkpoint = path.join("checkpoints/step-000012");
+    let lora = LoraConfig {
+        rank: 8,
+        ..LoraConfig::default()
+    };
+    let adapted = base().model.with_lora(&lora, 7);
+    let adapted = adapted.load_adapters(&checkpoint.join("adapter")).unwrap();
+    let merged = Policy::load(&checkpoint, DType::F32, &Device::flex()).unwrap();
+    let saved = tempfile::tempdir().unwrap();
+    save_weights(&adapted, saved.path(), SaveDtype::F32).unwrap();
+    let file = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert_eq!(file(saved.path()), file(&checkpoint));
+    assert_ne!(merged.model.fingerprint(), base().model.fingerprint());
+    assert_eq!(adapted.fingerprint(), base().model.fingerprint());
+}
+
 fn learns(dtype: &str) -> Vec<StepMetrics> {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(&[
-        dtype,
+    learns_into(&[dtype], &dir.path().join("run"))
+}
+
+fn learns_into(settings: &[&str], path: &Path) -> Vec<StepMetrics> {
+    const ALL: [&str; 4] = [
         "steps=12",
         "validation.problems=0",
         "checkpoint.rollouts=false",
         "update.recompute_log_probs=true",
-    ]);
-    let lines = fresh(base(), &config, &dir.path().join("run"));
+    ];
+    let config = config(&[&ALL[..], settings].concat());
+    let lines = fresh(base(), &config, path);
     // 256 answers a step: the standard error of three steps' mean accuracy is below 2 points.
     let mean = |lines: &[StepMetrics], figure: fn(&StepMetrics) -> f64| {
         lines.iter().map(figure).sum::<f64>() / lines.len() as f64
@@ -149,8 +183,12 @@ fn what_is_kept_for_the_backward_pass_changes_no_bit_of_a_run() {
     let dir = tempfile::tempdir().unwrap();
     // With `small`, passes that measure are not held until their update. A critic has a trunk of its own, which is
     // computed alike.
-    let runs: [&[&str]; 5] = [
+    let runs: [&[&str]; 6] = [
         &["advantage.type=gae"],
+        &[
+            "lora.targets=[\"q_proj\", \"down_proj\"]",
+            "model.dtype=bf16",
+        ],
         &["advantage.type=gae", "model.dtype=bf16"],
         &["loss.type=kl_cov", "update.recompute_log_probs=true"],
         &["loss.type=clip_cov", "rollout.dtype=int8"],
@@ -220,7 +258,7 @@ fn generation_may_round_its_weights_alone() {
 }
 
 /// Runs with state of their own, which a resume must find again.
-const STATEFUL: [&[&str]; 8] = [
+const STATEFUL: [&[&str]; 9] = [
     &[],
     &["model.dtype=bf16", "optimizer.learning_rate=1e-5"],
     &["rollout.oversampling=3", "rollout.group_size=4"],
@@ -232,6 +270,7 @@ const STATEFUL: [&[&str]; 8] = [
     ],
     &["loss.reference_kl.coef=1.0", "entropy.adaptive.delta=1e-3"],
     &["loss.reference_kl.coef=1.0", "model.dtype=bf16"],
+    &["loss.reference_kl.coef=1.0", "lora.rank=4"],
     &[
         "loss.type=kl_cov",
         "entropy.budget.target_nats=0.3",
@@ -251,7 +290,8 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
         let last = path.join("checkpoints/step-000002");
         let mut saved = BTreeMap::new();
         read_all(&last, &mut saved);
-        let policy = Policy::load(&checkpoint, DType::F32, &Device::flex().autodiff()).unwrap();
+        let device = Device::flex().autodiff();
+        let policy = load_checkpoint_policy(&config, &checkpoint, &device).unwrap();
         let mut trainer = Trainer::new(config.clone(), policy).unwrap();
         trainer.load_state(&checkpoint).unwrap();
         if config.rollout.oversampling > 1.0 {

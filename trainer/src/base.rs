@@ -4,10 +4,10 @@ use std::{fs, path::Path};
 
 use burn::tensor::{DType, Device};
 use config::ValueKind;
-use losses::{BudgetLever, EntropyControl, LossConfig};
+use losses::{BudgetLever, LossConfig};
 use policy::{Policy, Tokenizer, resolve_model};
 
-use crate::TrainerError;
+use crate::{TrainConfig, TrainerError};
 
 const FILES: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../base/config.json")),
@@ -26,19 +26,17 @@ const FILES: [(&str, &[u8]); 4] = [
 ///
 /// The fractions of the entropy controllers are the paper's times ten or more: its mini-batches have hundreds of
 /// thousands of tokens, these a thousand, of which a share of 2e-4 is none.
-pub(crate) fn base_settings(
-    loss: &LossConfig,
-    entropy: &EntropyControl,
-) -> Vec<(String, ValueKind)> {
+pub(crate) fn base_settings(config: &TrainConfig) -> Vec<(String, ValueKind)> {
+    let rate = if config.lora.is_some() { 2e-4 } else { 8e-5 };
     let mut settings: Vec<(&str, ValueKind)> = vec![
-        ("optimizer.learning_rate", 8e-5.into()),
+        ("optimizer.learning_rate", rate.into()),
         ("rollout.max_new_tokens", 64.into()),
         // Its tokenizer knows the task's characters alone.
         ("data.instruction", "".into()),
         ("update.max_tokens", 1024.into()),
         ("validation.problems", 512.into()),
     ];
-    match loss {
+    match config.loss.loss {
         LossConfig::KlCov(_) => {
             settings.push(("loss.top_fraction", 0.05.into()));
             settings.push(("loss.kl_coef", 1.15.into()));
@@ -51,7 +49,7 @@ pub(crate) fn base_settings(
         }
         _ => (),
     }
-    let lever = entropy.budget.map(|budget| budget.lever);
+    let lever = config.entropy.budget.map(|budget| budget.lever);
     if lever == Some(BudgetLever::Bonus) {
         // The default of 0.01, at its largest strength, lets entropy fall to 0.05 nats where 0.08 are wanted.
         settings.push(("entropy.budget.bonus_coef", 0.05.into()));

@@ -9,13 +9,13 @@ use losses::{
     EntropyControl, EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip,
     ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
 };
-use policy::Packing;
+use policy::{LoraConfig, Packing};
 use reward::{RewardConfig, TaskConfig};
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{CriticSection, MonitorSection, SftConfig, TrainerError, base::base_settings};
+use crate::{CriticSection, MonitorSection, SftConfig, TrainerError, base::base_settings, lora};
 
 /// A training run. Its `Default` suits a pretrained model of some hundred million parameters or more; where
 /// `model.path` is empty, [`TrainConfig::load`] puts the settings vetted for the bundled base above it.
@@ -28,6 +28,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// The policy to start from.
     pub model: ModelSection,
+    /// Low-rank adapters, which are trained in place of the weights; unset, the weights are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Problems from files; without a file, `task` makes them.
     pub data: DataSection,
     /// The built-in task, used where `data.train` is not set.
@@ -64,6 +67,7 @@ impl Default for TrainConfig {
             steps: 60,
             seed: 1,
             model: ModelSection::default(),
+            lora: None,
             data: DataSection::default(),
             task: TaskConfig::default(),
             rollout: RolloutSection::default(),
@@ -439,8 +443,12 @@ impl TrainConfig {
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, TrainerError> {
         let known = known_keys()?;
         let mut config: Self = load_layers(file, overrides, &known, Vec::new())?;
-        if config.model.path.is_empty() {
-            let vetted = base_settings(&config.loss.loss, &config.entropy);
+        let vetted = if config.model.path.is_empty() {
+            base_settings(&config)
+        } else {
+            lora::settings(config.lora.as_ref())
+        };
+        if !vetted.is_empty() {
             config = load_layers(file, overrides, &known, vetted)?;
         }
         config.validate()?;
@@ -495,6 +503,7 @@ impl TrainConfig {
         };
         check_sampling(&validation, "validation")?;
         self.check_groups()?;
+        lora::validate(self.lora.as_ref())?;
         self.optimizer.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
@@ -968,6 +977,7 @@ fn known_keys() -> Result<Vec<String>, TrainerError> {
 /// A configuration in which every optional table and key is there, to know their names by.
 fn with_every_option() -> TrainConfig {
     TrainConfig {
+        lora: Some(LoraConfig::default()),
         data: DataSection {
             train: Some(PathBuf::new()),
             validation: Some(PathBuf::new()),
@@ -1047,7 +1057,11 @@ pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
     };
     add(
         "",
-        toml::to_string(&SftConfig::default()).map_err(|error| config_error(&error))?,
+        toml::to_string(&SftConfig {
+            lora: Some(LoraConfig::default()),
+            ..SftConfig::default()
+        })
+        .map_err(|error| config_error(&error))?,
     )?;
     add_tasks(&mut add)?;
     Ok(keys)
@@ -1083,7 +1097,7 @@ fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerErro
 }
 
 /// Names that other tools have for a setting, by their last part.
-const ALIASES: [(&str, &str); 21] = [
+const ALIASES: [(&str, &str); 24] = [
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("n", "rollout.group_size"),
@@ -1105,6 +1119,9 @@ const ALIASES: [(&str, &str); 21] = [
     ("clip_ratio_low", "loss.clip_low"),
     ("clip_ratio_high", "loss.clip_high"),
     ("adv_estimator", "advantage.type"),
+    ("lora_rank", "lora.rank"),
+    ("lora_alpha", "lora.alpha"),
+    ("target_modules", "lora.targets"),
 ];
 
 /// The known key that was probably meant: one that is nearly the same, one of the same section or of another that ends alike,

@@ -8,7 +8,7 @@ use burn::{
     tensor::{DType, Device, Gradients, Tensor},
 };
 use losses::ValueLoss;
-use policy::{CausalLm, Policy, SaveDtype, ValueHead, load_weights, save_weights};
+use policy::{CausalLm, SaveDtype, ValueHead, load_weights, save_weights};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -101,18 +101,18 @@ impl Critic {
     pub(crate) fn new(
         config: &CriticSection,
         optimizer: &OptimizerSection,
-        policy: &Policy,
+        policy: &CausalLm,
     ) -> Self {
-        let device = policy.model.device();
+        let device = policy.device();
         let trunk = match config.trunk {
-            CriticTrunk::Own => Some(policy.model.clone()),
+            CriticTrunk::Own => Some(policy.clone()),
             CriticTrunk::Policy => None,
         };
         Self {
             config: config.clone(),
             model: CriticModel {
                 trunk,
-                head: ValueHead::new(policy.config.hidden_size, &device),
+                head: ValueHead::new(policy.hidden_size(), &device),
             },
             optimizer: adamw(optimizer),
             max_grad_norm: optimizer.max_grad_norm,

@@ -33,6 +33,18 @@ pub enum TrainerError {
         /// The file.
         path: PathBuf,
     },
+    /// Adapters that were trained on another model than the one that there is now.
+    #[error(
+        "{}: its adapters are for another model than the one that model.path = {model:?} has now; put that one back, or go on \
+         from the checkpoint itself, into which they are merged, by a new run with --model",
+        checkpoint.display()
+    )]
+    OtherBase {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The model's path.
+        model: String,
+    },
     /// A setting that is not valid.
     #[error("{message}")]
     Config {

@@ -36,8 +36,7 @@ impl TokenBudget {
         let is_packed = model.is_fused();
         let open = || {
             let device = model.device();
-            let state =
-                STATE_BYTES * config.parameters() + head_bytes(config, &device) + other_bytes;
+            let state = state_bytes(config, model) + head_bytes(config, model) + other_bytes;
             let memory = device_memory_bytes(&device);
             let token =
                 TokenBytes::new(config, model, dtype, length).pass(least_kept(model, config));
@@ -72,9 +71,15 @@ fn device_tokens(memory: Option<u64>, state: u64, token: u64) -> usize {
     (tokens as usize).clamp(LEAST_DEVICE_TOKENS, MOST_DEVICE_TOKENS)
 }
 
-/// Of a parameter in f32: the weight, two gradients, one being added to the other, two moments, and a copy in the type that
-/// the model computes in.
-const STATE_BYTES: u64 = 20 + 4;
+/// Of a parameter in f32: the weight, and a copy in the type that the model computes in.
+const WEIGHT_BYTES: u64 = 4 + 4;
+/// Of one that is trained, beside them: two gradients, one being added to the other, and two moments.
+const TRAINED_BYTES: u64 = 8 + 8;
+
+/// What training a model's weights, or its adapters, takes all the time.
+fn state_bytes(config: &ModelConfig, model: &CausalLm) -> u64 {
+    WEIGHT_BYTES * config.parameters() + TRAINED_BYTES * model.trained_parameters()
+}
 
 /// Tokens of a prompt where nothing is known of it yet.
 const PROMPT_TOKENS: usize = 512;
@@ -86,10 +91,14 @@ pub(crate) fn row_length(config: &ModelConfig, max_new_tokens: usize) -> usize {
         .min(PROMPT_TOKENS + max_new_tokens)
 }
 
-/// What a device's head holds: logits of two parts, and the weight's gradient in parts and whole.
-fn head_bytes(config: &ModelConfig, device: &Device) -> u64 {
-    head_part_bytes(device, config.vocab_size)
-        + (2 * 4 * config.vocab_size * config.hidden_size) as u64
+/// What a device's head holds: logits of two parts, and the weight's gradient, where it has one, in parts and whole.
+fn head_bytes(config: &ModelConfig, model: &CausalLm) -> u64 {
+    let gradient = if model.has_adapters() {
+        0
+    } else {
+        2 * 4 * config.vocab_size * config.hidden_size
+    };
+    head_part_bytes(&model.device(), config.vocab_size) + gradient as u64
 }
 
 /// Bytes that a pass with gradients takes of a device for each token of its rows.
@@ -142,17 +151,23 @@ impl TokenBytes {
     }
 }
 
-/// Bytes of the copies that a pass has of a block's weights and of the head's, in the type that it computes in.
-fn copied_bytes(config: &ModelConfig, dtype: DType) -> [u64; 2] {
+/// Bytes of the copies that a pass has of a block's weights and of the head's, in the type that it computes in; in f32 of a
+/// block's with their adapters alone.
+fn copied_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType) -> [u64; 2] {
     let cell = match dtype {
         DType::F32 => 0,
         dtype => dtype.size() as u64,
+    };
+    let of_block = if model.has_adapters() {
+        dtype.size() as u64
+    } else {
+        cell
     };
     let head = (config.vocab_size * config.hidden_size) as u64;
     let embeddings = head * if config.tie_word_embeddings { 1 } else { 2 };
     let blocks = config.parameters().saturating_sub(embeddings);
     let block = blocks / config.num_hidden_layers as u64;
-    [block * cell, head * cell]
+    [block * of_block, head * cell]
 }
 
 /// Blocks whose graphs are kept whatever the room.
@@ -166,12 +181,12 @@ fn least_kept(model: &CausalLm, config: &ModelConfig) -> usize {
 /// How many blocks, a model's last, may keep their graphs of `tokens` in `passes` that are held at once, where so many bytes
 /// are left beside their inputs.
 fn blocks_that_fit(
-    (config, dtype): (&ModelConfig, DType),
+    (config, model, dtype): (&ModelConfig, &CausalLm, DType),
     bytes: TokenBytes,
     (tokens, passes): (u64, u64),
     room: u64,
 ) -> usize {
-    let [copied, _] = copied_bytes(config, dtype);
+    let [copied, _] = copied_bytes(config, model, dtype);
     let block = tokens * (bytes.graph - bytes.input) + passes * copied;
     ((room / block.max(1)) as usize).min(config.num_hidden_layers)
 }
@@ -188,10 +203,10 @@ pub(crate) fn blocks_kept_alone(
     }
     let bytes = TokenBytes::new(config, model, dtype, length);
     let device = model.device();
-    let state = STATE_BYTES * config.parameters() + head_bytes(config, &device);
+    let state = state_bytes(config, model) + head_bytes(config, model);
     let pass = tokens as u64 * bytes.pass(0);
     let room = room(device_memory_bytes(&device), state, pass);
-    blocks_that_fit((config, dtype), bytes, (tokens as u64, 1), room)
+    blocks_that_fit((config, model, dtype), bytes, (tokens as u64, 1), room)
 }
 
 impl Trainer {
@@ -213,7 +228,7 @@ impl Trainer {
         let (model, config) = (&self.policy.model, &self.policy.config);
         let token = left_bytes(config, model, self.dtype, parts.longest());
         // Each graph has copies of the weights that its backward pass reads in another type.
-        let [block, head] = copied_bytes(config, self.dtype);
+        let [block, head] = copied_bytes(config, model, self.dtype);
         let copied = head + least_kept(model, config) as u64 * block;
         let copies = ranges.len() as u64 * copied;
         self.models_passed() * (self.tokens(parts, ranges) * token + copies)
@@ -245,7 +260,7 @@ impl Trainer {
                 let bytes = TokenBytes::new(config, model, self.dtype, length);
                 let held = (self.tokens(parts, ranges), ranges.len() as u64);
                 let room = room / self.models_passed();
-                blocks_that_fit((config, self.dtype), bytes, held, room)
+                blocks_that_fit((config, model, self.dtype), bytes, held, room)
             }
         }
     }
@@ -254,7 +269,8 @@ impl Trainer {
     /// may still be with it.
     fn room_for_graphs(&self, length: usize) -> u64 {
         let parameters = self.policy.config.parameters();
-        let state = STATE_BYTES * parameters + self.other_models_bytes();
+        let (config, model) = (&self.policy.config, &self.policy.model);
+        let state = state_bytes(config, model) + self.other_models_bytes();
         let pass = self.models_passed() * self.pass_estimate(length);
         let held = pass + self.generation_estimate();
         room(self.available_bytes(4 * parameters), state, held)
@@ -273,12 +289,12 @@ impl Trainer {
             left_bytes(config, model, self.dtype, length) * tokens
         } else {
             let bytes = TokenBytes::new(config, model, self.dtype, length);
-            let head = head_bytes(config, &model.device());
+            let head = head_bytes(config, model);
             bytes.pass(least_kept(model, config)) * tokens + head
         }
     }
 
-    fn has_critic_trunk(&self) -> bool {
+    pub(crate) fn has_critic_trunk(&self) -> bool {
         let critic = self.critic.as_ref();
         critic.is_some_and(|critic| critic.model.trunk.is_some())
     }
@@ -356,9 +372,12 @@ impl Trainer {
     fn other_models_bytes(&self) -> u64 {
         let parameters = self.policy.config.parameters();
         let reference = self.reference.as_ref();
+        // Frozen weights are those of the start, and f32 copies of them the same tensors.
+        let is_shared = self.policy.model.has_adapters() && self.dtype == DType::F32;
+        let reference = reference.filter(|_| !is_shared);
         let reference = reference.map_or(0, |_| self.dtype.size() as u64 * parameters);
         let critic = if self.has_critic_trunk() {
-            STATE_BYTES * parameters
+            (WEIGHT_BYTES + TRAINED_BYTES) * parameters
         } else {
             0
         };
@@ -400,11 +419,12 @@ impl Trainer {
         let length = self.longest_row();
         let pass = self.pass_estimate(length);
         // Of several micro-batches one gradient is added to another.
-        let gradients = 8 * parameters;
+        let trained = self.policy.model.trained_parameters();
+        let gradients = 8 * trained;
         MemoryEstimate {
             weights: 4 * parameters + copy,
             gradients,
-            moments: 8 * parameters,
+            moments: 8 * trained,
             other_models: self.other_models_bytes(),
             generation: self.generation_estimate(),
             pass,
@@ -424,7 +444,7 @@ pub(crate) fn prepare(
     let recompute = match memory {
         Memory::Fast => Recompute::Nothing,
         Memory::Balanced => Recompute::FeedForward,
-        Memory::Auto if fits(&policy.config, tokens, free_bytes()) => Recompute::FeedForward,
+        Memory::Auto if fits(&policy, tokens, free_bytes()) => Recompute::FeedForward,
         Memory::Auto | Memory::Small => Recompute::Block,
     };
     let tensors = tensor_dtype(&policy.model, dtype);
@@ -452,10 +472,10 @@ pub(crate) fn tensor_dtype(model: &CausalLm, dtype: Dtype) -> DType {
 }
 
 /// Whether training with [`Recompute::FeedForward`] stays within the free memory, where the weights lie already.
-fn fits(config: &ModelConfig, tokens: usize, free_bytes: u64) -> bool {
+fn fits(policy: &Policy, tokens: usize, free_bytes: u64) -> bool {
     // Gradients and the optimizer's two moments.
-    let state = 3.0 * 4.0 * config.parameters() as f64;
-    let token = config.activation_bytes(Recompute::FeedForward) as f64;
+    let state = 3.0 * 4.0 * policy.model.trained_parameters() as f64;
+    let token = policy.config.activation_bytes(Recompute::FeedForward) as f64;
     state + tokens as f64 * token < USABLE_SHARE * free_bytes as f64
 }
 
@@ -475,12 +495,13 @@ mod tests {
 
     #[test]
     fn little_memory_makes_the_passes_small() {
-        let config = crate::bundled_base(burn::tensor::DType::F32, &burn::tensor::Device::flex());
-        let config = config.unwrap().config;
+        let policy = crate::bundled_base(burn::tensor::DType::F32, &burn::tensor::Device::flex());
+        let policy = policy.unwrap();
+        let config = &policy.config;
         let needed = 12 * config.parameters()
             + 1000 * config.activation_bytes(Recompute::FeedForward) as u64;
-        assert!(fits(&config, 1000, 2 * needed));
-        assert!(!fits(&config, 1000, needed));
+        assert!(fits(&policy, 1000, 2 * needed));
+        assert!(!fits(&policy, 1000, needed));
         assert!(free_bytes() > 0);
     }
 
@@ -534,7 +555,7 @@ mod tests {
             // The weights are drawn, the kernels compiled and what they leave is gone.
             Pass::new(&collated, model, dtype, 1);
             let bytes = TokenBytes::new(config, model, dtype, 128);
-            let [copied, _] = copied_bytes(config, dtype);
+            let [copied, _] = copied_bytes(config, model, dtype);
             for kept in [0, 2, 4] {
                 let before = device.memory_pool_usage().unwrap().bytes_in_use;
                 let pass = Pass::new(&collated, model, dtype, kept);

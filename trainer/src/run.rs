@@ -21,6 +21,7 @@ use crate::{
     config::check,
     critic::Critic,
     failpoint::failpoint,
+    lora,
     loss_scale::LossScale,
     memory::{prepare, row_length, tensor_dtype},
     optimizer::adamw,
@@ -67,6 +68,9 @@ pub struct RunState {
     /// The files of problems that the run trains and validates on.
     #[serde(default)]
     pub data: Vec<DataFile>,
+    /// What tells the model that a run's adapters are for from others.
+    #[serde(default)]
+    pub(crate) base: Option<String>,
 }
 
 /// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
@@ -77,6 +81,17 @@ pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError
         "one that tracks gradients (device.autodiff())",
         "a plain one",
     )
+}
+
+/// A model as it computes in `dtype`, without gradients.
+pub(crate) fn computing(model: &CausalLm, dtype: DType) -> CausalLm {
+    let model = model.valid();
+    // The CPU's own form merges adapters as it packs weights; elsewhere each product would.
+    if model.is_fused() {
+        model
+    } else {
+        model.merged().cast(dtype)
+    }
 }
 
 /// The best validation of a run.
@@ -230,7 +245,11 @@ impl Trainer {
                 .into();
             return Err(TrainerError::Config { message });
         }
+        // What the run starts from: its tensors are those of the policy, not copies.
+        let base = policy.model.clone();
+        let policy = lora::adapted(policy, config.lora.as_ref(), config.seed)?;
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
+        let base = base.with_execution(policy.model.execution());
         TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;
         let mut sampling = config.sampling();
@@ -238,11 +257,15 @@ impl Trainer {
         let objective = PolicyObjective::new(config.loss, config.entropy)?;
         let needs_critic = config.advantage.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
-        let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &policy));
+        let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &base));
+        let state = RunState {
+            base: config.lora.as_ref().map(|_| base.fingerprint()),
+            ..RunState::default()
+        };
         let trainer = Self {
             reference: objective
                 .needs_reference()
-                .then(|| policy.model.valid().cast(dtype)),
+                .then(|| base.valid().cast(dtype)),
             dtype,
             objective,
             critic,
@@ -251,7 +274,7 @@ impl Trainer {
             policy,
             source,
             sampling,
-            state: RunState::default(),
+            state,
             config,
             stop: Stop::default(),
         };
@@ -289,7 +312,7 @@ impl Trainer {
 
     /// The policy as it computes, without gradients.
     pub(crate) fn computing_model(&self) -> CausalLm {
-        self.policy.model.valid().cast(self.dtype)
+        computing(&self.policy.model, self.dtype)
     }
 
     /// The policy as it generates: as it computes, or rounded as the configuration has it.
@@ -483,6 +506,13 @@ impl Trainer {
         if self.config.rollout.filter_by != FilterBy::default() && !self.config.filters_groups() {
             warnings.push(
                 "rollout.filter_by does nothing without rollout.filter_groups = true".to_owned(),
+            );
+        }
+        if self.config.lora.is_some() && self.has_critic_trunk() {
+            warnings.push(
+                "lora beside critic.trunk = \"own\": the critic trains all weights of a model of its own; with \
+                 critic.trunk = \"policy\" it reads the policy's"
+                    .to_owned(),
             );
         }
         let computes_bf16 = self.policy.model.execution().compute == Compute::Bf16;

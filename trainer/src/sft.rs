@@ -10,7 +10,7 @@ use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{DType, Device},
 };
-use policy::{EntropyPass, HeadOptions, ModelConfig, PackedTokens, Policy, Tokenizer};
+use policy::{EntropyPass, HeadOptions, LoraConfig, ModelConfig, PackedTokens, Policy, Tokenizer};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{
     MistakeRate, Problem, Reward, Split, Task, TaskConfig, VerifierReward, load_problems,
@@ -24,11 +24,12 @@ use crate::{
     TrainConfig, TrainerError,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
+    lora,
     memory::{blocks_kept_alone, prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     pass::Pass,
-    run::check_tracks_gradients,
+    run::{check_tracks_gradients, computing},
     source::Epochs,
     update::MOST_SKIPPED_IN_A_ROW,
 };
@@ -47,6 +48,9 @@ pub struct SftConfig {
     pub mistakes: f64,
     /// A model to go on from; without a path, one of `architecture` is drawn.
     pub model: ModelSection,
+    /// Low-rank adapters, which are trained in place of the weights; unset, the weights are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// The model that is drawn.
     pub architecture: ArchitectureSection,
     /// Solutions from a file, in an order of their own for each epoch; without one, `task` writes them.
@@ -77,6 +81,7 @@ impl Default for SftConfig {
             seed: 1,
             mistakes: 0.0,
             model: ModelSection::default(),
+            lora: None,
             architecture: ArchitectureSection::default(),
             data: DataSection::default(),
             task: TaskConfig::default(),
@@ -201,6 +206,12 @@ impl SftConfig {
             return Err(TrainerError::Config { message });
         }
         MistakeRate::new(self.mistakes)?;
+        lora::validate(self.lora.as_ref())?;
+        if self.lora.is_some() && self.model.path.is_empty() {
+            let message =
+                "lora without model.path: adapters need a model that has learnt something beneath them".into();
+            return Err(TrainerError::Config { message });
+        }
         self.optimizer.validate()?;
         self.task.validate()?;
         Ok(())
@@ -326,6 +337,7 @@ pub fn train_supervised(
     }
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
+    let policy = lora::adapted(policy, config.lora.as_ref(), config.seed)?;
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
     TrainConfig::check_dtype(&policy.model.device(), dtype)?;
     let mut report = SftReport::default();
@@ -505,10 +517,10 @@ impl Validation {
     ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy,
-            model: policy
-                .model
-                .valid()
-                .cast(tensor_dtype(&policy.model, config.model.dtype)),
+            model: computing(
+                &policy.model,
+                tensor_dtype(&policy.model, config.model.dtype),
+            ),
             format: PromptFormat::new(policy, &config.data, self.is_task)?,
             reward: self.reward.as_ref(),
             params,

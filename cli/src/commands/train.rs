@@ -8,10 +8,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, Device};
 use indicatif::ProgressBar;
-use policy::Policy;
 use trainer::{
     Event, MemoryEstimate, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError,
-    changed_settings, load_policy, newest_checkpoint, remove_surplus,
+    changed_settings, load_checkpoint_policy, load_policy, newest_checkpoint, remove_surplus,
 };
 
 use super::say;
@@ -122,7 +121,6 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
         RunFolder::check_unused(out)?;
     }
     let policy = load_policy(&config.model.path, DType::F32, device)?;
-    let parameters = policy.config.parameters();
     let trainer = Trainer::new(config, policy)?;
     for warning in trainer.warnings() {
         say(&format!("warning: {warning}"));
@@ -132,7 +130,7 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
     write!(
         std::io::stdout(),
         "{}",
-        memory_table(&estimate, parameters, name)
+        memory_table(&estimate, &parameters(&trainer), name)
     )?;
     if !estimate.fits() {
         return Err(Advised::new(
@@ -144,8 +142,20 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
     Ok(())
 }
 
+/// How many parameters a policy has, and how many of them are trained where not all are.
+fn parameters(trainer: &Trainer) -> String {
+    let policy = trainer.policy();
+    let millions = |count: u64| format!("{:.1} M", count as f64 / 1e6);
+    let all = millions(policy.config.parameters());
+    if trainer.config().lora.is_none() {
+        return format!("{all} parameters");
+    }
+    let trained = millions(policy.model.trained_parameters());
+    format!("{all} parameters, {trained} more in adapters")
+}
+
 /// What a run would take, line by line.
-fn memory_table(estimate: &MemoryEstimate, parameters: u64, device: &str) -> String {
+fn memory_table(estimate: &MemoryEstimate, parameters: &str, device: &str) -> String {
     let gigabytes = |bytes: u64| format!("{:9.3} GB", bytes as f64 / 1e9);
     let tokens = format!("a pass of {} tokens", estimate.tokens);
     let mut lines = vec![
@@ -170,10 +180,7 @@ fn memory_table(estimate: &MemoryEstimate, parameters: u64, device: &str) -> Str
         "in all on"
     };
     lines.push((format!("{have} {device}"), available));
-    let title = format!(
-        "{:.1} M parameters; an estimate, generation and updates taking turns",
-        parameters as f64 / 1e6
-    );
+    let title = format!("{parameters}; an estimate, generation and updates taking turns");
     let body = lines
         .iter()
         .map(|(name, value)| format!("{name:<24}{value}"));
@@ -201,9 +208,9 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
     if saved == saved.clone().with_whole_paths() {
         config = config.with_whole_paths();
     }
-    if config.model != saved.model {
+    if config.model != saved.model || config.lora != saved.lora {
         bail!(
-            "{}: a run goes on with its own model; leave model.path and model.dtype as they are",
+            "{}: a run goes on with its own model; leave model.path, model.dtype and lora as they are",
             run.display()
         );
     }
@@ -226,7 +233,7 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
         return Ok(None);
     }
     let changed = changed_settings(&checkpoint, &config)?;
-    let policy = Policy::load(&checkpoint, DType::F32, device)?;
+    let policy = load_checkpoint_policy(&config, &checkpoint, device)?;
     let changed_monitor = config.monitor != saved.monitor;
     let mut trainer = Trainer::new(config, policy)?;
     trainer.load_state(&checkpoint)?;
@@ -257,13 +264,13 @@ struct Watch {
 impl Watch {
     fn new(trainer: &Trainer, folder: &RunFolder) -> Result<Self> {
         let config = trainer.config();
-        let parameters = trainer.policy().config.parameters() as f64 / 1e6;
+        let parameters = parameters(trainer);
         let model = match config.model.path.as_str() {
             "" => "the bundled base",
             path => path,
         };
         say(&format!(
-            "training {model} ({parameters:.1} M parameters) on {} for {} of {} × {}, into {}",
+            "training {model} ({parameters}) on {} for {} of {} × {}, into {}",
             config.problems(),
             counted(config.steps, "step"),
             counted(config.rollout.prompts_per_step as u64, "problem"),

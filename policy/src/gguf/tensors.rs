@@ -1,20 +1,15 @@
 //! A GGUF file's tensors, dequantized and laid out as Hugging Face has them.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    collections::{HashMap, HashSet},
-    fs::{self, File},
-    io::BufReader,
-    path::Path,
-};
+use std::{cell::RefCell, collections::HashSet, fs::File, io::BufReader, path::Path};
 
 use candle_core::{Device, quantized::gguf_file::Content};
 use half::bf16;
-use safetensors::{Dtype, View};
 
 use super::config::ROPE_FACTORS;
-use crate::{Family, ModelConfig, PolicyError, SaveDtype};
+use crate::{
+    Family, ModelConfig, PolicyError, SaveDtype,
+    tensor_file::{LazyTensor, write_tensors},
+};
 
 /// An open file. A read that fails while weights are written is kept until they are.
 #[derive(Debug)]
@@ -65,6 +60,30 @@ impl<'a> Source<'a> {
         })
     }
 
+    /// A tensor as the folder has it; zeros, and the failure kept, where it cannot be read.
+    fn entry_values(&self, entry: &Entry, dtype: SaveDtype) -> Vec<f32> {
+        let values = self.values(&entry.origin).unwrap_or_else(|error| {
+            self.failure.replace(Some(error));
+            vec![0.0; entry.shape.iter().product()]
+        });
+        let is_finite = |value: &f32| match dtype {
+            SaveDtype::F32 => value.is_finite(),
+            // The largest numbers round to infinity.
+            SaveDtype::Bf16 => bf16::from_f32(*value).is_finite(),
+        };
+        if !values.iter().all(is_finite) {
+            let message = format!(
+                "tensor '{}' holds numbers that are not finite",
+                entry.origin
+            );
+            self.failure.replace(Some(self.error(message)));
+        }
+        match entry.interleaved_heads {
+            Some(heads) => half_split(&values, heads, entry.shape[0]),
+            None => values,
+        }
+    }
+
     fn error(&self, message: String) -> PolicyError {
         PolicyError::Gguf {
             path: self.path.to_owned(),
@@ -91,98 +110,16 @@ pub(super) fn write(
 ) -> Result<usize, PolicyError> {
     let entries = entries(source, config)?;
     check(source, &entries)?;
-    let views = entries.iter().map(|entry| {
-        (
-            &entry.target,
-            LazyTensor {
-                source,
-                entry,
-                dtype,
-            },
-        )
+    let tensors = entries.iter().map(|entry| {
+        let tensor = LazyTensor {
+            shape: entry.shape.clone(),
+            dtype,
+            values: Box::new(move || source.entry_values(entry, dtype)),
+        };
+        (entry.target.clone(), tensor)
     });
-    // transformers refuses files without this mark of their layout.
-    let mark = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let io = |source| PolicyError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    // The library makes files that only their owner reads; this one shall have the folder's usual mode.
-    let permissions = File::create(path)
-        .and_then(|file| file.metadata())
-        .map_err(io)?
-        .permissions();
-    safetensors::serialize_to_file(views, Some(mark), path).map_err(|error| {
-        PolicyError::InvalidWeights {
-            path: path.to_owned(),
-            message: error.to_string(),
-        }
-    })?;
-    fs::set_permissions(path, permissions).map_err(io)?;
+    write_tensors(tensors, path)?;
     source.failure.take().map_or(Ok(entries.len()), Err)
-}
-
-/// A tensor that is dequantized when it is written.
-struct LazyTensor<'a> {
-    source: &'a Source<'a>,
-    entry: &'a Entry,
-    dtype: SaveDtype,
-}
-
-impl View for LazyTensor<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.dtype {
-            SaveDtype::F32 => Dtype::F32,
-            SaveDtype::Bf16 => Dtype::BF16,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.entry.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self
-            .source
-            .values(&self.entry.origin)
-            .unwrap_or_else(|error| {
-                self.source.failure.replace(Some(error));
-                vec![0.0; self.entry.shape.iter().product()]
-            });
-        let is_finite = |value: &f32| match self.dtype {
-            SaveDtype::F32 => value.is_finite(),
-            // The largest numbers round to infinity.
-            SaveDtype::Bf16 => bf16::from_f32(*value).is_finite(),
-        };
-        if !values.iter().all(is_finite) {
-            let message = format!(
-                "tensor '{}' holds numbers that are not finite",
-                self.entry.origin
-            );
-            self.source
-                .failure
-                .replace(Some(self.source.error(message)));
-        }
-        let values = match self.entry.interleaved_heads {
-            Some(heads) => half_split(&values, heads, self.entry.shape[0]),
-            None => values,
-        };
-        match self.dtype {
-            SaveDtype::F32 => values.into_iter().flat_map(f32::to_le_bytes).collect(),
-            SaveDtype::Bf16 => values
-                .into_iter()
-                .flat_map(|x| bf16::from_f32(x).to_le_bytes())
-                .collect(),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        let width = match self.dtype {
-            SaveDtype::F32 => 4,
-            SaveDtype::Bf16 => 2,
-        };
-        self.entry.shape.iter().product::<usize>() * width
-    }
 }
 
 /// Puts the rows of each head back in Hugging Face's order, whose halves are rotated against each other.

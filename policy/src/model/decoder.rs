@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::{
-    module::{Module, Param},
+    module::{LoraAdapter, Module, Param},
     nn::{Embedding, EmbeddingConfig, Initializer, Linear, RmsNorm, RmsNormConfig},
     tensor::{DType, Device, Int, Tensor},
 };
@@ -11,7 +11,8 @@ use burn::{
 use super::{
     attention::Attention,
     cache::{KvCache, LayerCache},
-    fused::{Execution, Shape},
+    fused::{Adapters, Execution, Shape},
+    lora::{self, adapter, cast_linear},
     mlp::{Mlp, projection},
     operations::Operations,
     rope::{PADDING_POSITION, Rotation, Visibility, inverse_frequencies},
@@ -184,8 +185,8 @@ impl DecoderLayer {
 }
 
 impl DecoderLayer {
-    /// Query, key, value, output, gate, up, down, each `[inputs, outputs]`.
-    pub(super) fn matrices(&self) -> [Tensor<2>; 7] {
+    /// Query, key, value, output, gate, up, down.
+    pub(super) fn linears(&self) -> [&Linear; 7] {
         let (attention, mlp) = (&self.self_attn, &self.mlp);
         [
             &attention.q_proj,
@@ -196,29 +197,88 @@ impl DecoderLayer {
             &mlp.up_proj,
             &mlp.down_proj,
         ]
-        .map(|linear| linear.weight.val())
+    }
+
+    /// The same, to be changed.
+    pub(super) fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
+        [
+            &mut attention.q_proj,
+            &mut attention.k_proj,
+            &mut attention.v_proj,
+            &mut attention.o_proj,
+            &mut mlp.gate_proj,
+            &mut mlp.up_proj,
+            &mut mlp.down_proj,
+        ]
+    }
+
+    /// Query, key, value, output, gate, up, down, each `[inputs, outputs]`, as products take them.
+    pub(super) fn matrices(&self) -> [Tensor<2>; 7] {
+        self.linears().map(lora::weight)
+    }
+
+    /// The same without their adapters, with the factors of these in one and where they lie in it; of nothing where there
+    /// are none.
+    pub(super) fn bases(&self) -> ([Tensor<2>; 7], Option<Tensor<1>>, Adapters) {
+        let linears = self.linears();
+        let mut adapters = Adapters::default();
+        let mut factors = Vec::new();
+        for (index, linear) in linears.into_iter().enumerate() {
+            let Some(LoraAdapter { a, b, scale }) = adapter(linear) else {
+                continue;
+            };
+            let (a, b) = (a.val(), b.val());
+            let ([inputs, rank], [_, outputs]) = (a.dims(), b.dims());
+            adapters.push(index, [inputs, rank, outputs], *scale as f32);
+            factors.extend([a.reshape([inputs * rank]), b.reshape([rank * outputs])]);
+        }
+        let bases = linears.map(|linear| match adapter(linear) {
+            Some(_) => linear.weight.base(),
+            None => linear.weight.val(),
+        });
+        let factors = (!factors.is_empty()).then(|| Tensor::cat(factors, 0));
+        (bases, factors, adapters)
+    }
+
+    /// The same in another type, as [`CausalLm::cast`] does it.
+    pub(super) fn cast(self, dtype: DType) -> Self {
+        let (attention, mlp) = (self.self_attn, self.mlp);
+        let linear = |linear| cast_linear(linear, dtype);
+        Self {
+            self_attn: Attention {
+                q_proj: linear(attention.q_proj),
+                k_proj: linear(attention.k_proj),
+                v_proj: linear(attention.v_proj),
+                o_proj: linear(attention.o_proj),
+                q_norm: cast(attention.q_norm, dtype),
+                k_norm: cast(attention.k_norm, dtype),
+                head_dim: attention.head_dim,
+            },
+            mlp: Mlp {
+                gate_proj: linear(mlp.gate_proj),
+                up_proj: linear(mlp.up_proj),
+                down_proj: linear(mlp.down_proj),
+            },
+            input_layernorm: cast(self.input_layernorm, dtype),
+            post_attention_layernorm: cast(self.post_attention_layernorm, dtype),
+        }
     }
 
     /// Norms and biases in one, in the order of [`Shape`]'s ranges.
     pub(super) fn vectors(&self) -> Tensor<1> {
-        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        let attention = &self.self_attn;
         let norms = [
             Some(&self.input_layernorm),
             Some(&self.post_attention_layernorm),
             attention.q_norm.as_ref(),
             attention.k_norm.as_ref(),
         ];
-        let biased = [
-            &attention.q_proj,
-            &attention.k_proj,
-            &attention.v_proj,
-            &attention.o_proj,
-            &mlp.gate_proj,
-            &mlp.up_proj,
-            &mlp.down_proj,
-        ];
         let norms = norms.into_iter().flatten().map(|norm| norm.gamma.val());
-        let biases = biased.into_iter().filter_map(|linear| linear.bias.as_ref());
+        let biases = self
+            .linears()
+            .into_iter()
+            .filter_map(|linear| linear.bias.as_ref());
         Tensor::cat(norms.chain(biases.map(Param::val)).collect(), 0)
     }
 }
@@ -375,6 +435,26 @@ impl CausalLm {
         }
     }
 
+    /// The same weights in another type. Where they track gradients, so does the cast: the gradient of what is
+    /// computed from it arrives at the original, in the original's type. A weight with an adapter stays as it is: products
+    /// take both, merged, in their own type.
+    #[must_use]
+    pub fn cast(self, dtype: DType) -> Self {
+        if self.dtype() == dtype {
+            return self;
+        }
+        let layers = self.model.layers.into_iter();
+        Self {
+            model: DecoderModel {
+                embed_tokens: cast(self.model.embed_tokens, dtype),
+                layers: layers.map(|layer| layer.cast(dtype)).collect(),
+                norm: cast(self.model.norm, dtype),
+            },
+            lm_head: cast(self.lm_head, dtype),
+            ..self
+        }
+    }
+
     /// The same with the head's weight in another type, as [`CausalLm::cast`] does it with all: what scores hidden states that come from elsewhere.
     #[must_use]
     pub fn cast_head(mut self, dtype: DType) -> Self {
@@ -391,6 +471,11 @@ impl CausalLm {
     /// Rows of the embedding: the number of token ids.
     pub fn vocab_size(&self) -> usize {
         self.model.embed_tokens.weight.lazy_shape()[0]
+    }
+
+    /// Columns of the embedding: the width of hidden states.
+    pub fn hidden_size(&self) -> usize {
+        self.model.embed_tokens.weight.lazy_shape()[1]
     }
 
     /// The device that holds the weights.

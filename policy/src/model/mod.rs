@@ -8,6 +8,7 @@ mod cache;
 mod cube;
 mod decoder;
 mod fused;
+pub(crate) mod lora;
 mod mlp;
 mod operations;
 mod recompute;
@@ -22,6 +23,7 @@ pub use decoder::{CausalLm, TokenBatch};
 pub use fused::{
     Compute, Decoder, Execution, PackedModel, PackedTokens, Packing, Prefilled, Prefix, Recompute,
 };
+pub use lora::{LoraConfig, LoraTarget};
 pub use operations::Operations;
 pub use recompute::BlockInputs;
 pub use rope::{PADDING_POSITION, Rotation, Visibility};

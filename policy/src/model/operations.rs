@@ -1,6 +1,7 @@
 //! Which operations a pass uses: burn's, which every device has, or kernels of our own where the device runs them.
 
 use burn::{
+    module::LoraAdapter,
     nn::{Linear, RmsNorm},
     tensor::{
         DType, Device, Gradients, IndexingUpdateOp, Int, Tensor,
@@ -11,6 +12,7 @@ use burn::{
 #[cfg(feature = "cube")]
 use super::cube;
 use super::{
+    lora,
     rope::{Rotation, Visibility},
     rows::{Picks, Rows},
 };
@@ -76,27 +78,59 @@ impl Operations {
         }
     }
 
-    /// x·W + b of rows of any shape.
+    /// x·W + b of rows of any shape, W with its adapter where it has one.
     ///
     /// # Shapes
     /// `[…, inputs]` to `[…, outputs]`.
     pub fn linear<const D: usize>(self, linear: &Linear, x: Tensor<D>) -> Tensor<D> {
+        let adapter = lora::adapter(linear);
+        if self == Self::Plain && adapter.is_none() {
+            return linear.forward(x);
+        }
+        let (mut shape, dtype) = (x.dims(), x.dtype());
+        let rows = shape[..D - 1].iter().product();
+        let flat = x.reshape([rows, shape[D - 1]]);
+        let weight = lora::weight(linear).cast(dtype);
+        shape[D - 1] = weight.dims()[1];
+        let y = self.product(flat.clone(), weight);
+        let y = match &linear.bias {
+            Some(bias) => self.add_bias(y, bias.val()),
+            None => y,
+        };
+        let y = match adapter {
+            Some(adapter) => self.adapted(y, flat, adapter),
+            None => y,
+        };
+        y.reshape(shape)
+    }
+
+    /// Rows `[rows, width]` with a bias `[width]` added to each.
+    fn add_bias(self, x: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
         match self {
-            Self::Plain => linear.forward(x),
+            Self::Plain => x + bias.unsqueeze(),
             #[cfg(feature = "cube")]
-            Self::Kernels => {
-                let mut shape = x.dims();
-                let rows = shape[..D - 1].iter().product();
-                let flat = x.reshape([rows, shape[D - 1]]);
-                let weight = linear.weight.val();
-                shape[D - 1] = weight.dims()[1];
-                let y = cube::product(flat, weight);
-                let y = match &linear.bias {
-                    Some(bias) => cube::add_bias(y, bias.val()),
-                    None => y,
-                };
-                y.reshape(shape)
+            Self::Kernels => cube::add_bias(x, bias),
+        }
+    }
+
+    /// `y` as it is, in which x·s·A·B is a part already; on the way back, the factors' gradients of that part, and none of `x`,
+    /// which has its own from the product with the merged weight.
+    ///
+    /// # Shapes
+    /// `y` `[rows, outputs]`, `x` `[rows, inputs]`.
+    fn adapted(self, y: Tensor<2>, x: Tensor<2>, adapter: &LoraAdapter) -> Tensor<2> {
+        let LoraAdapter { a, b, scale } = adapter;
+        if !a.is_require_grad() {
+            return y;
+        }
+        let [a, b] = [a, b].map(|factor| factor.val().cast(x.dtype()));
+        match self {
+            Self::Plain => {
+                let part = x.detach().matmul(a).matmul(b) * *scale;
+                y + (part.clone() - part.detach())
             }
+            #[cfg(feature = "cube")]
+            Self::Kernels => cube::adapted(y, x, [a, b], *scale as f32),
         }
     }
 
@@ -126,8 +160,14 @@ impl Operations {
                     Some(bias) => cube::add_bias(flat(x), bias.val()),
                     None => flat(x),
                 };
-                let slope = Tensor::from_inner(flat(slope));
-                cube::pull([x, flat(gated), down.weight.val(), slope]).backward()
+                let (gated, slope) = (flat(gated), Tensor::from_inner(flat(slope)));
+                let weight = lora::weight(down).cast(gated.dtype());
+                // The sum's gradient is that of x too.
+                let x = match lora::adapter(down) {
+                    Some(adapter) => self.adapted(x, gated.clone(), adapter),
+                    None => x,
+                };
+                cube::pull([x, gated, weight, slope]).backward()
             }
         }
     }

@@ -59,7 +59,7 @@ impl CausalLm {
             let around = self.surroundings(&batch, &layout, dtype, &device.clone().inner());
             for (index, layer) in model.model.layers.into_iter().take(again).enumerate() {
                 inputs.push(x.clone());
-                x = around.block(self, &cast(layer, dtype), index, x);
+                x = around.block(self, &layer.cast(dtype), index, x);
             }
         }
         let top = Tensor::from_inner(x).require_grad();
@@ -67,7 +67,7 @@ impl CausalLm {
         if again < self.model.layers.len() {
             let around = self.surroundings(&batch, &layout, dtype, &device);
             for (index, layer) in self.model.layers.iter().enumerate().skip(again) {
-                x = around.block(self, &cast(layer.clone(), dtype), index, x);
+                x = around.block(self, &layer.clone().cast(dtype), index, x);
             }
         }
         let norm = cast(self.model.norm.clone(), dtype);
@@ -158,7 +158,7 @@ impl BlockInputs {
         let blocks = model.model.layers.iter().zip(self.inputs).enumerate();
         for (index, (layer, input)) in blocks.rev() {
             let x = Tensor::from_inner(input).require_grad();
-            let own = cast(layer.clone(), self.dtype);
+            let own = layer.clone().cast(self.dtype);
             let operations = around.operations;
             // Nothing reads the block's own result.
             let (mid, gated) = own.before_down(

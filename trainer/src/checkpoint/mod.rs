@@ -80,17 +80,19 @@ impl Trainer {
     /// The most that a checkpoint takes while it is written: weights, and an optimizer's two moments twice, as they are
     /// brought into order. The rest is small.
     fn checkpoint_bytes(&self) -> u64 {
-        let parameters = self.policy.config.parameters();
+        let weights = 4 * self.policy.config.parameters();
+        let trained = self.policy.model.trained_parameters();
         // A critic has a trunk of the policy's size at most, and its moments are ordered after the policy's.
-        let models = if self.critic.is_some() { 2 } else { 1 };
-        let (weights, moments) = (4 * parameters, 8 * parameters);
-        models * (weights + moments) + moments
+        let critic = self.critic.as_ref().map_or(0, |_| 3 * weights);
+        let moments = (8 * trained).max(critic / 3 * 2);
+        weights + 8 * trained + critic + moments
     }
 
     fn write_checkpoint(&self, folder: &Path) -> Result<(), TrainerError> {
         fs::create_dir_all(folder).map_err(io_at(folder))?;
         failpoint("checkpoint-opened");
         self.policy.save(folder, SaveDtype::F32)?;
+        self.save_adapters(folder)?;
         failpoint_half_done("weights-half", || halve(&folder.join("model.safetensors")));
         failpoint("weights-written");
         save_optimizer(&self.optimizer, &folder.join(OPTIMIZER))?;
@@ -112,21 +114,25 @@ impl Trainer {
         Manifest::seal(folder, self.state.step, sha256(config.as_bytes()))
     }
 
-    /// Takes the optimizer, the critic and the run's state from a checkpoint whose policy this trainer was built with,
-    /// and the reference policy from where the run started.
+    /// Takes the optimizer, the critic and the run's state from a checkpoint whose policy this trainer was built with
+    /// ([`load_checkpoint_policy`](crate::load_checkpoint_policy)), adapters too, and the reference policy from where the run
+    /// started.
     ///
     /// # Errors
-    /// A file that is missing or damaged, or problems that are not those of the run so far.
+    /// A file that is missing or damaged, problems that are not those of the run so far, or adapters for another model.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
         Manifest::verify(path)?;
         self.state = read_state(path)?;
         self.check_state(path)?;
         self.state.check_data(&self.config)?;
+        let base = self.state.base.clone();
+        self.load_adapters(path, base.as_deref())?;
         self.optimizer = load_optimizer(&self.optimizer, &path.join(OPTIMIZER))?;
         if let Some(critic) = &mut self.critic {
             critic.load(path)?;
         }
-        if self.reference.is_some() {
+        // A run of adapters was built with the model that it started from.
+        if self.reference.is_some() && self.config.lora.is_none() {
             let device = self.policy.model.device().inner();
             let start = load_policy(&self.config.model.path, self.dtype, &device)?;
             let execution = self.policy.model.execution();

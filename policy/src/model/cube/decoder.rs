@@ -12,7 +12,7 @@ use super::{
     rms_norm,
 };
 use crate::model::{
-    CausalLm, KvCache, attention::Attention, decoder::DecoderLayer, operations::Operations,
+    CausalLm, KvCache, attention::Attention, decoder::DecoderLayer, lora, operations::Operations,
 };
 
 /// A model's weights as a decoding step reads them, with the angles of every position.
@@ -139,10 +139,10 @@ impl StepLayer {
 fn placing(attention: &Attention) -> Placing {
     let projections = [&attention.q_proj, &attention.k_proj, &attention.v_proj];
     let head_dim = attention.head_dim;
-    let heads = |linear: &Linear| linear.weight.val().dims()[1] / head_dim;
+    let heads = |linear: &Linear| linear.weight.base().dims()[1] / head_dim;
     let norms = [&attention.q_norm, &attention.k_norm];
     let has_norm = norms.iter().all(|norm| norm.is_some());
-    let weight = attention.q_proj.weight.val();
+    let weight = attention.q_proj.weight.base();
     let ones = Tensor::ones([head_dim], (&weight.device(), weight.dtype()));
     Placing {
         bias: biases(&projections),
@@ -165,13 +165,13 @@ fn placing(attention: &Attention) -> Placing {
 
 /// Weights that read one input, in one.
 fn beside(linears: &[&Linear]) -> Tensor<2> {
-    Tensor::cat(linears.iter().map(|l| l.weight.val()).collect(), 1)
+    Tensor::cat(linears.iter().map(|l| lora::weight(l)).collect(), 1)
 }
 
 /// Their biases in one, zeros where they have none.
 fn biases(linears: &[&Linear]) -> Tensor<1> {
     let bias = |linear: &&Linear| {
-        let weight = linear.weight.val();
+        let weight = linear.weight.base();
         let zeros = || Tensor::zeros([weight.dims()[1]], (&weight.device(), weight.dtype()));
         linear.bias.as_ref().map_or_else(zeros, Param::val)
     };

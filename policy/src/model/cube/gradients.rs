@@ -173,6 +173,32 @@ impl Backward<CubeBackend, 3> for PullBackward {
 }
 
 #[derive(Debug)]
+struct AdaptedBackward;
+
+impl Backward<CubeBackend, 3> for AdaptedBackward {
+    /// What was multiplied, the factors and their scale.
+    type State = (CubeTensor, [CubeTensor; 2], f32);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<CubeBackend>(&ops.node);
+        let (x, [a, b], scale) = ops.state;
+        let scaled = |product| CubeBackend::float_mul_scalar(product, scale.into());
+        let [of_y, of_a, of_b] = ops.parents;
+        if let Some(node) = of_a {
+            let back = scaled(CubeBackend::product(dy.clone(), transposed(b)));
+            grads.register::<CubeBackend>(node.id, weight_gradient(x.clone(), back));
+        }
+        if let Some(node) = of_b {
+            let inner = scaled(CubeBackend::product(x, a));
+            grads.register::<CubeBackend>(node.id, weight_gradient(inner, dy.clone()));
+        }
+        if let Some(node) = of_y {
+            grads.register::<CubeBackend>(node.id, dy);
+        }
+    }
+}
+
+#[derive(Debug)]
 struct WeightsBackward;
 
 impl Backward<CubeBackend, 1> for WeightsBackward {
@@ -221,11 +247,14 @@ impl Backward<CubeBackend, 2> for FiguresBackward {
     fn backward(self, ops: Ops<FiguresState, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradients = grads.consume::<CubeBackend>(&ops.node);
         let FiguresState { inputs, plan, kept } = ops.state;
-        let (hidden, weight) = head::figures_backward(inputs, plan, &kept, gradients);
-        for (parent, gradient) in ops.parents.into_iter().zip([hidden, weight]) {
-            if let Some(node) = parent {
-                grads.register::<CubeBackend>(node.id, gradient);
-            }
+        let [of_hidden, of_weight] = ops.parents;
+        let wants_weight = of_weight.is_some();
+        let (hidden, weight) = head::figures_backward(inputs, plan, &kept, gradients, wants_weight);
+        if let Some(node) = of_hidden {
+            grads.register::<CubeBackend>(node.id, hidden);
+        }
+        if let (Some(node), Some(weight)) = (of_weight, weight) {
+            grads.register::<CubeBackend>(node.id, weight);
         }
     }
 }
@@ -368,6 +397,25 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         {
             OpsKind::Tracked(operation) => operation.finish((inner, weight, slope), nothing),
             OpsKind::UnTracked(operation) => operation.finish(nothing),
+        }
+    }
+
+    fn adapted(
+        y: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        let ((y, of_y), (a, of_a), (b, of_b)) = (y.into_parts(), a.into_parts(), b.into_parts());
+        let x = x.into_primitive();
+        match AdaptedBackward
+            .prepare::<C>([of_y, of_a, of_b])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(operation) => operation.finish((x, [a, b], scale), y),
+            OpsKind::UnTracked(operation) => operation.finish(y),
         }
     }
 

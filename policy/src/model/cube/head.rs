@@ -311,7 +311,12 @@ impl Head {
         slopes
     }
 
-    fn backward(&self, kept: &CubeTensor, gradients: &CubeTensor) -> (CubeTensor, CubeTensor) {
+    fn backward(
+        &self,
+        kept: &CubeTensor,
+        gradients: &CubeTensor,
+        wants_weight: bool,
+    ) -> (CubeTensor, Option<CubeTensor>) {
         let add = |sum: Option<CubeTensor>, term: CubeTensor| match sum {
             Some(sum) => CubeBackend::float_add(sum, term),
             None => term,
@@ -325,23 +330,26 @@ impl Head {
                 let slopes = self.slopes(part, kept, gradients);
                 let weight = CubeBackend::float_swap_dims(self.weight_of(part), 0, 1);
                 rows = Some(add(rows.take(), product(slopes.clone(), weight)));
-                let slopes = CubeBackend::float_swap_dims(slopes, 0, 1);
-                // [ids, width]
-                *sum = Some(add(sum.take(), product(slopes, self.hidden_of(part))));
+                if wants_weight {
+                    let slopes = CubeBackend::float_swap_dims(slopes, 0, 1);
+                    // [ids, width]
+                    *sum = Some(add(sum.take(), product(slopes, self.hidden_of(part))));
+                }
             }
             of_hidden.extend(rows);
         }
         let hidden = CubeBackend::float_cat(of_hidden, 0);
-        let weight = CubeBackend::float_cat(of_weight.into_iter().flatten().collect(), 0);
-        let weight = if self.plan.is_tied {
-            weight
-        } else {
-            into_contiguous(CubeBackend::float_swap_dims(weight, 0, 1))
-        };
-        (
-            cast(hidden, self.hidden.dtype),
-            cast(weight, self.weight.dtype),
-        )
+        let of_weight: Vec<CubeTensor> = of_weight.into_iter().flatten().collect();
+        let weight = (!of_weight.is_empty()).then(|| {
+            let weight = CubeBackend::float_cat(of_weight, 0);
+            let weight = if self.plan.is_tied {
+                weight
+            } else {
+                into_contiguous(CubeBackend::float_swap_dims(weight, 0, 1))
+            };
+            cast(weight, self.weight.dtype)
+        });
+        (cast(hidden, self.hidden.dtype), weight)
     }
 }
 
@@ -375,13 +383,15 @@ pub(super) fn figures(
     Head::new(hidden, weight, targets, plan).forward()
 }
 
-/// The gradients of hidden states and weight, given the figures' `[tokens, 3]`; the last figure has none.
+/// The gradients of hidden states and, where it is wanted, of the weight, given the figures' `[tokens, 3]`; the last figure
+/// has none.
 pub(super) fn figures_backward(
     [hidden, weight, targets]: [CubeTensor; 3],
     plan: FigurePlan,
     kept: &CubeTensor,
     gradients: CubeTensor,
-) -> (CubeTensor, CubeTensor) {
+    wants_weight: bool,
+) -> (CubeTensor, Option<CubeTensor>) {
     let gradients = into_contiguous(gradients);
-    Head::new(hidden, weight, targets, plan).backward(kept, &gradients)
+    Head::new(hidden, weight, targets, plan).backward(kept, &gradients, wants_weight)
 }

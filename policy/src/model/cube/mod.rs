@@ -176,6 +176,16 @@ pub(super) trait CubeOps: Backend {
         slope: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    /// `y` `[rows, outputs]` as it is, of which x·s·A·B is a part already, with the gradients of A `[inputs, rank]` and
+    /// B `[rank, outputs]` on its way back; `x` `[rows, inputs]` has none.
+    fn adapted(
+        y: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
     /// Logits `[rows, vocab]` in f32 of hidden states `[rows, width]`, without a gradient, whatever is multiplied.
     fn logits(
         hidden: FloatTensor<Self>,
@@ -377,6 +387,16 @@ impl CubeOps for CubeBackend {
         empty(&x, [1].into(), x.dtype)
     }
 
+    fn adapted(
+        y: FloatTensor<Self>,
+        _x: FloatTensor<Self>,
+        _a: FloatTensor<Self>,
+        _b: FloatTensor<Self>,
+        _scale: f32,
+    ) -> FloatTensor<Self> {
+        y
+    }
+
     fn logits(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -483,6 +503,20 @@ pub(super) fn pull([x, inner, weight, slope]: [Tensor<2>; 4]) -> Tensor<1> {
         inner.into_dispatch(),
         weight.into_dispatch(),
         slope.into_dispatch(),
+    ))
+}
+
+/// `y` as it is, with the gradients of an adapter that is merged into what it was multiplied with.
+///
+/// # Shapes
+/// `y` `[rows, outputs]`, `x` `[rows, inputs]`, factors `[inputs, rank]` and `[rank, outputs]`.
+pub(super) fn adapted(y: Tensor<2>, x: Tensor<2>, [a, b]: [Tensor<2>; 2], scale: f32) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::adapted(
+        y.into_dispatch(),
+        x.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        scale,
     ))
 }
 

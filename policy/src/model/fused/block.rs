@@ -6,7 +6,10 @@ use kernels::{
 };
 use rayon::prelude::*;
 
-use super::shape::{BlockPlan, Recompute, Shape};
+use super::{
+    low_rank::{LowRank, Matrix},
+    shape::{BlockPlan, Recompute, Shape},
+};
 
 /// Rows that one thread takes through a block's linear layers together.
 const ROWS: usize = 96;
@@ -22,6 +25,8 @@ pub(super) struct Weights<'a> {
     pub(super) gate: &'a [f32],
     pub(super) up: &'a [f32],
     pub(super) down: &'a [f32],
+    /// The factors of the matrices' adapters, in the order of [`BlockPlan`]'s.
+    pub(super) factors: &'a [f32],
 }
 
 /// What the forward pass keeps besides the block's input.
@@ -40,20 +45,22 @@ pub(super) struct Gradients {
     pub(super) x: Vec<f32>,
     pub(super) vectors: Vec<f32>,
     pub(super) matrices: [Option<Vec<f32>>; 7],
+    /// Those of the adapters' factors.
+    pub(super) factors: Vec<f32>,
 }
 
 impl<'a> Weights<'a> {
-    /// Query, key, value, output, gate, up, down, each with its number of outputs.
-    fn matrices(&self, shape: &Shape) -> [View<'a>; 7] {
+    /// Query, key, value, output, gate, up, down, each with its number of outputs, without their adapters.
+    fn bases(&self, shape: &Shape) -> [(&'a [f32], usize); 7] {
         let [query, key, value] = shape.qkv_widths();
         [
-            View::dense(self.query, query),
-            View::dense(self.key, key),
-            View::dense(self.value, value),
-            View::dense(self.output, shape.width),
-            View::dense(self.gate, shape.inner),
-            View::dense(self.up, shape.inner),
-            View::dense(self.down, shape.width),
+            (self.query, query),
+            (self.key, key),
+            (self.value, value),
+            (self.output, shape.width),
+            (self.gate, shape.inner),
+            (self.up, shape.inner),
+            (self.down, shape.width),
         ]
     }
 }
@@ -254,6 +261,34 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// Some of the matrices, from the first of them on, with their adapters.
+    fn matrices<const N: usize>(&self, first: usize) -> [Matrix<'a>; N] {
+        let bases = self.weights.bases(self.shape);
+        std::array::from_fn(|place| {
+            let (base, columns) = bases[first + place];
+            Matrix::new(base, columns, self.low_rank(first + place))
+        })
+    }
+
+    fn low_rank(&self, index: usize) -> Option<LowRank<'a>> {
+        self.plan.adapters.low_rank(self.weights.factors, index)
+    }
+
+    /// The gradient of a matrix, leftᵀ·right, where it is wanted, and that of its adapter.
+    fn set_gradients(
+        &self,
+        index: usize,
+        [left, right]: [View<'_>; 2],
+        wanted: [bool; 7],
+        gradients: &mut Gradients,
+    ) {
+        gradients.matrices[index] = wanted[index].then(|| outer(left, right, self.plan.compute));
+        if let Some(low_rank) = self.low_rank(index) {
+            let range = self.plan.adapters.range(index);
+            low_rank.gradient(left, right, &mut gradients.factors[range]);
+        }
+    }
+
     /// # Shapes
     /// `x` and the result `[tokens, width]`.
     pub(super) fn forward(&self, x: &[f32], keeps: bool) -> (Vec<f32>, Kept) {
@@ -280,8 +315,9 @@ impl<'a> Block<'a> {
     /// Queries, keys and values before norms and rotation.
     fn raw_rows(&self, x: &[f32]) -> Vec<f32> {
         let (width, row_width) = (self.shape.width, self.shape.attention.row_width());
-        let [query, key, value, ..] = self.weights.matrices(self.shape);
-        let packed = pack_all([query, key, value], self.plan.compute);
+        let matrices = self.matrices::<3>(0);
+        let packed = pack_all(matrices.each_ref().map(Matrix::view), self.plan.compute);
+        drop(matrices);
         let mut rows = vec![0.0; self.plan.layout.tokens * row_width];
         let chunks = rows
             .par_chunks_mut(ROWS * row_width)
@@ -309,8 +345,10 @@ impl<'a> Block<'a> {
 
     fn after_attention(&self, x: &[f32], mixed: &[f32], keep: Option<&mut [f32]>) -> Vec<f32> {
         let (width, inner) = (self.shape.width, self.shape.inner);
-        let [_, _, _, output, gate, up, down] = self.weights.matrices(self.shape);
-        let [output, gate, up, down] = pack_all([output, gate, up, down], self.plan.compute);
+        let matrices = self.matrices::<4>(3);
+        let views = matrices.each_ref().map(Matrix::view);
+        let [output, gate, up, down] = pack_all(views, self.plan.compute);
+        drop(matrices);
         let mut y = vec![0.0; x.len()];
         let work = |scratch: &mut Scratch,
                     chunk: usize,
@@ -369,6 +407,7 @@ impl<'a> Block<'a> {
         let mixed = mixed.unwrap_or_else(|| self.mixed(&rows));
         let mut gradients = Gradients {
             vectors: vec![0.0; self.shape.vectors.len],
+            factors: vec![0.0; self.plan.adapters.len],
             ..Gradients::default()
         };
         let (dh, d_mixed) =
@@ -400,13 +439,14 @@ impl<'a> Block<'a> {
             shape.mixed_width(),
             self.plan.layout.tokens,
         );
-        let [_, _, _, output, gate, up, down] = self.weights.matrices(shape);
-        let [output_t, gate_t, up_t, down_t] = pack_all(
-            [output, gate, up, down].map(View::transposed),
-            self.plan.compute,
-        );
+        let matrices = self.matrices::<4>(3);
+        let views = matrices.each_ref().map(Matrix::view);
+        let [output_t, gate_t, up_t, down_t] =
+            pack_all(views.map(View::transposed), self.plan.compute);
         let is_kept = gate_up.is_some();
+        let [output, gate, up, _] = views;
         let [output, gate, up] = pack_all([output, gate, up], self.plan.compute);
+        drop(matrices);
         let mut gate_up = gate_up.unwrap_or_else(|| vec![0.0; tokens * 2 * inner]);
         let mut activated = vec![0.0; tokens * inner];
         let mut normed = vec![0.0; tokens * width];
@@ -480,8 +520,7 @@ impl<'a> Block<'a> {
             (6, View::dense(&activated, inner), View::dense(dy, width)),
         ];
         for (index, left, right) in pairs {
-            gradients.matrices[index] =
-                wanted[index].then(|| outer(left, right, self.plan.compute));
+            self.set_gradients(index, [left, right], wanted, gradients);
         }
         (dh, d_mixed)
     }
@@ -502,8 +541,10 @@ impl<'a> Block<'a> {
             self.plan.layout.tokens,
             shape.attention.row_width(),
         );
-        let [query, key, value, ..] = self.weights.matrices(shape);
-        let transposed = pack_all([query, key, value].map(View::transposed), self.plan.compute);
+        let matrices = self.matrices::<3>(0);
+        let views = matrices.each_ref().map(|matrix| matrix.view().transposed());
+        let transposed = pack_all(views, self.plan.compute);
+        drop(matrices);
         let (mut d_rows, mut normed, mut dx) =
             (vec![0.0; tokens * stride], vec![0.0; tokens * width], dh);
         let inputs = (x.par_chunks(ROWS * width), raw.par_chunks(ROWS * stride));
@@ -554,8 +595,8 @@ impl<'a> Block<'a> {
         let mut from = 0;
         for (index, columns) in shape.qkv_widths().into_iter().enumerate() {
             let right = View::new(&d_rows[from.min(d_rows.len())..], tokens, columns, stride);
-            gradients.matrices[index] =
-                wanted[index].then(|| outer(View::dense(&normed, width), right, self.plan.compute));
+            let left = View::dense(&normed, width);
+            self.set_gradients(index, [left, right], wanted, gradients);
             from += columns;
         }
         gradients.x = dx;

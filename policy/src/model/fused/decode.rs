@@ -342,6 +342,8 @@ impl<'a> Decoder<'a> {
             layout: layout.clone(),
             recompute: Recompute::default(),
             compute: Compute::default(),
+            // Merged as the weights were packed.
+            adapters: Arc::default(),
         };
         let block = Rows {
             plan: &plan,

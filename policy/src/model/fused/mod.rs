@@ -3,6 +3,7 @@
 mod block;
 mod decode;
 mod head;
+mod low_rank;
 mod norm;
 mod operation;
 mod packing;
@@ -14,6 +15,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 pub use kernels::{Compute, Packing};
 
 pub use decode::{Decoder, PackedModel, Prefilled, Prefix};
+pub(super) use low_rank::{Adapters, merged};
 pub use packing::PackedTokens;
 pub use shape::Recompute;
 pub(super) use shape::Shape;
@@ -86,13 +88,16 @@ impl CausalLm {
         let layout = Arc::new(Layout::new(tokens, &self.inverse_frequencies));
         let mut x = self.model.embed_tokens.weight.val().select(0, ids);
         for (layer, shape) in self.model.layers.iter().zip(&self.shapes) {
+            let (matrices, factors, adapters) = layer.bases();
             let plan = BlockPlan {
                 shape: shape.clone(),
                 layout: layout.clone(),
                 recompute: self.execution.recompute,
                 compute: self.execution.compute,
+                adapters: Arc::new(adapters),
             };
-            x = decoder_block(x, layer.vectors(), layer.matrices(), plan);
+            let factors = factors.unwrap_or_else(|| Tensor::zeros([1], &device));
+            x = decoder_block(x, layer.vectors(), matrices, factors, plan);
         }
         let predictors = Tensor::<1, Int>::from_data(tokens.predictors(), (&device, DType::I32));
         let epsilon = self.shapes.first().map_or(0.0, |shape| shape.epsilon);

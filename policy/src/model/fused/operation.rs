@@ -40,6 +40,7 @@ pub(super) trait BlockOps: Backend {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         down: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
         plan: BlockPlan,
     ) -> FloatTensor<Self>;
 }
@@ -56,7 +57,9 @@ pub(super) fn tensor(cells: Vec<f32>, shape: Shape) -> Cells {
     Cells::from_data(TensorData::new(cells, shape))
 }
 
-fn weights([vectors, query, key, value, output, gate, up, down]: [&Cells; 8]) -> Weights<'_> {
+fn weights(
+    [vectors, query, key, value, output, gate, up, down, factors]: [&Cells; 9],
+) -> Weights<'_> {
     Weights {
         vectors: cells(vectors),
         query: cells(query),
@@ -66,10 +69,11 @@ fn weights([vectors, query, key, value, output, gate, up, down]: [&Cells; 8]) ->
         gate: cells(gate),
         up: cells(up),
         down: cells(down),
+        factors: cells(factors),
     }
 }
 
-fn forward(inputs: &[Cells; 9], plan: &BlockPlan, keeps: bool) -> (Cells, Kept) {
+fn forward(inputs: &[Cells; 10], plan: &BlockPlan, keeps: bool) -> (Cells, Kept) {
     let [x, rest @ ..] = inputs.each_ref();
     let (y, kept) = in_pool(|| Block::new(plan, weights(rest)).forward(cells(x), keeps));
     (tensor(y, x.layout().shape().clone()), kept)
@@ -86,9 +90,12 @@ impl BlockOps for Flex {
         gate: Cells,
         up: Cells,
         down: Cells,
+        factors: Cells,
         plan: BlockPlan,
     ) -> Cells {
-        let inputs = [x, vectors, query, key, value, output, gate, up, down];
+        let inputs = [
+            x, vectors, query, key, value, output, gate, up, down, factors,
+        ];
         forward(&inputs.map(|input| input.to_contiguous()), &plan, false).0
     }
 }
@@ -99,25 +106,26 @@ struct BlockBackward;
 /// What the backward pass needs.
 #[derive(Debug, Clone)]
 struct State {
-    inputs: [Cells; 9],
+    inputs: [Cells; 10],
     kept: Kept,
     plan: BlockPlan,
 }
 
-impl Backward<Flex, 9> for BlockBackward {
+impl Backward<Flex, 10> for BlockBackward {
     type State = State;
 
-    fn backward(self, ops: Ops<State, 9>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<State, 10>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         let State { inputs, kept, plan } = ops.state;
         let [x, rest @ ..] = inputs.each_ref();
         let block = Block::new(&plan, weights(rest));
-        let [_, _, matrices @ ..] = ops.parents.each_ref();
+        let [_, _, matrices @ .., _] = ops.parents.each_ref();
         let wanted = matrices.map(Option::is_some);
         let result = in_pool(|| block.backward(cells(x), kept, cells(&dy), wanted));
         let gradients = [Some(result.x), Some(result.vectors)]
             .into_iter()
-            .chain(result.matrices);
+            .chain(result.matrices)
+            .chain([Some(result.factors)]);
         for ((parent, input), gradient) in ops.parents.iter().zip(&inputs).zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 let shape = input.layout().shape().clone();
@@ -138,9 +146,13 @@ impl<C: CheckpointStrategy> BlockOps for Autodiff<Flex, C> {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         down: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
         plan: BlockPlan,
     ) -> FloatTensor<Self> {
-        let parts = [x, vectors, query, key, value, output, gate, up, down].map(|input| {
+        let parts = [
+            x, vectors, query, key, value, output, gate, up, down, factors,
+        ]
+        .map(|input| {
             let (cells, guard) = input.into_parts();
             (cells.to_contiguous(), guard)
         });
@@ -164,11 +176,12 @@ impl<C: CheckpointStrategy> BlockOps for Autodiff<Flex, C> {
 ///
 /// # Shapes
 /// `x` and the result `[tokens, width]`, `vectors` `[len]`, matrices `[inputs, outputs]` in the order query, key, value,
-/// output, gate, up, down.
+/// output, gate, up, down, `factors` as the plan's adapters lay them out.
 pub(super) fn decoder_block(
     x: Tensor<2>,
     vectors: Tensor<1>,
     matrices: [Tensor<2>; 7],
+    factors: Tensor<1>,
     plan: BlockPlan,
 ) -> Tensor<2> {
     let [query, key, value, output, gate, up, down] = matrices.map(Tensor::into_dispatch);
@@ -182,6 +195,7 @@ pub(super) fn decoder_block(
         gate,
         up,
         down,
+        factors.into_dispatch(),
         plan,
     ))
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use kernels::{Attention, Compute, Rotary, Segment};
 
-use super::PackedTokens;
+use super::{PackedTokens, low_rank::Adapters};
 use crate::ModelConfig;
 
 /// How much of a block's forward pass is kept for its backward pass; the rest is computed again.
@@ -145,4 +145,5 @@ pub(super) struct BlockPlan {
     pub(super) layout: Arc<Layout>,
     pub(super) recompute: Recompute,
     pub(super) compute: Compute,
+    pub(super) adapters: Arc<Adapters>,
 }

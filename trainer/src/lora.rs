@@ -1,0 +1,117 @@
+//! Runs that train low-rank adapters (LoRA, arXiv 2106.09685) in place of the weights.
+
+use std::{fs, path::Path};
+
+use burn::tensor::{DType, Device};
+use config::ValueKind;
+use policy::{LoraConfig, Policy};
+
+use crate::{
+    TrainConfig, Trainer, TrainerError,
+    config::{check, check_count},
+    durable::io_at,
+    load_policy,
+};
+
+/// The adapters' folder in a checkpoint, beside the weights that they are merged into.
+pub(crate) const ADAPTER: &str = "adapter";
+
+/// Settings below any file and command line where adapters are trained: they want about ten times the rate of all weights.
+pub(crate) fn settings(lora: Option<&LoraConfig>) -> Vec<(String, ValueKind)> {
+    let rate = lora.map(|_| ("optimizer.learning_rate".to_owned(), 1e-5.into()));
+    rate.into_iter().collect()
+}
+
+/// Refuses adapters that are none.
+pub(crate) fn validate(lora: Option<&LoraConfig>) -> Result<(), TrainerError> {
+    let Some(LoraConfig {
+        rank,
+        alpha,
+        targets,
+    }) = lora
+    else {
+        return Ok(());
+    };
+    check_count("lora.rank", *rank, 1)?;
+    let is_factor = alpha.is_finite() && *alpha > 0.0;
+    check("lora.alpha", is_factor, "above 0", alpha)?;
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    let mut distinct = names.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    check(
+        "lora.targets",
+        !names.is_empty() && distinct.len() == names.len(),
+        "one or more layers, each once",
+        format!("{names:?}"),
+    )
+}
+
+/// The policy with its weights frozen and adapters on them, where the configuration has any.
+pub(crate) fn adapted(
+    mut policy: Policy,
+    lora: Option<&LoraConfig>,
+    seed: u64,
+) -> Result<Policy, TrainerError> {
+    let Some(lora) = lora else {
+        return Ok(policy);
+    };
+    let widest = policy.config.hidden_size;
+    check(
+        "lora.rank",
+        lora.rank <= widest,
+        &format!("at most the model's hidden_size, {widest}"),
+        lora.rank,
+    )?;
+    policy.model = policy.model.with_lora(lora, seed);
+    Ok(policy)
+}
+
+/// The policy that [`Trainer::new`] and [`Trainer::load_state`] go on from a checkpoint with: the checkpoint's own, or, where
+/// the run trains adapters, the model that they are for.
+///
+/// # Errors
+/// A model that is not there, or not one.
+pub fn load_checkpoint_policy(
+    config: &TrainConfig,
+    checkpoint: &Path,
+    device: &Device,
+) -> Result<Policy, TrainerError> {
+    if config.lora.is_some() {
+        return load_policy(&config.model.path, DType::F32, device);
+    }
+    Ok(Policy::load(checkpoint, DType::F32, device)?)
+}
+
+impl Trainer {
+    /// Writes the adapters beside a checkpoint's weights, as PEFT keeps them.
+    pub(crate) fn save_adapters(&self, checkpoint: &Path) -> Result<(), TrainerError> {
+        let Some(lora) = &self.config.lora else {
+            return Ok(());
+        };
+        let folder = checkpoint.join(ADAPTER);
+        fs::create_dir_all(&folder).map_err(io_at(&folder))?;
+        let base = &self.config.model.path;
+        Ok(self.policy.model.save_adapters(lora, base, &folder)?)
+    }
+
+    /// Takes the adapters from a checkpoint, whose state names the `base` that they were trained on.
+    pub(crate) fn load_adapters(
+        &mut self,
+        checkpoint: &Path,
+        base: Option<&str>,
+    ) -> Result<(), TrainerError> {
+        if self.config.lora.is_none() {
+            return Ok(());
+        }
+        let model = &self.policy.model;
+        if base != Some(model.fingerprint().as_str()) {
+            return Err(TrainerError::OtherBase {
+                checkpoint: checkpoint.to_owned(),
+                model: self.config.model.path.clone(),
+            });
+        }
+        self.policy.model = model.clone().load_adapters(&checkpoint.join(ADAPTER))?;
+        Ok(())
+    }
+}
