@@ -303,6 +303,12 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     refused("entropy.bonus.coeff=0.1", &["entropy.bonus.coef"]);
     refused("critic.clip=0", &["critic.clip"]);
     refused("advantage.type=magic", &["magic"]);
+    refused("lora.rank=0", &["lora.rank"]);
+    refused("lora.rank=129", &["lora.rank", "hidden_size", "128"]);
+    refused("lora.alpha=0", &["lora.alpha", "above 0"]);
+    refused("lora.targets=[]", &["lora.targets"]);
+    refused("lora.targets=[\"q\"]", &["lora.targets", "q_proj"]);
+    refused("lora.r=4", &["lora.r", "lora.rank"]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     fs::write(&file, "[rollout]\ngroup_sise = 4\n").unwrap();
@@ -312,6 +318,55 @@ fn settings_that_do_not_exist_or_do_not_fit() {
         &["run.toml", "group_sise", "rollout.group_size"],
     );
     assert_refused(&["train", "--config", "no.toml"], &["no.toml"]);
+}
+
+#[test]
+fn adapters_go_on_over_the_model_that_they_began_with_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, run) = (dir.path().join("base"), dir.path().join("run"));
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/base");
+    fs::create_dir(&base).unwrap();
+    for entry in fs::read_dir(shipped).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, base.join(path.file_name().unwrap())).unwrap();
+    }
+    let (model, out) = (base.to_str().unwrap(), run.to_str().unwrap());
+    let output = anneal(&[
+        "train",
+        "--model",
+        model,
+        "--out",
+        out,
+        "steps=1",
+        "lora.rank=2",
+        "rollout.prompts_per_step=2",
+        "rollout.max_new_tokens=8",
+        "rollout.filter_groups=false",
+        "data.instruction=",
+        "validation.problems=0",
+        // Something to learn whatever the answers are.
+        "entropy.bonus.coef=1",
+        "optimizer.learning_rate=1e-3",
+    ]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let resume = ["train", "--resume", out, "--steps", "2"];
+    assert_refused(&[&resume[..], &["lora.rank=3"]].concat(), &["lora"]);
+    // The run's own result in its place is a model of the same shape.
+    let weights = "model.safetensors";
+    let kept = fs::read(base.join(weights)).unwrap();
+    fs::copy(
+        run.join("checkpoints/step-000001").join(weights),
+        base.join(weights),
+    )
+    .unwrap();
+    assert_refused(&resume, &["step-000001", "another model", model]);
+    fs::write(base.join(weights), kept).unwrap();
+    let output = anneal(&resume);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    let solutions = ["sft", "--out", out, "lora.rank=2"];
+    assert_refused(&solutions, &["lora", "model.path"]);
 }
 
 #[test]

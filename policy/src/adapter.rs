@@ -216,3 +216,78 @@ impl ModuleVisitor for Fingerprint {
         self.take(values(some).into_iter().flat_map(f32::to_le_bytes));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{LoraTarget, ModelConfig, Policy};
+
+    fn model() -> CausalLm {
+        drawn(3)
+    }
+
+    fn drawn(seed: u64) -> CausalLm {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 11, "hidden_size": 8,
+            "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "tie_word_embeddings": true, "torch_dtype": "float32",
+        });
+        let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
+        Policy::new(config, None, seed, &Device::flex().autodiff()).model
+    }
+
+    fn lora(rank: usize, targets: &[LoraTarget]) -> LoraConfig {
+        LoraConfig {
+            rank,
+            alpha: 8.0,
+            targets: targets.to_vec(),
+        }
+    }
+
+    #[test]
+    fn saved_adapters_are_read_back_and_others_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let targets = [LoraTarget::QProj, LoraTarget::DownProj];
+        let config = lora(2, &targets);
+        let saved = model().with_lora(&config, 5);
+        saved.save_adapters(&config, "here", dir.path()).unwrap();
+        let load = |config: &LoraConfig| {
+            let model = model().with_lora(config, 6);
+            model.load_adapters(dir.path())
+        };
+        let cells = |model: &CausalLm| {
+            let adapters = model.adapters().into_iter();
+            let cells = adapters.map(|(layer, adapter)| (layer, values(adapter.a.val())));
+            cells.collect::<Vec<_>>()
+        };
+        let read = load(&config).unwrap();
+        assert_eq!(cells(&read), cells(&saved));
+        assert_ne!(cells(&model().with_lora(&config, 6)), cells(&saved));
+        assert_eq!(read.trained_parameters(), 2 * 2 * ((8 + 8) + (12 + 8)));
+        let refused = |config: &LoraConfig, words: &[&str]| {
+            let error = load(config).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        refused(&lora(3, &targets), &["lora_A", "[2, 8]", "[3, 8]"]);
+        refused(&lora(2, &targets[..1]), &["down_proj", "no adapter"]);
+        refused(&lora(2, &LoraTarget::ALL), &["k_proj", "missing"]);
+        let file = dir.path().join(WEIGHTS);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        refused(&config, &[WEIGHTS]);
+        std::fs::remove_file(&file).unwrap();
+        refused(&config, &[WEIGHTS]);
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_the_weights_beneath() {
+        let config = lora(2, &LoraTarget::ALL);
+        let fingerprint = model().fingerprint();
+        assert_eq!(model().with_lora(&config, 1).fingerprint(), fingerprint);
+        assert_ne!(drawn(4).fingerprint(), fingerprint);
+    }
+}

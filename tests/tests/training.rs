@@ -430,6 +430,30 @@ fn a_file_validates_a_task_by_the_verifier_and_with_the_instruction() {
     assert!(own.validates_task());
 }
 
+/// The same solutions teach adapters, over weights that stay.
+#[test]
+fn supervised_runs_teach_adapters_too() {
+    let settings = [
+        "model.path=base",
+        "lora.rank=4",
+        "steps=20",
+        "batch_size=16",
+        "validation_problems=0",
+        "optimizer.warmup_steps=2",
+    ]
+    .map(str::to_owned);
+    let config = SftConfig::load(None, &settings).unwrap();
+    let mut losses = Vec::new();
+    let (policy, _) =
+        train_supervised(&config, base(), &mut |progress| losses.push(progress.loss)).unwrap();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (early, late) = (mean(&losses[..4]), mean(&losses[16..]));
+    assert!(late < 0.95 * early, "from {early} to {late}");
+    let before = base().model.fingerprint();
+    assert_eq!(policy.model.fingerprint(), before);
+    assert_ne!(policy.model.merged().fingerprint(), before);
+}
+
 #[test]
 fn supervised_runs_validate_on_a_file_and_refuse_what_does_not_fit() {
     let dir = tempfile::tempdir().unwrap();

@@ -1155,13 +1155,21 @@ fn nearest_key(key: &str, known: &[String]) -> String {
             .flatten()
             .find(|name| known.contains(name))
     };
+    // The first letters of a name, or a name with more behind it.
+    let begins = || {
+        let is_alike = |name: &&String| {
+            name.rsplit_once('.').map(|(section, _)| section) == section
+                && (last(name).starts_with(own) || own.starts_with(&last(name)))
+        };
+        nearest(&mut known.iter().filter(is_alike))
+    };
     let by_last = || {
         known.iter().min_by_key(|name| {
             let of_last = strsim::damerau_levenshtein(&last(name), own);
             (distance(name).min(2 * of_last), distance(name))
         })
     };
-    let found = slip.or(ends_alike).or_else(alias);
+    let found = slip.or(ends_alike).or_else(alias).or_else(begins);
     found.or_else(|| by_last().cloned()).unwrap_or_default()
 }
 
@@ -1219,6 +1227,9 @@ mod tests {
             ("critic.lr", "critic.learning_rate"),
             ("entropy.kl_cv.kl_coef", "entropy.kl_cov.kl_coef"),
             ("actor.optim.lr", "optimizer.learning_rate"),
+            ("lora.r", "lora.rank"),
+            ("model.lora_rank", "lora.rank"),
+            ("lora.alpha_scale", "lora.alpha"),
         ] {
             assert_eq!(nearest_key(key, &known), meant, "{key}");
         }
