@@ -95,8 +95,12 @@ pub struct ObjectiveConfig {
 impl ObjectiveConfig {
     /// The aggregation, the loss's own where none is set.
     pub fn aggregation(&self) -> Aggregation {
-        let own = || self.loss.policy_loss().default_aggregation();
-        self.aggregation.unwrap_or_else(own)
+        self.aggregation_for(self.loss.policy_loss())
+    }
+
+    pub(crate) fn aggregation_for(&self, loss: &dyn PolicyLoss) -> Aggregation {
+        self.aggregation
+            .unwrap_or_else(|| loss.default_aggregation())
     }
 
     /// Checks every setting.
@@ -104,15 +108,19 @@ impl ObjectiveConfig {
     /// # Errors
     /// The first setting that is out of its range or missing.
     pub fn validate(&self) -> Result<(), LossError> {
-        self.loss.policy_loss().validate()?;
-        self.reference_kl.map_or(Ok(()), |kl| kl.validate())?;
-        self.rollout_correction.map_or(Ok(()), |c| c.validate())?;
-        self.check_aggregation()
+        self.validate_for(self.loss.policy_loss())
     }
 
-    fn check_aggregation(&self) -> Result<(), LossError> {
-        let aggregation = self.aggregation();
-        let is_sequence_loss = self.loss.policy_loss().granularity() == Granularity::Sequence;
+    pub(crate) fn validate_for(&self, loss: &dyn PolicyLoss) -> Result<(), LossError> {
+        loss.validate()?;
+        self.reference_kl.map_or(Ok(()), |kl| kl.validate())?;
+        self.rollout_correction.map_or(Ok(()), |c| c.validate())?;
+        self.check_aggregation(loss)
+    }
+
+    fn check_aggregation(&self, loss: &dyn PolicyLoss) -> Result<(), LossError> {
+        let aggregation = self.aggregation_for(loss);
+        let is_sequence_loss = loss.granularity() == Granularity::Sequence;
         if is_sequence_loss && aggregation != Aggregation::SeqMeanTokenMean {
             return Err(LossError::Combination {
                 first: "loss.type = gmpo",

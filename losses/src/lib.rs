@@ -49,8 +49,8 @@ mod stats;
 mod value_loss;
 
 pub use advantages::{
-    AdvantageConfig, AdvantageInputs, Advantages, DrGrpo, Gae, Grpo, GrpoScale, Opo, PassAtK,
-    ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rloo,
+    AdvantageConfig, AdvantageInputs, Advantages, DrGrpo, Estimator, Gae, Grpo, GrpoScale, Opo,
+    PassAtK, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rloo,
 };
 pub use aggregation::{Aggregation, Denominator, aggregate};
 pub use config::{LossConfig, ObjectiveConfig};

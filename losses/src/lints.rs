@@ -84,7 +84,7 @@ impl PolicyObjective {
 
     /// Where a covariance controller's settings stand: in the loss's table, or in its own.
     fn table(&self, control: &str) -> String {
-        let loss = self.config().loss.policy_loss();
+        let loss = self.loss();
         if loss.clip_cov().is_some() || loss.kl_cov().is_some() {
             "loss".to_owned()
         } else {
@@ -98,7 +98,7 @@ impl PolicyObjective {
     }
 
     fn lint_clips(&self, warnings: &mut Vec<String>) {
-        let clip = self.config().loss.policy_loss().clip();
+        let clip = self.loss().clip();
         let Some(clip) = clip.filter(|clip| clip.clip_low < 1.0 || clip.clip_high < 1.0) else {
             return;
         };
@@ -111,7 +111,7 @@ impl PolicyObjective {
 
     fn lint_policy_loss(&self, context: &LintContext, warnings: &mut Vec<String>) {
         let aggregation = self.config().aggregation();
-        let granularity = self.config().loss.policy_loss().granularity();
+        let granularity = self.loss().granularity();
         if granularity == Granularity::TokenOfSequence
             && aggregation != Aggregation::SeqMeanTokenMean
         {

@@ -1,14 +1,14 @@
 //! The one entry that a trainer calls, whatever the algorithm.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use burn::tensor::{Device, Tensor};
 
 use crate::{
     BudgetLever, ClipCovControl, Denominator, EntropyControl, KlCovControl, KlPlace, LossError,
-    LossInputs, LossOutput, LossStats, ObjectiveConfig, PerToken, PolicyTerms, ReferenceKl,
-    Selection, SelectionKey, SelectionView, aggregate, controller::whole_batch, kl_estimate,
-    stats::StatMaps,
+    LossInputs, LossOutput, LossStats, ObjectiveConfig, PerToken, PolicyLoss, PolicyTerms,
+    ReferenceKl, Selection, SelectionKey, SelectionView, aggregate, controller::whole_batch,
+    kl_estimate, stats::StatMaps,
 };
 
 /// A validated objective: a loss, its aggregation, and the entropy controllers over it.
@@ -16,9 +16,11 @@ use crate::{
 /// For each mini-batch: where [`needs_selection`](Self::needs_selection), call
 /// [`select`](Self::select) on the host; then [`evaluate`](Self::evaluate) each micro-batch with
 /// its rows of the selections and the mini-batch's [`Denominator`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct PolicyObjective {
     config: ObjectiveConfig,
+    /// A loss in the place of the configuration's.
+    own: Option<Arc<dyn PolicyLoss>>,
     entropy: EntropyControl,
     /// How strong what a budget steers is now; 1 as configured.
     strength: f64,
@@ -71,13 +73,44 @@ impl PolicyObjective {
     /// # Errors
     /// The first setting that is out of its range or missing, or a combination that makes no sense.
     pub fn new(config: ObjectiveConfig, entropy: EntropyControl) -> Result<Self, LossError> {
-        config.validate()?;
-        entropy.validate(config.loss.policy_loss())?;
-        Ok(Self {
+        Self::build(config, entropy, None)
+    }
+
+    /// The same with a loss that the configuration has no name for: its own keys are passed over, and what stands beside them is
+    /// of this loss.
+    ///
+    /// # Errors
+    /// As [`PolicyObjective::new`].
+    pub fn with_loss(
+        config: ObjectiveConfig,
+        entropy: EntropyControl,
+        loss: Arc<dyn PolicyLoss>,
+    ) -> Result<Self, LossError> {
+        Self::build(config, entropy, Some(loss))
+    }
+
+    fn build(
+        config: ObjectiveConfig,
+        entropy: EntropyControl,
+        own: Option<Arc<dyn PolicyLoss>>,
+    ) -> Result<Self, LossError> {
+        let objective = Self {
             config,
+            own,
             entropy,
             strength: 1.0,
-        })
+        };
+        config.validate_for(objective.loss())?;
+        entropy.validate(objective.loss())?;
+        Ok(objective)
+    }
+
+    /// The loss: the configuration's, or the one in its place.
+    pub fn loss(&self) -> &dyn PolicyLoss {
+        match &self.own {
+            Some(own) => own.as_ref(),
+            None => self.config.loss.policy_loss(),
+        }
     }
 
     /// Sets how strong what an [`EntropyBudget`](crate::EntropyBudget) steers is from now on; 1 is as configured.
@@ -124,7 +157,7 @@ impl PolicyObjective {
 
     /// The Clip-Cov selection, the loss's own or a controller's.
     pub fn clip_cov(&self) -> Option<ClipCovControl> {
-        let own = self.config.loss.policy_loss().clip_cov();
+        let own = self.loss().clip_cov();
         let mut control = own.or(self.entropy.clip_cov)?;
         let strength = self.strength_of(BudgetLever::Fraction);
         control.fraction = (control.fraction * strength).min(1.0);
@@ -133,7 +166,7 @@ impl PolicyObjective {
 
     /// The KL-Cov penalty, the loss's own or a controller's.
     pub fn kl_cov(&self) -> Option<KlCovControl> {
-        let own = self.config.loss.policy_loss().kl_cov();
+        let own = self.loss().kl_cov();
         let mut control = own.or(self.entropy.kl_cov)?;
         let strength = self.strength_of(BudgetLever::Fraction);
         control.top_fraction = (control.top_fraction * strength).min(1.0);
@@ -189,7 +222,7 @@ impl PolicyObjective {
     ) -> Result<Selections, LossError> {
         let mut selections = Selections::default();
         if let Some(control) = self.clip_cov() {
-            let clip = self.config.loss.policy_loss().clip();
+            let clip = self.loss().clip();
             let select = |view: &SelectionView| control.select(view, clip.as_ref(), key);
             let selection = whole_batch(view, control.selection, micro_batches, select)?;
             selections.covariance = Some(selection);
@@ -234,7 +267,7 @@ impl PolicyObjective {
             advantages: self.shaped_advantages(&inputs),
             mask: inputs.mask.clone(),
         };
-        let PerToken { loss, clipped } = self.config.loss.policy_loss().per_token(&terms);
+        let PerToken { loss, clipped } = self.loss().per_token(&terms);
         let (loss, held) = self.hold_back(loss, &log_ratio, &inputs, selected);
         let loss = match &inputs.optional.weights {
             Some(weights) => loss * weights.clone(),
@@ -247,7 +280,12 @@ impl PolicyObjective {
             _ => loss,
         };
         let mask = inputs.mask.without_autodiff();
-        let loss = aggregate(loss, mask.clone(), self.config.aggregation(), denominator);
+        let loss = aggregate(
+            loss,
+            mask.clone(),
+            self.config.aggregation_for(self.loss()),
+            denominator,
+        );
         let stats = LossStats::of(StatMaps {
             mask,
             log_ratio: log_ratio.without_autodiff(),

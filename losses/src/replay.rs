@@ -9,9 +9,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
-    AdvantageConfig, AdvantageInputs, Aggregation, Denominator, DrGrpo, EntropyControl, Gae, Grpo,
-    GrpoScale, KlClamp, KlEstimator, LossConfig, LossError, LossInputs, ObjectiveConfig, Opo,
-    PassAtK, PolicyObjective, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rloo,
+    AdvantageConfig, AdvantageInputs, Aggregation, Denominator, DrGrpo, EntropyControl, Estimator,
+    Gae, Grpo, GrpoScale, KlClamp, KlEstimator, LossConfig, LossError, LossInputs, ObjectiveConfig,
+    Opo, PassAtK, PolicyObjective, ReinforcePlusPlus, ReinforcePlusPlusBaseline, Remax, Rloo,
     SelectionKey, SelectionView, ValueLoss, aggregate, kl_estimate,
 };
 

@@ -7,11 +7,15 @@ use std::{
 };
 
 use burn::tensor::{DType, Device};
+use losses::{
+    AdvantageInputs, Advantages, Estimator, LossError, PerToken, PolicyLoss, PolicyTerms, PpoClip,
+};
 use policy::{LoraConfig, Policy, SaveDtype, save_weights};
 use rayon::ThreadPoolBuilder;
+use reward::{Problem, Reward, Split, Task};
 use trainer::{
-    Event, ProblemSource, RunFolder, SftConfig, StepMetrics, TrainConfig, Trainer, TrainerError,
-    bundled_base, list_checkpoints, load_checkpoint_policy, train_supervised,
+    Event, ProblemSource, RunFolder, SftConfig, Stages, StepMetrics, TrainConfig, Trainer,
+    TrainerError, bundled_base, list_checkpoints, load_checkpoint_policy, train_supervised,
 };
 
 fn config(settings: &[&str]) -> TrainConfig {
@@ -617,9 +621,8 @@ fn a_reward_that_is_not_finite_drops_its_group() {
     }
     let dir = tempfile::tempdir().unwrap();
     let config = config(&[&SMALL[..], &["rollout.filter_groups=false", "steps=1"]].concat());
-    let mut trainer = Trainer::new(config.clone(), base())
-        .unwrap()
-        .with_reward(Box::new(Broken));
+    let stages = Stages::default().with_reward(Broken);
+    let mut trainer = Trainer::compose(config.clone(), base(), stages).unwrap();
     let mut folder = RunFolder::create(&dir.path().join("run"), &config).unwrap();
     let (mut dropped, mut warned) = (0, 0);
     trainer
@@ -763,4 +766,85 @@ fn a_seed_gives_one_supervised_run_whatever_the_threads() {
         .unwrap()
         .install(weights);
     assert_eq!(many, one);
+}
+
+/// PPO's clip as somebody else would write it.
+#[derive(Debug)]
+struct OwnLoss(PpoClip);
+
+impl PolicyLoss for OwnLoss {
+    fn per_token(&self, terms: &PolicyTerms) -> PerToken {
+        self.0.per_token(terms)
+    }
+}
+
+/// RLOO as somebody else would write it.
+#[derive(Debug)]
+struct OwnEstimator;
+
+impl Estimator for OwnEstimator {
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        let figures = inputs.map_groups(|rewards, _| {
+            let (sum, others) = (rewards.iter().sum::<f64>(), rewards.len() as f64 - 1.0);
+            rewards
+                .iter()
+                .map(|reward| reward - (sum - reward) / others)
+                .collect()
+        });
+        Ok(inputs.broadcast(&figures))
+    }
+}
+
+/// The built-in task, behind a reward of its own.
+struct OwnTask(Box<dyn Task>);
+
+impl Task for OwnTask {
+    fn name(&self) -> &'static str {
+        "own"
+    }
+
+    fn problem(&self, split: Split, seed: u64, index: u64) -> Problem {
+        self.0.problem(split, seed, index)
+    }
+
+    fn reward(&self) -> Box<dyn Reward> {
+        self.0.reward()
+    }
+}
+
+#[test]
+fn stages_of_ones_own_are_those_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = config(&[&SMALL[..], &["advantage.type=rloo", "entropy.kl_cov={}"]].concat());
+    let expected = fresh(base(), &named, &dir.path().join("named"));
+    let own = config(&[&SMALL[..], &["entropy.kl_cov={}", "loss.type=reinforce"]].concat());
+    let stages = Stages::default()
+        .with_task(OwnTask(own.task.build().unwrap()))
+        .with_estimator(OwnEstimator)
+        .with_loss(OwnLoss(PpoClip::default()));
+    let trainer = Trainer::compose(own.clone(), base(), stages).unwrap();
+    let mut folder = RunFolder::create(&dir.path().join("own"), &own).unwrap();
+    let found = run(trainer, &mut folder);
+    for (own, named) in found[1..].iter().zip(&expected[1..]) {
+        let figures = |m: &StepMetrics| [m.policy_loss, m.grad_norm, m.reward_mean];
+        for (own, named) in figures(own).into_iter().zip(figures(named)) {
+            assert!((own - named).abs() < 1e-5, "{own} is not {named}");
+        }
+    }
+    // With a reward of one's own, nobody else has to read the answers.
+    let problems = dir.path().join("problems.jsonl");
+    std::fs::write(
+        &problems,
+        "{\"problem\": \"1+1=\", \"answer\": \"\\\\frac{1\"}\n",
+    )
+    .unwrap();
+    let setting = format!("data.train={}", problems.display());
+    let unreadable = config(&[&SMALL[..], &[setting.as_str()]].concat());
+    let refused = Trainer::new(unreadable.clone(), base()).unwrap_err();
+    assert!(
+        matches!(refused, TrainerError::UnreadableGold { .. }),
+        "{refused}"
+    );
+    let stages = Stages::default().with_reward(reward::ExactTextReward::default());
+    Trainer::compose(unreadable, base(), stages).unwrap();
 }

@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device};
 use config::{Config, File, FileFormat, ValueKind};
 use losses::{
     AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyBudget,
-    EntropyControl, EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip,
-    ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
+    EntropyControl, EntropyRatioClip, Estimator, KlClamp, KlCovControl, LossConfig,
+    ObjectiveConfig, PpoClip, ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
 };
 use policy::{LoraConfig, Packing};
 use reward::{RewardConfig, TaskConfig};
@@ -342,6 +342,12 @@ pub struct OptimizerSection {
     /// Steps over which the rate rises linearly to its full value: while its moments are young, Adam's updates
     /// have the full size whatever the gradient's noise.
     pub warmup_steps: u64,
+    /// How the rate falls after the warm-up, until the last step.
+    #[serde(skip_serializing_if = "Schedule::is_constant")]
+    pub schedule: Schedule,
+    /// The share of the rate that it falls to; nothing of it at the default of 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub final_ratio: f64,
     /// Decay of the first moment.
     pub beta_1: f64,
     /// Decay of the second moment.
@@ -359,11 +365,53 @@ impl Default for OptimizerSection {
         Self {
             learning_rate: 1e-6,
             warmup_steps: 5,
+            schedule: Schedule::Constant,
+            final_ratio: 0.0,
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+        }
+    }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what serde calls takes a reference"
+)]
+fn is_zero(x: &f64) -> bool {
+    x.to_bits() == 0.0_f64.to_bits()
+}
+
+/// How a learning rate falls once it has risen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Not at all.
+    #[default]
+    Constant,
+    /// In a line.
+    Linear,
+    /// Along half a cosine (arXiv 1608.03983, Eq. 5).
+    Cosine,
+}
+
+impl Schedule {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "what serde calls takes a reference"
+    )]
+    fn is_constant(&self) -> bool {
+        *self == Self::Constant
+    }
+
+    /// What is left of the rate once a share of the way is done.
+    fn left(self, done: f64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => 1.0 - done,
+            Self::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         }
     }
 }
@@ -564,15 +612,7 @@ impl TrainConfig {
             "in 1..=100",
             more,
         )?;
-        let least = self.advantage.least_group_size();
-        check(
-            "rollout.group_size",
-            rollout.group_size >= least,
-            &format!(
-                "at least {least} for this advantage.type, which compares the responses of a group"
-            ),
-            rollout.group_size,
-        )?;
+        self.check_group_size(&self.advantage)?;
         if rollout.group_size == 1 && self.filters_groups() {
             let message = "rollout.group_size = 1 with rollout.filter_groups = true leaves nothing to train on: the \
                            rewards of a single response cannot differ; set rollout.filter_groups = false"
@@ -580,6 +620,15 @@ impl TrainConfig {
             return Err(TrainerError::Config { message });
         }
         Ok(())
+    }
+
+    /// Refuses groups that an estimator cannot compare.
+    pub(crate) fn check_group_size(&self, estimator: &dyn Estimator) -> Result<(), TrainerError> {
+        let (least, size) = (estimator.least_group_size(), self.rollout.group_size);
+        let expected = format!(
+            "at least {least} for this advantage.type, which compares the responses of a group"
+        );
+        check("rollout.group_size", size >= least, &expected, size)
     }
 
     /// Whether groups without a difference are dropped.
@@ -659,10 +708,14 @@ impl TrainConfig {
 }
 
 impl OptimizerSection {
-    /// The rate of a step; the first is 1.
-    pub(crate) fn rate(&self, step: u64) -> f64 {
-        let share = step as f64 / self.warmup_steps.max(1) as f64;
-        self.learning_rate * share.min(1.0)
+    /// The rate of a step of so many; the first is 1. The first after the warm-up has all of it.
+    pub(crate) fn rate(&self, step: u64, steps: u64) -> f64 {
+        let warmup = self.warmup_steps;
+        let risen = (step as f64 / warmup.max(1) as f64).min(1.0);
+        let after = step.saturating_sub(warmup + 1) as f64;
+        let done = after / steps.saturating_sub(warmup).max(1) as f64;
+        let left = self.final_ratio + (1.0 - self.final_ratio) * self.schedule.left(done.min(1.0));
+        self.learning_rate * risen * left
     }
 
     pub(crate) fn validate(&self) -> Result<(), TrainerError> {
@@ -673,6 +726,9 @@ impl OptimizerSection {
             "in 0..=1",
             rate,
         )?;
+        let ratio = self.final_ratio;
+        let is_share = (0.0..=1.0).contains(&ratio);
+        check("optimizer.final_ratio", is_share, "in 0..=1", ratio)?;
         for (key, beta) in [
             ("optimizer.beta_1", self.beta_1),
             ("optimizer.beta_2", self.beta_2),
@@ -978,6 +1034,11 @@ fn known_keys() -> Result<Vec<String>, TrainerError> {
 fn with_every_option() -> TrainConfig {
     TrainConfig {
         lora: Some(LoraConfig::default()),
+        optimizer: OptimizerSection {
+            schedule: Schedule::Linear,
+            final_ratio: 1.0,
+            ..OptimizerSection::default()
+        },
         data: DataSection {
             train: Some(PathBuf::new()),
             validation: Some(PathBuf::new()),
@@ -1059,6 +1120,11 @@ pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
         "",
         toml::to_string(&SftConfig {
             lora: Some(LoraConfig::default()),
+            optimizer: OptimizerSection {
+                schedule: Schedule::Linear,
+                final_ratio: 1.0,
+                ..OptimizerSection::default()
+            },
             ..SftConfig::default()
         })
         .map_err(|error| config_error(&error))?,
@@ -1097,7 +1163,7 @@ fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerErro
 }
 
 /// Names that other tools have for a setting, by their last part.
-const ALIASES: [(&str, &str); 24] = [
+const ALIASES: [(&str, &str); 27] = [
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("n", "rollout.group_size"),
@@ -1119,6 +1185,9 @@ const ALIASES: [(&str, &str); 24] = [
     ("clip_ratio_low", "loss.clip_low"),
     ("clip_ratio_high", "loss.clip_high"),
     ("adv_estimator", "advantage.type"),
+    ("lr_scheduler_type", "optimizer.schedule"),
+    ("lr_warmup_steps", "optimizer.warmup_steps"),
+    ("min_lr_ratio", "optimizer.final_ratio"),
     ("lora_rank", "lora.rank"),
     ("lora_alpha", "lora.alpha"),
     ("target_modules", "lora.targets"),
@@ -1184,6 +1253,42 @@ mod tests {
             let row = format!("\n| `{key}` |");
             assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
         }
+    }
+
+    #[test]
+    fn rates_rise_and_fall_as_their_schedule_has_it() {
+        let of = |schedule, final_ratio| OptimizerSection {
+            learning_rate: 1.0,
+            warmup_steps: 2,
+            schedule,
+            final_ratio,
+            ..OptimizerSection::default()
+        };
+        let rates = |section: &OptimizerSection| [1, 2, 3, 5, 6].map(|step| section.rate(step, 6));
+        let near = |found: [f64; 5], expected: [f64; 5]| {
+            let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+            assert!(apart.into_iter().all(|x| x < 1e-12), "{found:?}");
+        };
+        near(
+            rates(&of(Schedule::Constant, 0.0)),
+            [0.5, 1.0, 1.0, 1.0, 1.0],
+        );
+        near(
+            rates(&of(Schedule::Linear, 0.0)),
+            [0.5, 1.0, 1.0, 0.5, 0.25],
+        );
+        near(
+            rates(&of(Schedule::Linear, 0.5)),
+            [0.5, 1.0, 1.0, 0.75, 0.625],
+        );
+        let eighth = (1.0 - 0.5_f64.sqrt()) / 2.0;
+        near(
+            rates(&of(Schedule::Cosine, 0.0)),
+            [0.5, 1.0, 1.0, 0.5, eighth],
+        );
+        // A step beyond the last, and no step after the warm-up.
+        assert!(of(Schedule::Linear, 0.0).rate(9, 6).abs() < 1e-12);
+        assert!((of(Schedule::Cosine, 0.0).rate(2, 1) - 1.0).abs() < 1e-12);
     }
 
     #[test]

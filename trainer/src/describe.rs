@@ -55,7 +55,7 @@ impl Trainer {
             rewards_missing: sampling.rewards_missing as u64,
             verdicts_undecided: sampling.undecided as u64,
             tokens_generated: sampling.tokens,
-            learning_rate: self.config.optimizer.rate(self.state.step),
+            learning_rate: self.rate(),
             ..entropies(experiences)
         };
         Described {
@@ -70,7 +70,7 @@ impl Trainer {
         experiences: &[Experience],
         updates: u64,
     ) -> Option<TheoremTerms> {
-        let rate = self.config.optimizer.rate(self.state.step) * updates as f64;
+        let rate = self.rate() * updates as f64;
         let terms = TheoremTerms::of(
             &flat(experiences, |row| &row.old.log_probs),
             &flat(experiences, |row| &row.old.entropies_at_temperature),

@@ -59,7 +59,7 @@ impl Trainer {
         measured: &mut Vec<Measured>,
         observer: &mut dyn Observer,
     ) -> Result<(Option<Vec<f64>>, Vec<Group>), TrainerError> {
-        if !self.config.advantage.needs_greedy_baseline() {
+        if !self.estimator.needs_greedy_baseline() {
             return Ok((None, Vec::new()));
         }
         let problems = groups.iter().map(|group| group.problem.clone()).collect();
@@ -178,7 +178,7 @@ impl Trainer {
                 .map(|&group| greedy[group as usize])
                 .collect::<Vec<_>>()
         });
-        let found = self.config.advantage.advantages(&AdvantageInputs {
+        let found = self.estimator.advantages(&AdvantageInputs {
             token_rewards: &padded(rewards, response_len),
             mask: &mask,
             groups: &group_of,

@@ -80,7 +80,7 @@ impl Trainer {
     /// generates once more, and without a look at the room where nothing else passes by.
     fn holds_until_update(&self, first: &MicroBatches, rest: &MicroBatches) -> bool {
         let is_alone = rest.ranges.is_empty() && self.reference.is_none();
-        !self.config.advantage.needs_greedy_baseline()
+        !self.estimator.needs_greedy_baseline()
             && (is_alone && first.ranges.len() <= 1 || self.has_room_for_graphs(first))
     }
 

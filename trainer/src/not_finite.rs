@@ -14,7 +14,7 @@ use reward::{Problem, Response, Reward, Score};
 use rollout::RolloutError;
 
 use crate::{
-    Event, RunFolder, Trainer, TrainerError,
+    Event, RunFolder, Stages, Trainer, TrainerError,
     experience::Experience,
     newest_checkpoint, tiny,
     update::{MOST_SKIPPED_IN_A_ROW, Total, Updates},
@@ -40,8 +40,8 @@ fn trainer() -> Trainer {
 
 fn trainer_with(settings: &[&str]) -> Trainer {
     let config = tiny::config(&[&["steps=5"], settings].concat());
-    let trainer = Trainer::new(config, tiny::policy()).unwrap();
-    trainer.with_reward(Box::new(ByBytes))
+    let stages = Stages::default().with_reward(ByBytes);
+    Trainer::compose(config, tiny::policy(), stages).unwrap()
 }
 
 /// A run that stands before a step.
@@ -165,9 +165,8 @@ fn a_reward_leaves_groups_out_and_one_beyond_f32_skips_its_update() {
             let is_on = Arc::new(AtomicBool::new(false));
             let switch = Arc::clone(&is_on);
             let config = tiny::config(&["steps=5", "advantage.type=dr_grpo"]);
-            let mut trainer = Trainer::new(config, tiny::policy())
-                .unwrap()
-                .with_reward(Box::new(Spoilt { reward, is_on }));
+            let stages = Stages::default().with_reward(Spoilt { reward, is_on });
+            let mut trainer = Trainer::compose(config, tiny::policy(), stages).unwrap();
             for nth in 1..=5 {
                 let before = bits(&trainer);
                 switch.store(nth == step, Relaxed);

@@ -7,16 +7,16 @@ use std::{
 
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
 use entropy::LawPoint;
-use losses::{BudgetLever, LintContext, PolicyObjective};
+use losses::{BudgetLever, Estimator, LintContext, PolicyObjective};
 use policy::{CausalLm, Compute, Execution, Packing, Policy};
-use reward::{Problem, Reward};
+use reward::Problem;
 use rollout::SamplingParams;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, CheckpointSection, Event, FilterBy, Group, GroupState, Observer,
-    ProblemSource, PromptFormat, RunFolder, StepMetrics, StepOutcome, TokenBudget, TrainConfig,
-    TrainerError,
+    ProblemSource, PromptFormat, RunFolder, Stages, StepMetrics, StepOutcome, TokenBudget,
+    TrainConfig, TrainerError,
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
@@ -192,6 +192,7 @@ pub struct Trainer {
     pub(crate) dtype: DType,
     pub(crate) source: ProblemSource,
     pub(crate) objective: PolicyObjective,
+    pub(crate) estimator: Arc<dyn Estimator>,
     /// The policy that the run starts from, where the objective keeps near to it.
     pub(crate) reference: Option<CausalLm>,
     pub(crate) critic: Option<Critic>,
@@ -213,15 +214,36 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// Joins the stages. The policy's weights must be f32, whatever type `model.dtype` has it compute in, and its
+    /// Joins the stages that the configuration names. The policy's weights must be f32, whatever type `model.dtype` has it compute in, and its
     /// device must track gradients (`device.autodiff()`).
     ///
     /// # Errors
     /// A setting out of range, a policy without a tokenizer or of another type, or problems that cannot be read or do
     /// not fit the policy's vocabulary and context.
     pub fn new(config: TrainConfig, policy: Policy) -> Result<Self, TrainerError> {
+        Self::compose(config, policy, Stages::default())
+    }
+
+    /// The same with stages of one's own. What a run's folder keeps of the configuration does not tell of them.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and a part whose settings are out of range or that does not go with the configuration.
+    pub fn compose(
+        config: TrainConfig,
+        policy: Policy,
+        stages: Stages,
+    ) -> Result<Self, TrainerError> {
+        let Stages {
+            task,
+            reward,
+            loss,
+            estimator,
+        } = stages;
         config.validate()?;
-        let source = ProblemSource::new(&config)?;
+        let source = ProblemSource::with_parts(&config, task, reward)?;
+        let estimator = estimator.unwrap_or_else(|| Arc::new(config.advantage));
+        estimator.validate()?;
+        config.check_group_size(estimator.as_ref())?;
         policy.require_tokenizer()?;
         check(
             "the policy's weights",
@@ -254,8 +276,11 @@ impl Trainer {
         config.check_rollout_dtype(policy.model.is_fused())?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
-        let objective = PolicyObjective::new(config.loss, config.entropy)?;
-        let needs_critic = config.advantage.needs_values();
+        let objective = match loss {
+            Some(loss) => PolicyObjective::with_loss(config.loss, config.entropy, loss)?,
+            None => PolicyObjective::new(config.loss, config.entropy)?,
+        };
+        let needs_critic = estimator.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &base));
         let state = RunState {
@@ -268,6 +293,7 @@ impl Trainer {
                 .then(|| base.valid().cast(dtype)),
             dtype,
             objective,
+            estimator,
             critic,
             optimizer: adamw(&config.optimizer),
             workers,
@@ -280,13 +306,6 @@ impl Trainer {
         };
         trainer.check_prompts()?;
         Ok(trainer)
-    }
-
-    /// The same run, with responses scored by a reward of the caller's own.
-    #[must_use]
-    pub fn with_reward(mut self, reward: Box<dyn Reward>) -> Self {
-        self.source = self.source.with_reward(reward);
-        self
     }
 
     /// Finds a problem that no step could use before the first step is paid for.
@@ -337,6 +356,13 @@ impl Trainer {
         let training = self.policy.model.execution().compute;
         let generation = self.config.rollout.dtype.map(Packing::from);
         generation.unwrap_or_else(|| training.into())
+    }
+
+    /// The present step's learning rate.
+    pub(crate) fn rate(&self) -> f64 {
+        self.config
+            .optimizer
+            .rate(self.state.step, self.config.steps)
     }
 
     /// The policy as it is now.

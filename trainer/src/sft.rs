@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     AnswerKey, Answerer, DataSection, Dtype, Memory, ModelSection, OptimizerSection, PromptFormat,
-    TrainConfig, TrainerError,
+    Schedule, TrainConfig, TrainerError,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
     lora,
@@ -58,7 +58,7 @@ pub struct SftConfig {
     pub data: DataSection,
     /// The task.
     pub task: TaskConfig,
-    /// AdamW; after the warm-up its rate falls to nothing along a cosine.
+    /// AdamW; its rate falls along a cosine by default.
     pub optimizer: OptimizerSection,
     /// Held-out problems answered in a validation; 0 for none.
     pub validation_problems: usize,
@@ -88,6 +88,7 @@ impl Default for SftConfig {
             optimizer: OptimizerSection {
                 learning_rate: 1e-3,
                 warmup_steps: 50,
+                schedule: Schedule::Cosine,
                 ..OptimizerSection::default()
             },
             validation_problems: 256,
@@ -352,7 +353,11 @@ pub fn train_supervised(
         if norm.is_finite() {
             let largest = config.optimizer.max_grad_norm;
             let gradients = clip(&policy.model, gradients, norm, largest);
-            policy.model = optimizer.step(config.rate(step + 1), policy.model, gradients);
+            policy.model = optimizer.step(
+                config.optimizer.rate(step + 1, config.steps),
+                policy.model,
+                gradients,
+            );
             skipped_in_a_row = 0;
         } else {
             (skipped, skipped_in_a_row) = (skipped + 1, skipped_in_a_row + 1);
@@ -468,16 +473,6 @@ fn sequence(
         });
     }
     Ok(Sequence::new(&prompt, &response))
-}
-
-impl SftConfig {
-    /// Linear warm-up, then a cosine down to nothing; the first step is 1.
-    fn rate(&self, step: u64) -> f64 {
-        let warmup = self.optimizer.warmup_steps;
-        let after = step.saturating_sub(warmup + 1) as f64;
-        let done = after / self.steps.saturating_sub(warmup).max(1) as f64;
-        self.optimizer.rate(step) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
-    }
 }
 
 /// Held-out problems, and what scores answers to them.

@@ -50,6 +50,21 @@ impl ProblemSource {
     /// # Errors
     /// A file that cannot be read, or a task's setting out of range.
     pub fn new(config: &TrainConfig) -> Result<Self, TrainerError> {
+        Self::with_parts(config, None, None)
+    }
+
+    /// The same with a task that makes problems where no file does, and a reward in the place of all that the configuration would
+    /// score with.
+    ///
+    /// # Errors
+    /// As [`ProblemSource::new`].
+    pub fn with_parts(
+        config: &TrainConfig,
+        task: Option<Box<dyn Task>>,
+        reward: Option<Box<dyn Reward>>,
+    ) -> Result<Self, TrainerError> {
+        // Then the verifier reads no answer.
+        let is_verified = reward.is_none() && config.reward.parts.is_empty();
         let count = config.validation.problems;
         let from_file = |path: &Path| -> Result<Vec<Problem>, TrainerError> {
             let mut problems = load_problems(path)?;
@@ -63,30 +78,39 @@ impl ProblemSource {
             .map(from_file)
             .transpose()?;
         let verifier = || Box::new(VerifierReward::default()) as Box<dyn Reward>;
-        if config.reward.parts.is_empty() {
+        if is_verified {
             check_gold(validation.iter().flatten())?;
         }
         if let Some(path) = &config.data.train {
             let problems = load_problems(path)?;
-            if config.reward.parts.is_empty() {
+            if is_verified {
                 check_gold(&problems)?;
             }
             return Ok(Self {
                 training: Training::File(Epochs::new(problems, config.data.shuffle, config.seed)),
                 validation: validation.unwrap_or_default(),
                 validates_task: false,
-                reward: config.reward.build(verifier())?,
+                reward: match reward {
+                    Some(reward) => reward,
+                    None => config.reward.build(verifier())?,
+                },
                 validation_reward: None,
                 seed: config.seed,
             });
         }
-        let task = config.task.build()?;
+        let task = match task {
+            Some(task) => task,
+            None => config.task.build()?,
+        };
         let held_out = |index| task.problem(Split::HeldOut, VALIDATION_SEED, index);
         let validates_task = validation.is_none();
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
-        let reward = config.reward.build(task.reward())?;
-        // A file's problems are not the task's, and a reward of the configuration's own is for both.
-        let has_own = !validates_task && config.reward.parts.is_empty();
+        // A file's problems are not the task's; a reward that is given, or the configuration's own, is for both.
+        let has_own = !validates_task && is_verified;
+        let reward = match reward {
+            Some(reward) => reward,
+            None => config.reward.build(task.reward())?,
+        };
         Ok(Self {
             training: Training::Task(task),
             validation,
@@ -127,14 +151,6 @@ impl ProblemSource {
     /// The held-out problems.
     pub fn validation(&self) -> &[Problem] {
         &self.validation
-    }
-
-    /// The same problems, scored by another reward.
-    #[must_use]
-    pub fn with_reward(mut self, reward: Box<dyn Reward>) -> Self {
-        self.reward = reward;
-        self.validation_reward = None;
-        self
     }
 
     /// Gives the rewards something to ask while they wait for others.

@@ -295,7 +295,7 @@ mod tests {
     use reward::{Problem, Score};
 
     use super::*;
-    use crate::{RunFolder, TrainConfig, newest_checkpoint, tiny};
+    use crate::{RunFolder, Stages, TrainConfig, newest_checkpoint, tiny};
 
     #[test]
     fn groups_are_filtered_where_the_advantage_compares_them() {
@@ -367,8 +367,8 @@ mod tests {
     fn a_run_without_rewards_ends_and_one_that_lost_them_may_find_them_again() {
         let works = Arc::new(AtomicBool::new(false));
         let run = |steps: &str| {
-            let trainer = Trainer::new(tiny::config(&[steps]), tiny::policy()).unwrap();
-            trainer.with_reward(Box::new(Works(Arc::clone(&works))))
+            let stages = Stages::default().with_reward(Works(Arc::clone(&works)));
+            Trainer::compose(tiny::config(&[steps]), tiny::policy(), stages).unwrap()
         };
         let mut never = run("steps=2");
         never.step(&mut |_: Event<'_>| ()).unwrap();
@@ -432,8 +432,8 @@ mod tests {
         let config = tiny::config(&["steps=9", "checkpoint.every=100"]);
         let mut folder = RunFolder::create(&dir.path().join("run"), &config).unwrap();
         // Two steps of eight.
-        let trainer = Trainer::new(config, tiny::policy()).unwrap();
-        let mut trainer = trainer.with_reward(Box::new(Lasts(AtomicU64::new(16))));
+        let stages = Stages::default().with_reward(Lasts(AtomicU64::new(16)));
+        let mut trainer = Trainer::compose(config, tiny::policy(), stages).unwrap();
         let ended = trainer.run(&mut folder, &mut |_: Event<'_>| ());
         let said = ended.unwrap_err().to_string();
         assert!(
@@ -450,8 +450,9 @@ mod tests {
     #[test]
     fn groups_of_the_step_before_are_weighed() {
         let settings = ["rollout.oversampling=2", "rollout.filter_groups=false"];
-        let trainer = Trainer::new(tiny::config(&settings), tiny::policy()).unwrap();
-        let mut trainer = trainer.with_reward(Box::new(ByHalf));
+        let stages = Stages::default().with_reward(ByHalf);
+        let config = tiny::config(&settings);
+        let mut trainer = Trainer::compose(config, tiny::policy(), stages).unwrap();
         let first = trainer.step(&mut |_: Event<'_>| ()).unwrap();
         assert!(!first.carried.is_empty());
         assert!(first.metrics.correction_weight_mean.is_none());

@@ -435,7 +435,7 @@ impl Trainer {
         }
         let largest = self.config.optimizer.max_grad_norm;
         let gradients = clip(&self.policy.model, gradients, norm, largest);
-        let rate = self.config.optimizer.rate(self.state.step);
+        let rate = self.rate();
         // Taken out rather than cloned: what nothing else holds is updated in place.
         let empty = CausalLm::new(&self.policy.config, &self.policy.model.device());
         let model = std::mem::replace(&mut self.policy.model, empty);

@@ -30,7 +30,7 @@ pub struct Advantages {
 
 impl AdvantageInputs<'_> {
     /// Positions in a row.
-    pub(super) fn response_len(&self) -> usize {
+    pub fn response_len(&self) -> usize {
         self.mask.len() / self.groups.len().max(1)
     }
 
@@ -72,13 +72,13 @@ impl AdvantageInputs<'_> {
     }
 
     /// Each row's tokens as `(index, mask > 0)`.
-    pub(super) fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+    pub fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         let len = self.response_len();
         (0..self.groups.len()).map(move |row| row * len..(row + 1) * len)
     }
 
     /// The reward of a token, 0 at padding.
-    pub(super) fn reward(&self, index: usize) -> f64 {
+    pub fn reward(&self, index: usize) -> f64 {
         if self.mask[index] > 0.0 {
             self.token_rewards[index]
         } else {
@@ -87,14 +87,14 @@ impl AdvantageInputs<'_> {
     }
 
     /// Each row's reward: the sum over its tokens.
-    pub(super) fn outcomes(&self) -> Vec<f64> {
+    pub fn outcomes(&self) -> Vec<f64> {
         self.rows()
             .map(|row| row.map(|index| self.reward(index)).sum())
             .collect()
     }
 
     /// Each row's tokens.
-    pub(super) fn lengths(&self) -> Vec<f64> {
+    pub fn lengths(&self) -> Vec<f64> {
         let length =
             |row: std::ops::Range<usize>| self.mask[row].iter().filter(|&&m| m > 0.0).count();
         self.rows().map(|row| length(row) as f64).collect()
@@ -115,7 +115,7 @@ impl AdvantageInputs<'_> {
     }
 
     /// A figure for each row from its group's rewards, `f(rewards, rows) -> figures`.
-    pub(super) fn map_groups(&self, f: impl Fn(&[f64], &[usize]) -> Vec<f64>) -> Vec<f64> {
+    pub fn map_groups(&self, f: impl Fn(&[f64], &[usize]) -> Vec<f64>) -> Vec<f64> {
         let outcomes = self.outcomes();
         let mut figures = vec![0.0; outcomes.len()];
         for (_, rows) in self.by_group() {
@@ -128,7 +128,7 @@ impl AdvantageInputs<'_> {
     }
 
     /// A figure of each row given to all its tokens, as advantages and as returns.
-    pub(super) fn broadcast(&self, figures: &[f64]) -> Advantages {
+    pub fn broadcast(&self, figures: &[f64]) -> Advantages {
         let advantages: Vec<f64> = self
             .rows()
             .zip(figures)

@@ -10,6 +10,8 @@ mod reinforce_plus_plus;
 mod remax;
 mod rloo;
 
+use std::fmt::Debug;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -55,9 +57,12 @@ impl Default for AdvantageConfig {
     }
 }
 
-/// An estimator: its file implements this, and its configuration is the type itself.
-trait Estimator {
+/// An estimator of advantages: its file implements [`estimate`](Self::estimate), and its configuration is the type itself.
+pub trait Estimator: Debug + Send + Sync {
     /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
     fn validate(&self) -> Result<(), LossError> {
         Ok(())
     }
@@ -83,7 +88,22 @@ trait Estimator {
     }
 
     /// Advantages of inputs that have been checked.
+    ///
+    /// # Errors
+    /// An input that is missing, or a group too small to compare.
     fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError>;
+
+    /// The advantage of every token, and the return that a critic learns.
+    ///
+    /// # Errors
+    /// A figure that is not finite, and as [`estimate`](Self::estimate).
+    ///
+    /// # Panics
+    /// If the inputs' lengths do not fit together.
+    fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        inputs.check()?;
+        self.estimate(inputs)
+    }
 }
 
 impl AdvantageConfig {
@@ -115,45 +135,30 @@ impl AdvantageConfig {
             Self::Gae(estimator) => estimator,
         }
     }
+}
 
-    /// Checks every setting.
-    ///
-    /// # Errors
-    /// A setting out of its range.
-    pub fn validate(&self) -> Result<(), LossError> {
+impl Estimator for AdvantageConfig {
+    fn validate(&self) -> Result<(), LossError> {
         self.estimator().validate()
     }
 
-    /// The fewest responses to a prompt that it can compare.
-    pub fn least_group_size(&self) -> usize {
+    fn least_group_size(&self) -> usize {
         self.estimator().least_group_size()
     }
 
-    /// Whether it compares the responses to a prompt with each other alone, so that a group whose rewards are all equal has no
-    /// advantage.
-    pub fn compares_groups(&self) -> bool {
+    fn compares_groups(&self) -> bool {
         self.estimator().compares_groups()
     }
 
-    /// Whether it needs a critic's values.
-    pub fn needs_values(&self) -> bool {
+    fn needs_values(&self) -> bool {
         self.estimator().needs_values()
     }
 
-    /// Whether it needs the reward of a greedy response to each prompt.
-    pub fn needs_greedy_baseline(&self) -> bool {
+    fn needs_greedy_baseline(&self) -> bool {
         self.estimator().needs_greedy_baseline()
     }
 
-    /// The advantage of every token, and the return that a critic learns.
-    ///
-    /// # Errors
-    /// A figure that is not finite, an input that is missing, or a group too small to compare.
-    ///
-    /// # Panics
-    /// If the inputs' lengths do not fit together.
-    pub fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
-        inputs.check()?;
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
         self.estimator().estimate(inputs)
     }
 }

@@ -11,6 +11,8 @@ mod ppo_clip;
 mod reinforce;
 mod sapo;
 
+use std::fmt::Debug;
+
 use burn::tensor::Tensor;
 
 pub use self::{
@@ -36,7 +38,7 @@ pub struct PolicyTerms {
 
 impl PolicyTerms {
     /// Each row's mean over its trained tokens, `[batch, 1]`; 0 where there is none.
-    pub(crate) fn row_means(&self, values: Tensor<2>) -> Tensor<2> {
+    pub fn row_means(&self, values: Tensor<2>) -> Tensor<2> {
         let lengths = self.mask.clone().sum_dim(1).clamp_min(1.0);
         (values * self.mask.clone()).sum_dim(1) / lengths
     }
@@ -63,13 +65,16 @@ pub enum Granularity {
     Sequence,
 }
 
-/// A policy loss: an algorithm's file implements this, and its configuration is the type itself.
-pub trait PolicyLoss {
+/// A policy loss: an algorithm's file implements this, and its configuration is the type itself. One that a configuration has
+/// no name for goes to [`PolicyObjective::with_loss`](crate::PolicyObjective::with_loss).
+pub trait PolicyLoss: Debug + Send + Sync {
     /// Checks every setting.
     ///
     /// # Errors
     /// The first setting that is out of its range.
-    fn validate(&self) -> Result<(), LossError>;
+    fn validate(&self) -> Result<(), LossError> {
+        Ok(())
+    }
 
     /// The loss of each token.
     fn per_token(&self, terms: &PolicyTerms) -> PerToken;

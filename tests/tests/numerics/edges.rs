@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fs};
 
 use rollout::FinishReason;
-use trainer::{Event, Trainer};
+use trainer::{Event, Stages, Trainer};
 
 use crate::small::{ByBytes, Constant, assert_finite, config, policy, step, trainer, weights};
 
@@ -68,12 +68,15 @@ fn a_response_may_be_its_end_token_alone() {
 #[test]
 fn a_prompt_leaves_room_for_its_response_or_is_refused() {
     let one = config(&["rollout.max_new_tokens=6"]).unwrap();
-    let with_context = |tokens: usize| Trainer::new(one.clone(), policy(tokens));
+    let with_context = |tokens: usize| {
+        let stages = Stages::default().with_reward(ByBytes);
+        Trainer::compose(one.clone(), policy(tokens), stages)
+    };
     let fits = (1..128)
         .find(|&tokens| with_context(tokens).is_ok())
         .unwrap();
     // The longest prompt and the longest response fill the context to its last token.
-    let mut trainer = with_context(fits).unwrap().with_reward(Box::new(ByBytes));
+    let mut trainer = with_context(fits).unwrap();
     assert_finite(&step(&mut trainer), "a full context");
     // A token less; as long as the prompt; shorter than it.
     for tokens in [fits - 1, fits - 6, fits - 7] {

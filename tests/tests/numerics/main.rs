@@ -22,7 +22,7 @@ use burn::tensor::{DType, Device};
 use losses::replay::{Case, Figures};
 use reward::{Problem, Response, Reward, Score};
 use trainer::{
-    Event, RunFolder, TrainConfig, Trainer, TrainerError, bundled_base, newest_checkpoint,
+    Event, RunFolder, Stages, TrainConfig, Trainer, TrainerError, bundled_base, newest_checkpoint,
 };
 
 /// Gives every other response a reward of any size, as long as it is switched on.
@@ -65,9 +65,7 @@ fn trainer(reward: f64, only: Option<&'static str>, is_on: &Arc<AtomicBool>) -> 
         only,
         is_on,
     };
-    Trainer::new(config, policy)
-        .unwrap()
-        .with_reward(Box::new(spoilt))
+    Trainer::compose(config, policy, Stages::default().with_reward(spoilt)).unwrap()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use trainer::{Trainer, TrainerError};
+use trainer::{Stages, Trainer};
 
 use crate::small::{ByBytes, assert_finite, config, policy, step};
 
@@ -118,8 +118,8 @@ fn settings_drawn_at_random_give_finite_figures_or_are_refused() {
         ]
         .concat();
         let begin = |settings: &[&str]| {
-            let trainer = Trainer::new(config(settings)?, policy(128))?;
-            Ok::<_, TrainerError>(trainer.with_reward(Box::new(ByBytes)))
+            let stages = Stages::default().with_reward(ByBytes);
+            Trainer::compose(config(settings)?, policy(128), stages)
         };
         let (mut whole, mut parted) = match (begin(&whole), begin(&parted)) {
             (Ok(whole), Ok(parted)) => (whole, parted),

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use policy::{Policy, SaveDtype};
 use reward::{Problem, Response, Reward, Score};
 use trainer::{
-    ArchitectureSection, Event, SftConfig, StepMetrics, TrainConfig, Trainer, TrainerError,
+    ArchitectureSection, Event, SftConfig, Stages, StepMetrics, TrainConfig, Trainer, TrainerError,
 };
 
 pub(crate) fn policy(context_tokens: usize) -> Policy {
@@ -62,9 +62,8 @@ pub(crate) fn config(settings: &[&str]) -> Result<TrainConfig, TrainerError> {
 }
 
 pub(crate) fn trainer(settings: &[&str], reward: impl Reward + 'static) -> Trainer {
-    Trainer::new(config(settings).unwrap(), policy(128))
-        .unwrap()
-        .with_reward(Box::new(reward))
+    let stages = Stages::default().with_reward(reward);
+    Trainer::compose(config(settings).unwrap(), policy(128), stages).unwrap()
 }
 
 pub(crate) fn step(trainer: &mut Trainer) -> StepMetrics {

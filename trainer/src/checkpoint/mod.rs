@@ -18,7 +18,7 @@ pub(crate) use folder::{prune, put_aside_after, tidy};
 pub(crate) use manifest::sha256_of_file;
 
 use crate::{
-    CheckpointSection, RunState, TrainConfig, Trainer, TrainerError,
+    CheckpointSection, RunState, Schedule, TrainConfig, Trainer, TrainerError,
     durable::{beside, io_at, remove_if_there},
     failpoint::{failpoint, failpoint_half_done},
     load_policy,
@@ -178,15 +178,19 @@ pub fn changed_settings(
     };
     let changed = keys
         .into_iter()
-        .filter(|key| changes_the_run(key) && of(&before, key) != of(&now, key));
+        .filter(|key| changes_the_run(key, config) && of(&before, key) != of(&now, key));
     Ok(changed
         .map(|key| format!("{key}: {} → {}", of(&before, key), of(&now, key)))
         .collect())
 }
 
 /// Whether another value of a setting makes other weights, rather than more steps, other files or other memory.
-fn changes_the_run(key: &str) -> bool {
-    let harmless = ["steps", "rollout.batch_rows", "update.memory"];
+fn changes_the_run(key: &str, config: &TrainConfig) -> bool {
+    // A rate that falls until the last step is another at each where there are more.
+    if key == "steps" {
+        return config.optimizer.schedule != Schedule::Constant;
+    }
+    let harmless = ["rollout.batch_rows", "update.memory"];
     let sections = ["checkpoint.", "validation.", "monitor."];
     !harmless.contains(&key) && !sections.iter().any(|section| key.starts_with(section))
 }
