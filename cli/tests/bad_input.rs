@@ -305,7 +305,8 @@ fn settings_that_do_not_exist_or_do_not_fit() {
     refused("advantage.type=magic", &["magic"]);
     refused("lora.rank=0", &["lora.rank"]);
     refused("lora.rank=129", &["lora.rank", "hidden_size", "128"]);
-    refused("lora.alpha=0", &["lora.alpha", "above 0"]);
+    refused("lora.alpha=0", &["lora.alpha", "1e-6"]);
+    refused("lora.alpha=1e39", &["lora.alpha"]);
     refused("lora.targets=[]", &["lora.targets"]);
     refused("lora.targets=[\"q\"]", &["lora.targets", "q_proj"]);
     refused("lora.r=4", &["lora.r", "lora.rank"]);
@@ -362,9 +363,21 @@ fn adapters_go_on_over_the_model_that_they_began_with_alone() {
     .unwrap();
     assert_refused(&resume, &["step-000001", "another model", model]);
     fs::write(base.join(weights), kept).unwrap();
-    let output = anneal(&resume);
+    // Somewhere else, and with another end of texts, which is the checkpoint's.
+    let moved = dir.path().join("moved");
+    fs::rename(&base, &moved).unwrap();
+    edit_config(&moved, |config| config["eos_token_id"] = json!(3));
+    assert_refused(&resume, &["step-000001", model, "model.path="]);
+    let place = format!("model.path={}", moved.display());
+    let output = anneal(&[&resume[..], &[place.as_str()]].concat());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
+    let ends = |step: &str| {
+        let folder = run.join("checkpoints").join(step);
+        let text = fs::read_to_string(folder.join("config.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["eos_token_id"].clone()
+    };
+    assert_eq!(ends("step-000002"), ends("step-000001"));
     let solutions = ["sft", "--out", out, "lora.rank=2"];
     assert_refused(&solutions, &["lora", "model.path"]);
 }

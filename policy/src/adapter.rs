@@ -6,8 +6,8 @@ use std::{
 };
 
 use burn::{
-    module::{LoraAdapter, Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{DType, Int, Tensor, TensorData},
+    module::{LoraAdapter, Module, ModuleMapper, Param},
+    tensor::{DType, Tensor, TensorData},
 };
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::json;
@@ -24,28 +24,62 @@ use crate::{
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
+/// The model that adapters are for, as PEFT looks for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdapterBase {
+    /// A folder or a hub name; nothing where nobody else can find it.
+    pub model: Option<String>,
+    /// The hub's revision, where it is not the main one.
+    pub revision: Option<String>,
+}
+
+impl AdapterBase {
+    /// The model that [`resolve_model`](crate::resolve_model) finds by a name; the empty one is nobody's.
+    pub fn of(name_or_path: &str) -> Self {
+        if name_or_path.is_empty() {
+            return Self::default();
+        }
+        let path = Path::new(name_or_path);
+        if path.is_dir() {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            return Self {
+                model: Some(whole.to_string_lossy().into_owned()),
+                revision: None,
+            };
+        }
+        let (model, revision) = match name_or_path.split_once('@') {
+            Some((model, revision)) => (model, Some(revision.to_owned())),
+            None => (name_or_path, None),
+        };
+        Self {
+            model: Some(model.to_owned()),
+            revision,
+        }
+    }
+}
+
 /// A factor's name in PEFT's files, which have it as `[outputs, inputs]`.
 fn peft_name(layer: &str, factor: &str) -> String {
     format!("base_model.model.{layer}.{factor}.weight")
 }
 
 impl CausalLm {
-    /// Writes the adapters to a folder, which must exist, in f32; `base` is the model that they were made for, a folder or a
-    /// hub name.
+    /// Writes the adapters to a folder, which must exist, in f32.
     ///
     /// # Errors
     /// The folder cannot be written.
     pub fn save_adapters(
         &self,
         config: &LoraConfig,
-        base: &str,
+        base: &AdapterBase,
         dir: &Path,
     ) -> Result<(), PolicyError> {
         let targets: Vec<&str> = config.targets.iter().map(|target| target.name()).collect();
         let settings = json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
+            "base_model_name_or_path": base.model,
+            "revision": base.revision,
             "r": config.rank,
             "lora_alpha": config.alpha,
             "lora_dropout": 0.0,
@@ -93,16 +127,6 @@ impl CausalLm {
             }
             None => Ok(model),
         }
-    }
-
-    /// What tells a model from another: a hash of each frozen parameter's name and shape and of some of its numbers.
-    pub fn fingerprint(&self) -> String {
-        let mut fingerprint = Fingerprint {
-            path: TensorPath::default(),
-            hash: FNV_BASIS,
-        };
-        self.visit(&mut fingerprint);
-        format!("{:016x}", fingerprint.hash)
     }
 }
 
@@ -164,57 +188,9 @@ impl ModuleMapper for Loader {
 }
 
 /// The layer and the factor that a parameter is, if it is one.
-fn factor_of(path: &str) -> Option<(&str, &'static str)> {
+pub(crate) fn factor_of(path: &str) -> Option<(&str, &'static str)> {
     let of = |end, factor| path.strip_suffix(end).map(|layer| (layer, factor));
     of(".weight.lora.a", "lora_A").or_else(|| of(".weight.lora.b", "lora_B"))
-}
-
-/// The 64-bit FNV-1a hash of all that is taken in.
-struct Fingerprint {
-    path: TensorPath,
-    hash: u64,
-}
-
-const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0100_0000_01b3;
-
-impl Fingerprint {
-    fn take(&mut self, bytes: impl IntoIterator<Item = u8>) {
-        for byte in bytes {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
-        }
-    }
-}
-
-impl ModuleVisitor for Fingerprint {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        /// Numbers of each parameter, evenly spread: another training run has moved all of them.
-        const MOST: usize = 256;
-        let name = self.path.name();
-        if factor_of(&name).is_some() {
-            return;
-        }
-        let weight = param.base().without_autodiff();
-        let count = weight.shape().num_elements();
-        let step = count.div_ceil(MOST).max(1);
-        let places = (0..count).step_by(step);
-        let places: Vec<i32> = places
-            .map(|place| i32::try_from(place).unwrap_or(i32::MAX))
-            .collect();
-        let device = weight.device();
-        let places = Tensor::<1, Int>::from_data(places.as_slice(), (&device, DType::I32));
-        let some = weight.reshape([count]).select(0, places);
-        self.take(format!("{name} {:?}", param.lazy_shape().to_vec()).into_bytes());
-        self.take(values(some).into_iter().flat_map(f32::to_le_bytes));
-    }
 }
 
 #[cfg(test)]
@@ -254,7 +230,20 @@ mod tests {
         let targets = [LoraTarget::QProj, LoraTarget::DownProj];
         let config = lora(2, &targets);
         let saved = model().with_lora(&config, 5);
-        saved.save_adapters(&config, "here", dir.path()).unwrap();
+        let base = AdapterBase::of("someone/model@v2");
+        saved.save_adapters(&config, &base, dir.path()).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(CONFIG)).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (key, value) in [
+            ("peft_type", json!("LORA")),
+            ("r", json!(2)),
+            ("lora_alpha", json!(8.0)),
+            ("target_modules", json!(["q_proj", "down_proj"])),
+            ("base_model_name_or_path", json!("someone/model")),
+            ("revision", json!("v2")),
+        ] {
+            assert_eq!(written[key], value, "{key}");
+        }
         let load = |config: &LoraConfig| {
             let model = model().with_lora(config, 6);
             model.load_adapters(dir.path())
@@ -281,13 +270,5 @@ mod tests {
         refused(&config, &[WEIGHTS]);
         std::fs::remove_file(&file).unwrap();
         refused(&config, &[WEIGHTS]);
-    }
-
-    #[test]
-    fn a_fingerprint_is_of_the_weights_beneath() {
-        let config = lora(2, &LoraTarget::ALL);
-        let fingerprint = model().fingerprint();
-        assert_eq!(model().with_lora(&config, 1).fingerprint(), fingerprint);
-        assert_ne!(drawn(4).fingerprint(), fingerprint);
     }
 }

@@ -37,6 +37,19 @@ impl Policy {
     /// # Errors
     /// Whatever is missing or wrong in the folder, and a tokenizer with ids beyond the embedding.
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self, PolicyError> {
+        Self::load_over(dir, dir, dtype, device)
+    }
+
+    /// The same with the weights of another folder.
+    ///
+    /// # Errors
+    /// As [`Policy::load`].
+    pub fn load_over(
+        dir: &Path,
+        weights: &Path,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, PolicyError> {
         if !dir.is_dir() {
             return Err(PolicyError::NotFound {
                 path: dir.to_owned(),
@@ -51,7 +64,7 @@ impl Policy {
         }
         let generation_config = optional_json(&dir.join(GENERATION_CONFIG))?;
         check_end_tokens(&config, dir)?;
-        let model = load_weights(CausalLm::new(&config, device), dir, dtype)?;
+        let model = load_weights(CausalLm::new(&config, device), weights, dtype)?;
         Ok(Self {
             model,
             config,

@@ -22,6 +22,7 @@ mod config;
 mod device;
 mod error;
 mod files;
+mod fingerprint;
 mod folder;
 mod gguf;
 mod head;
@@ -35,6 +36,7 @@ mod tokenizer;
 mod value_head;
 mod weights;
 
+pub use adapter::AdapterBase;
 pub use chat::{ChatTemplate, Message};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
 pub use device::{

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     CausalLm, PolicyError,
+    adapter::factor_of,
     files::read_json,
     model::lora,
     shard::Shard,
@@ -272,7 +273,7 @@ impl ModuleMapper for Loader {
     }
 }
 
-/// A part of a model in another type, as [`CausalLm::cast`] does it.
+/// A module in another type, each of its parameters by itself: not for layers with adapters.
 pub(crate) fn cast<M: Module>(module: M, dtype: DType) -> M {
     module.map(&mut Cast(dtype))
 }
@@ -322,9 +323,27 @@ pub(crate) fn named_parameter<const D: usize>(
 
 /// The 64-bit FNV-1a hash, which no release of the standard library changes.
 pub(crate) fn fnv_1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    Fnv1a::default().with(text.bytes()).0
+}
+
+/// The same of bytes that come one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fnv1a(pub(crate) u64);
+
+impl Default for Fnv1a {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv1a {
+    /// With more bytes at its end.
+    pub(crate) fn with(self, bytes: impl IntoIterator<Item = u8>) -> Self {
+        let bytes = bytes.into_iter();
+        Self(bytes.fold(self.0, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        }))
+    }
 }
 
 /// Lays a transposed view out anew, so that products read it in order.
@@ -395,8 +414,8 @@ impl ModuleVisitor for Collector<'_> {
             .find(|(layer, _)| Some(layer.as_str()) == stem);
         let values: Box<dyn Fn() -> Vec<f32>> = match adapted {
             Some(&(_, linear)) => Box::new(|| values(lora::weight(linear).transpose())),
-            // A factor of an adapter, which is merged.
-            None if name.contains(".weight.") => return,
+            // It is merged.
+            None if factor_of(&name).is_some() => return,
             None => {
                 let (param, is_transposed) = (param.clone(), self.path.is_transposed(D));
                 Box::new(move || {

@@ -698,8 +698,15 @@ fn a_run_in_f16_moves_weights_as_one_in_f32_does() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
+    for of in ["optimizer.max_grad_norm=1", "lora.rank=4"] {
+        a_run_in_f16_moves_the_same(of, dir.path());
+    }
+}
+
+fn a_run_in_f16_moves_the_same(setting: &str, dir: &Path) {
     let of = |dtype: &str| {
         let settings = [
+            setting,
             "steps=1",
             "optimizer.warmup_steps=0",
             "rollout.prompts_per_step=4",
@@ -712,7 +719,11 @@ fn a_run_in_f16_moves_weights_as_one_in_f32_does() {
             "rollout.temperature=0.02",
             dtype,
         ];
-        run(&device(), &settings, &dir.path().join(dtype))
+        run(
+            &device(),
+            &settings,
+            &dir.join(format!("{setting}-{dtype}")),
+        )
     };
     let (single, _) = of("model.dtype=f32");
     let (half, _) = of("model.dtype=f16");

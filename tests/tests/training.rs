@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -14,8 +15,8 @@ use policy::{LoraConfig, Policy, SaveDtype, save_weights};
 use rayon::ThreadPoolBuilder;
 use reward::{Problem, Reward, Split, Task};
 use trainer::{
-    Event, ProblemSource, RunFolder, SftConfig, Stages, StepMetrics, TrainConfig, Trainer,
-    TrainerError, bundled_base, list_checkpoints, load_checkpoint_policy, train_supervised,
+    Event, ProblemSource, RunFolder, SftConfig, SftProgress, Stages, StepMetrics, TrainConfig,
+    Trainer, TrainerError, bundled_base, list_checkpoints, resume_policy, train_supervised,
 };
 
 fn config(settings: &[&str]) -> TrainConfig {
@@ -84,7 +85,7 @@ fn adapters_alone_learn() {
     for line in &learns_into(&settings, &path)[1..] {
         let (step, gap) = (line.step, line.sampler_log_prob_gap);
         assert!(
-            gap.abs() < 1e-6,
+            gap == 0.0,
             "step {step}: the sampler's log-probabilities are {gap:e} off"
         );
     }
@@ -262,7 +263,7 @@ fn generation_may_round_its_weights_alone() {
 }
 
 /// Runs with state of their own, which a resume must find again.
-const STATEFUL: [&[&str]; 9] = [
+const STATEFUL: [&[&str]; 11] = [
     &[],
     &["model.dtype=bf16", "optimizer.learning_rate=1e-5"],
     &["rollout.oversampling=3", "rollout.group_size=4"],
@@ -275,6 +276,18 @@ const STATEFUL: [&[&str]; 9] = [
     &["loss.reference_kl.coef=1.0", "entropy.adaptive.delta=1e-3"],
     &["loss.reference_kl.coef=1.0", "model.dtype=bf16"],
     &["loss.reference_kl.coef=1.0", "lora.rank=4"],
+    &[
+        "lora.rank=4",
+        "advantage.type=gae",
+        "critic.learning_rate=1e-3",
+    ],
+    &[
+        "lora.rank=4",
+        "model.dtype=bf16",
+        "advantage.type=gae",
+        "critic.trunk=policy",
+        "critic.learning_rate=1e-3",
+    ],
     &[
         "loss.type=kl_cov",
         "entropy.budget.target_nats=0.3",
@@ -295,7 +308,7 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
         let mut saved = BTreeMap::new();
         read_all(&last, &mut saved);
         let device = Device::flex().autodiff();
-        let policy = load_checkpoint_policy(&config, &checkpoint, &device).unwrap();
+        let policy = resume_policy(&config, &checkpoint, &device).unwrap();
         let mut trainer = Trainer::new(config.clone(), policy).unwrap();
         trainer.load_state(&checkpoint).unwrap();
         if config.rollout.oversampling > 1.0 {
@@ -434,6 +447,25 @@ fn a_file_validates_a_task_by_the_verifier_and_with_the_instruction() {
     assert!(own.validates_task());
 }
 
+fn go_on(_: SftProgress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_supervised_run_that_is_told_to_stop_gives_what_it_has() {
+    let settings = ["steps=9", "batch_size=4", "validation_problems=0"].map(str::to_owned);
+    let config = SftConfig::load(None, &settings).unwrap();
+    let policy = config.new_policy(&Device::flex().autodiff()).unwrap();
+    let before = policy.model.fingerprint();
+    let mut stop = |progress: SftProgress| match progress.step {
+        3 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let (policy, report) = train_supervised(&config, policy, &mut stop).unwrap();
+    assert_eq!(report.steps, 3);
+    assert_ne!(policy.model.fingerprint(), before);
+}
+
 /// The same solutions teach adapters, over weights that stay.
 #[test]
 fn supervised_runs_teach_adapters_too() {
@@ -448,14 +480,40 @@ fn supervised_runs_teach_adapters_too() {
     .map(str::to_owned);
     let config = SftConfig::load(None, &settings).unwrap();
     let mut losses = Vec::new();
-    let (policy, _) =
-        train_supervised(&config, base(), &mut |progress| losses.push(progress.loss)).unwrap();
+    let (policy, _) = train_supervised(&config, base(), &mut |progress| {
+        losses.push(progress.loss);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let (early, late) = (mean(&losses[..4]), mean(&losses[16..]));
     assert!(late < 0.95 * early, "from {early} to {late}");
-    let before = base().model.fingerprint();
-    assert_eq!(policy.model.fingerprint(), before);
-    assert_ne!(policy.model.merged().fingerprint(), before);
+    assert_ne!(policy.model.fingerprint(), base().model.fingerprint());
+    assert!(!policy.model.has_adapters());
+    // Norms, embeddings and biases are what they were.
+    let of = |policy: &Policy| {
+        let dir = tempfile::tempdir().unwrap();
+        policy.save(dir.path(), SaveDtype::F32).unwrap();
+        let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let kept = tensors.iter().filter(|(name, _)| !name.contains("_proj"));
+        kept.map(|(name, view)| (name.to_owned(), view.data().to_vec()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert!(of(&policy) == of(&base()) && of(&policy).len() == 10);
+    // A run attaches its own.
+    let refused = Trainer::new(config_with_adapters(), with_adapters()).unwrap_err();
+    assert!(refused.to_string().contains("adapters"), "{refused}");
+}
+
+fn config_with_adapters() -> TrainConfig {
+    config(&["lora.rank=2"])
+}
+
+fn with_adapters() -> Policy {
+    let mut policy = base();
+    policy.model = policy.model.with_lora(&LoraConfig::default(), 1);
+    policy
 }
 
 #[test]
@@ -491,7 +549,7 @@ fn supervised_runs_validate_on_a_file_and_refuse_what_does_not_fit() {
     };
     let teach = |config: &SftConfig| {
         let policy = config.new_policy(&Device::flex().autodiff()).unwrap();
-        train_supervised(config, policy, &mut |_| ()).map(|(_, report)| report)
+        train_supervised(config, policy, &mut go_on).map(|(_, report)| report)
     };
     let report = teach(&settings(&[])).unwrap();
     assert!(report.sampled_accuracy.unwrap() >= 0.5, "{report:?}");
@@ -754,7 +812,7 @@ fn a_seed_gives_one_supervised_run_whatever_the_threads() {
     let config = SftConfig::load(None, &settings).unwrap();
     let weights = || {
         let policy = config.new_policy(&Device::flex().autodiff()).unwrap();
-        let (policy, _) = train_supervised(&config, policy, &mut |_| ()).unwrap();
+        let (policy, _) = train_supervised(&config, policy, &mut go_on).unwrap();
         let dir = tempfile::tempdir().unwrap();
         policy.save(dir.path(), SaveDtype::F32).unwrap();
         std::fs::read(dir.path().join("model.safetensors")).unwrap()

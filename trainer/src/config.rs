@@ -494,7 +494,7 @@ impl TrainConfig {
         let vetted = if config.model.path.is_empty() {
             base_settings(&config)
         } else {
-            lora::settings(config.lora.as_ref())
+            lora::vetted(config.lora.as_ref())
         };
         if !vetted.is_empty() {
             config = load_layers(file, overrides, &known, vetted)?;
@@ -659,9 +659,15 @@ impl TrainConfig {
             * self.update.epochs
     }
 
-    /// The same with the whole paths of its problem files, so that a run goes on from wherever.
+    /// The same with the whole paths of its problem files, and of the folder of its model, so that a run goes on from wherever.
     #[must_use]
     pub fn with_whole_paths(mut self) -> Self {
+        let model = Path::new(&self.model.path);
+        if model.is_dir()
+            && let Ok(whole) = std::path::absolute(model)
+        {
+            self.model.path = whole.to_string_lossy().into_owned();
+        }
         for path in [&mut self.data.train, &mut self.data.validation] {
             let whole = path
                 .as_ref()
@@ -1163,7 +1169,7 @@ fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerErro
 }
 
 /// Names that other tools have for a setting, by their last part.
-const ALIASES: [(&str, &str); 27] = [
+const ALIASES: [(&str, &str); 29] = [
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("n", "rollout.group_size"),
@@ -1188,6 +1194,8 @@ const ALIASES: [(&str, &str); 27] = [
     ("lr_scheduler_type", "optimizer.schedule"),
     ("lr_warmup_steps", "optimizer.warmup_steps"),
     ("min_lr_ratio", "optimizer.final_ratio"),
+    ("lora_r", "lora.rank"),
+    ("lora_target_modules", "lora.targets"),
     ("lora_rank", "lora.rank"),
     ("lora_alpha", "lora.alpha"),
     ("target_modules", "lora.targets"),
@@ -1253,6 +1261,22 @@ mod tests {
             let row = format!("\n| `{key}` |");
             assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
         }
+    }
+
+    #[test]
+    fn adapters_have_rates_of_their_own_unless_one_is_set() {
+        let rate = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
+            let config = TrainConfig::load(None, &settings).unwrap();
+            config.optimizer.learning_rate.to_bits()
+        };
+        let of = |rate: f64| rate.to_bits();
+        assert_eq!(rate(&["lora={}"]), of(2e-4));
+        assert_eq!(rate(&["lora.rank=3"]), of(2e-4));
+        assert_eq!(rate(&["lora={}", "model.path=other"]), of(1e-5));
+        assert_eq!(rate(&["model.path=other"]), of(1e-6));
+        let set = ["lora={}", "optimizer.learning_rate=3e-3"];
+        assert_eq!(rate(&set), of(3e-3));
     }
 
     #[test]

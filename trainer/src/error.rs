@@ -33,11 +33,25 @@ pub enum TrainerError {
         /// The file.
         path: PathBuf,
     },
+    /// The model that a run's adapters are for cannot be had.
+    #[error(
+        "{}: a run of adapters goes on over the model that it began with, {}: {source}; give its new place by model.path=…, or begin \
+         anew from the checkpoint, into which the adapters are merged, by --model {}",
+        checkpoint.display(), base_name(model), checkpoint.display()
+    )]
+    BaseGone {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The model's path.
+        model: String,
+        /// Why not.
+        source: Box<TrainerError>,
+    },
     /// Adapters that were trained on another model than the one that there is now.
     #[error(
-        "{}: its adapters are for another model than the one that model.path = {model:?} has now; put that one back, or go on \
-         from the checkpoint itself, into which they are merged, by a new run with --model",
-        checkpoint.display()
+        "{}: its adapters are for another model than what {} is now; put that one back, or begin anew from the checkpoint, into \
+         which they are merged, by --model {}",
+        checkpoint.display(), base_name(model), checkpoint.display()
     )]
     OtherBase {
         /// The checkpoint.
@@ -216,4 +230,12 @@ impl TrainerError {
 
 fn describe_process(process: Option<u32>) -> String {
     process.map_or("another process".into(), |id| format!("process {id}"))
+}
+
+/// A model by its path, where it has one.
+fn base_name(path: &str) -> &str {
+    match path {
+        "" => "the bundled base",
+        path => path,
+    }
 }

@@ -100,7 +100,7 @@ pub use evaluation::{Figure, accuracies, majority, pass_at};
 pub use figures::ResponseFigures;
 pub use folder::{GroupState, RolloutLine, RunFolder, RunLock};
 pub use group::{Group, Scored};
-pub use lora::load_checkpoint_policy;
+pub use lora::resume_policy;
 pub use memory::MemoryEstimate;
 pub use metrics::{Difficulty, PartMetrics, StepMetrics};
 pub use monitor::MonitorSection;

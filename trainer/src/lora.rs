@@ -2,22 +2,22 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use config::ValueKind;
-use policy::{LoraConfig, Policy};
+use policy::{AdapterBase, LoraConfig, Policy};
 
 use crate::{
     TrainConfig, Trainer, TrainerError,
+    base::load_over,
     config::{check, check_count},
     durable::io_at,
-    load_policy,
 };
 
 /// The adapters' folder in a checkpoint, beside the weights that they are merged into.
 pub(crate) const ADAPTER: &str = "adapter";
 
 /// Settings below any file and command line where adapters are trained: they want about ten times the rate of all weights.
-pub(crate) fn settings(lora: Option<&LoraConfig>) -> Vec<(String, ValueKind)> {
+pub(crate) fn vetted(lora: Option<&LoraConfig>) -> Vec<(String, ValueKind)> {
     let rate = lora.map(|_| ("optimizer.learning_rate".to_owned(), 1e-5.into()));
     rate.into_iter().collect()
 }
@@ -33,8 +33,9 @@ pub(crate) fn validate(lora: Option<&LoraConfig>) -> Result<(), TrainerError> {
         return Ok(());
     };
     check_count("lora.rank", *rank, 1)?;
-    let is_factor = alpha.is_finite() && *alpha > 0.0;
-    check("lora.alpha", is_factor, "above 0", alpha)?;
+    // Beyond, their factor is nothing in f32, or no number.
+    let is_factor = (1e-6..=1e6).contains(alpha);
+    check("lora.alpha", is_factor, "in 1e-6..=1e6", alpha)?;
     let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
     let mut distinct = names.clone();
     distinct.sort_unstable();
@@ -48,11 +49,17 @@ pub(crate) fn validate(lora: Option<&LoraConfig>) -> Result<(), TrainerError> {
 }
 
 /// The policy with its weights frozen and adapters on them, where the configuration has any.
-pub(crate) fn adapted(
+pub(crate) fn attach(
     mut policy: Policy,
     lora: Option<&LoraConfig>,
     seed: u64,
 ) -> Result<Policy, TrainerError> {
+    check(
+        "the policy",
+        !policy.model.has_adapters(),
+        "without adapters, which a run attaches itself (CausalLm::merged)",
+        "one with them",
+    )?;
     let Some(lora) = lora else {
         return Ok(policy);
     };
@@ -67,20 +74,25 @@ pub(crate) fn adapted(
     Ok(policy)
 }
 
-/// The policy that [`Trainer::new`] and [`Trainer::load_state`] go on from a checkpoint with: the checkpoint's own, or, where
-/// the run trains adapters, the model that they are for.
+/// The policy that [`Trainer::new`] and then [`Trainer::load_state`] go on from a checkpoint with: the checkpoint's own, or, where
+/// the run trains adapters, the weights that these are for, with all else as the checkpoint has it.
 ///
 /// # Errors
-/// A model that is not there, or not one.
-pub fn load_checkpoint_policy(
+/// A checkpoint or a model that is not there, or not one.
+pub fn resume_policy(
     config: &TrainConfig,
     checkpoint: &Path,
     device: &Device,
 ) -> Result<Policy, TrainerError> {
-    if config.lora.is_some() {
-        return load_policy(&config.model.path, DType::F32, device);
+    if config.lora.is_none() {
+        return Ok(Policy::load(checkpoint, burn::tensor::DType::F32, device)?);
     }
-    Ok(Policy::load(checkpoint, DType::F32, device)?)
+    let model = &config.model.path;
+    load_over(checkpoint, model, device).map_err(|source| TrainerError::BaseGone {
+        checkpoint: checkpoint.to_owned(),
+        model: model.clone(),
+        source: Box::new(source),
+    })
 }
 
 impl Trainer {
@@ -91,21 +103,21 @@ impl Trainer {
         };
         let folder = checkpoint.join(ADAPTER);
         fs::create_dir_all(&folder).map_err(io_at(&folder))?;
-        let base = &self.config.model.path;
-        Ok(self.policy.model.save_adapters(lora, base, &folder)?)
+        let base = AdapterBase::of(&self.config.model.path);
+        Ok(self.policy.model.save_adapters(lora, &base, &folder)?)
     }
 
-    /// Takes the adapters from a checkpoint, whose state names the `base` that they were trained on.
+    /// Takes the adapters from a checkpoint, whose state has the fingerprint of the model that they were trained on.
     pub(crate) fn load_adapters(
         &mut self,
         checkpoint: &Path,
-        base: Option<&str>,
+        fingerprint: Option<&str>,
     ) -> Result<(), TrainerError> {
         if self.config.lora.is_none() {
             return Ok(());
         }
         let model = &self.policy.model;
-        if base != Some(model.fingerprint().as_str()) {
+        if fingerprint != Some(model.fingerprint().as_str()) {
             return Err(TrainerError::OtherBase {
                 checkpoint: checkpoint.to_owned(),
                 model: self.config.model.path.clone(),

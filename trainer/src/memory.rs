@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Device};
+use burn::{
+    module::Module,
+    tensor::{DType, Device},
+};
 use policy::{
     CausalLm, Compute, Execution, ModelConfig, Policy, Recompute, device_memory_bytes,
     head_part_bytes,
@@ -78,7 +81,17 @@ const TRAINED_BYTES: u64 = 8 + 8;
 
 /// What training a model's weights, or its adapters, takes all the time.
 fn state_bytes(config: &ModelConfig, model: &CausalLm) -> u64 {
-    WEIGHT_BYTES * config.parameters() + TRAINED_BYTES * model.trained_parameters()
+    let weights = config.parameters() + adapter_parameters(model);
+    WEIGHT_BYTES * weights + TRAINED_BYTES * model.trained_parameters()
+}
+
+/// Numbers of a model's adapters; none without them.
+pub(crate) fn adapter_parameters(model: &CausalLm) -> u64 {
+    if model.has_adapters() {
+        model.trained_parameters()
+    } else {
+        0
+    }
 }
 
 /// Tokens of a prompt where nothing is known of it yet.
@@ -151,8 +164,8 @@ impl TokenBytes {
     }
 }
 
-/// Bytes of the copies that a pass has of a block's weights and of the head's, in the type that it computes in; in f32 of a
-/// block's with their adapters alone.
+/// Bytes of the copies that a pass has of a block's weights and of the head's, in the type that it computes in. In f32 there are
+/// none, but of a block's weights where adapters are merged into them.
 fn copied_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType) -> [u64; 2] {
     let cell = match dtype {
         DType::F32 => 0,
@@ -372,7 +385,7 @@ impl Trainer {
     fn other_models_bytes(&self) -> u64 {
         let parameters = self.policy.config.parameters();
         let reference = self.reference.as_ref();
-        // Frozen weights are those of the start, and f32 copies of them the same tensors.
+        // Where the weights are frozen, those of the start are the same tensors, unless they are cast.
         let is_shared = self.policy.model.has_adapters() && self.dtype == DType::F32;
         let reference = reference.filter(|_| !is_shared);
         let reference = reference.map_or(0, |_| self.dtype.size() as u64 * parameters);
@@ -414,15 +427,22 @@ impl Trainer {
     pub fn memory_estimate(&self) -> MemoryEstimate {
         let parameters = self.policy.config.parameters();
         let cell = self.dtype.size() as u64;
-        let copy = if cell == 4 { 0 } else { cell * parameters };
+        let model = &self.policy.model;
+        // What generates and measures, in another type or with its adapters merged.
+        let is_merged = model.has_adapters() && !model.is_fused();
+        let copy = if cell == 4 && !is_merged {
+            0
+        } else {
+            cell * parameters
+        };
         let budget = self.token_budget();
         let length = self.longest_row();
         let pass = self.pass_estimate(length);
         // Of several micro-batches one gradient is added to another.
-        let trained = self.policy.model.trained_parameters();
+        let trained = model.trained_parameters();
         let gradients = 8 * trained;
         MemoryEstimate {
-            weights: 4 * parameters + copy,
+            weights: 4 * (parameters + adapter_parameters(model)) + copy,
             gradients,
             moments: 8 * trained,
             other_models: self.other_models_bytes(),
@@ -462,6 +482,17 @@ pub(crate) fn prepare(
     (policy, tensors)
 }
 
+/// A model as it computes in `dtype`, without gradients.
+pub(crate) fn computing(model: &CausalLm, dtype: DType) -> CausalLm {
+    let model = model.valid();
+    // The CPU's own form merges adapters as it packs weights; elsewhere each product would.
+    if model.is_fused() {
+        model
+    } else {
+        model.merged_as(dtype)
+    }
+}
+
 /// The type that a model's tensors are cast to where it computes in `dtype`: the CPU's own loops round to bf16 as they
 /// multiply, and their tensors stay f32.
 pub(crate) fn tensor_dtype(model: &CausalLm, dtype: Dtype) -> DType {
@@ -473,7 +504,7 @@ pub(crate) fn tensor_dtype(model: &CausalLm, dtype: Dtype) -> DType {
 
 /// Whether training with [`Recompute::FeedForward`] stays within the free memory, where the weights lie already.
 fn fits(policy: &Policy, tokens: usize, free_bytes: u64) -> bool {
-    // Gradients and the optimizer's two moments.
+    // A gradient and the optimizer's two moments.
     let state = 3.0 * 4.0 * policy.model.trained_parameters() as f64;
     let token = policy.config.activation_bytes(Recompute::FeedForward) as f64;
     state + tokens as f64 * token < USABLE_SHARE * free_bytes as f64
@@ -503,6 +534,30 @@ mod tests {
         assert!(fits(&policy, 1000, 2 * needed));
         assert!(!fits(&policy, 1000, needed));
         assert!(free_bytes() > 0);
+    }
+
+    #[test]
+    fn adapters_take_no_gradients_and_moments_of_whole_matrices() {
+        let estimate = |settings: &[&str]| {
+            let trainer = Trainer::new(crate::tiny::config(settings), crate::tiny::policy());
+            let trainer = trainer.unwrap();
+            let trained = trainer.policy.model.trained_parameters();
+            (
+                trainer.memory_estimate(),
+                trained,
+                trainer.checkpoint_bytes(),
+            )
+        };
+        let (whole, parameters, saved_whole) = estimate(&[]);
+        let (adapted, trained, saved) = estimate(&["lora.rank=2"]);
+        assert!(trained < parameters, "{trained} of {parameters}");
+        assert_eq!(whole.weights, 4 * parameters);
+        assert_eq!(adapted.weights, 4 * (parameters + trained));
+        for (estimate, numbers) in [(whole, parameters), (adapted, trained)] {
+            assert_eq!([estimate.gradients, estimate.moments], [8 * numbers; 2]);
+        }
+        assert_eq!(saved_whole, 20 * parameters);
+        assert_eq!(saved, 4 * parameters + 20 * trained);
     }
 
     #[test]

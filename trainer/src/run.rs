@@ -23,7 +23,7 @@ use crate::{
     failpoint::failpoint,
     lora,
     loss_scale::LossScale,
-    memory::{prepare, row_length, tensor_dtype},
+    memory::{computing, prepare, row_length, tensor_dtype},
     optimizer::adamw,
     parallel::workers,
     stop::Stop,
@@ -68,9 +68,9 @@ pub struct RunState {
     /// The files of problems that the run trains and validates on.
     #[serde(default)]
     pub data: Vec<DataFile>,
-    /// What tells the model that a run's adapters are for from others.
-    #[serde(default)]
-    pub(crate) base: Option<String>,
+    /// The fingerprint of the model that a run's adapters are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_fingerprint: Option<String>,
 }
 
 /// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
@@ -81,17 +81,6 @@ pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError
         "one that tracks gradients (device.autodiff())",
         "a plain one",
     )
-}
-
-/// A model as it computes in `dtype`, without gradients.
-pub(crate) fn computing(model: &CausalLm, dtype: DType) -> CausalLm {
-    let model = model.valid();
-    // The CPU's own form merges adapters as it packs weights; elsewhere each product would.
-    if model.is_fused() {
-        model
-    } else {
-        model.merged().cast(dtype)
-    }
 }
 
 /// The best validation of a run.
@@ -218,7 +207,7 @@ impl Trainer {
     /// device must track gradients (`device.autodiff()`).
     ///
     /// # Errors
-    /// A setting out of range, a policy without a tokenizer or of another type, or problems that cannot be read or do
+    /// A setting out of range, a policy without a tokenizer, with adapters or of another type, or problems that cannot be read or do
     /// not fit the policy's vocabulary and context.
     pub fn new(config: TrainConfig, policy: Policy) -> Result<Self, TrainerError> {
         Self::compose(config, policy, Stages::default())
@@ -267,11 +256,11 @@ impl Trainer {
                 .into();
             return Err(TrainerError::Config { message });
         }
-        // What the run starts from: its tensors are those of the policy, not copies.
-        let base = policy.model.clone();
-        let policy = lora::adapted(policy, config.lora.as_ref(), config.seed)?;
+        // Its tensors are those of the policy, not copies.
+        let start = policy.model.clone();
+        let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
-        let base = base.with_execution(policy.model.execution());
+        let start = start.with_execution(policy.model.execution());
         TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;
         let mut sampling = config.sampling();
@@ -282,15 +271,15 @@ impl Trainer {
         };
         let needs_critic = estimator.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
-        let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &base));
+        let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &start));
         let state = RunState {
-            base: config.lora.as_ref().map(|_| base.fingerprint()),
+            start_fingerprint: config.lora.as_ref().map(|_| start.fingerprint()),
             ..RunState::default()
         };
         let trainer = Self {
             reference: objective
                 .needs_reference()
-                .then(|| base.valid().cast(dtype)),
+                .then(|| start.valid().cast(dtype)),
             dtype,
             objective,
             estimator,
@@ -314,8 +303,16 @@ impl Trainer {
             let mut prompts = problems.iter().map(|problem| answerer.prompt(problem));
             prompts.try_for_each(|prompt| prompt.map(drop))
         };
-        check(self.answerer(&self.sampling)?, &self.source.examples())?;
-        check(self.validator(&self.sampling)?, self.source.validation())
+        // Nothing is computed: the policy as it is will do.
+        let model = || self.policy.model.clone();
+        check(
+            self.answerer_with(model(), &self.sampling)?,
+            &self.source.examples(),
+        )?;
+        check(
+            self.validator_with(model(), &self.sampling)?,
+            self.source.validation(),
+        )
     }
 
     /// Has the run stop soon after the flag is raised, with the last whole step saved: at once where no update of a step has
@@ -666,9 +663,17 @@ impl Trainer {
         &'a self,
         params: &'a SamplingParams,
     ) -> Result<Answerer<'a>, TrainerError> {
+        self.answerer_with(self.sampling_model(), params)
+    }
+
+    fn answerer_with<'a>(
+        &'a self,
+        model: CausalLm,
+        params: &'a SamplingParams,
+    ) -> Result<Answerer<'a>, TrainerError> {
         Ok(Answerer {
             policy: &self.policy,
-            model: self.sampling_model(),
+            model,
             format: PromptFormat::new(&self.policy, &self.config.data, self.source.is_task())?,
             reward: self.source.reward(),
             params,
@@ -679,13 +684,20 @@ impl Trainer {
 
     /// What answers held-out problems.
     fn validator<'a>(&'a self, params: &'a SamplingParams) -> Result<Answerer<'a>, TrainerError> {
+        // What is measured is the policy that is trained, not its rounding for generation.
+        self.validator_with(self.computing_model(), params)
+    }
+
+    fn validator_with<'a>(
+        &'a self,
+        model: CausalLm,
+        params: &'a SamplingParams,
+    ) -> Result<Answerer<'a>, TrainerError> {
         let is_task = self.source.validates_task();
         Ok(Answerer {
-            // What is measured is the policy that is trained, not its rounding for generation.
-            model: self.computing_model(),
             format: PromptFormat::new(&self.policy, &self.config.data, is_task)?,
             reward: self.source.validation_reward(),
-            ..self.answerer(params)?
+            ..self.answerer_with(model, params)?
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Supervised training on worked solutions: how the bundled base is made.
 
 use std::{
-    ops::Range,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
 };
 
@@ -25,11 +25,11 @@ use crate::{
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
     lora,
-    memory::{blocks_kept_alone, prepare, tensor_dtype},
+    memory::{blocks_kept_alone, computing, prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     pass::Pass,
-    run::{check_tracks_gradients, computing},
+    run::check_tracks_gradients,
     source::Epochs,
     update::MOST_SKIPPED_IN_A_ROW,
 };
@@ -210,7 +210,7 @@ impl SftConfig {
         lora::validate(self.lora.as_ref())?;
         if self.lora.is_some() && self.model.path.is_empty() {
             let message =
-                "lora without model.path: adapters need a model that has learnt something beneath them".into();
+                "lora without model.path: adapters are for a model that has learnt something; set model.path to one".into();
             return Err(TrainerError::Config { message });
         }
         self.optimizer.validate()?;
@@ -313,7 +313,9 @@ impl Lessons {
     }
 }
 
-/// Trains a policy, whose weights must be f32, on worked solutions; its device must track gradients.
+/// Trains a policy, whose weights must be f32, on worked solutions; its device must track gradients. Adapters are merged at the end,
+/// which leaves weights without gradients: load what is saved to train it further. After each update it tells
+/// of it, and ends with what it has where that answers so.
 ///
 /// # Errors
 /// Problems that cannot be read or encoded or are longer than the model's context, a policy without a tokenizer or an
@@ -321,7 +323,7 @@ impl Lessons {
 pub fn train_supervised(
     config: &SftConfig,
     policy: Policy,
-    on_progress: &mut dyn FnMut(SftProgress),
+    on_progress: &mut dyn FnMut(SftProgress) -> ControlFlow<()>,
 ) -> Result<(Policy, SftReport), TrainerError> {
     check_tracks_gradients(&policy)?;
     let lessons = Lessons::new(config)?;
@@ -338,7 +340,7 @@ pub fn train_supervised(
     }
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
-    let policy = lora::adapted(policy, config.lora.as_ref(), config.seed)?;
+    let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
     TrainConfig::check_dtype(&policy.model.device(), dtype)?;
     let mut report = SftReport::default();
@@ -377,7 +379,7 @@ pub fn train_supervised(
         (report.steps, report.loss, report.skipped) = (done, loss, skipped);
         let validation = is_due.then_some(report);
         let tokens = sequences.iter().map(Sequence::response_tokens).sum();
-        on_progress(SftProgress {
+        let answer = on_progress(SftProgress {
             step: done,
             steps: config.steps,
             loss,
@@ -387,7 +389,7 @@ pub fn train_supervised(
         });
         let stop = config.stop_at_accuracy;
         let reached = stop < 1.0 && report.sampled_accuracy.is_some_and(|x| x >= stop);
-        if is_due && reached {
+        if (is_due && reached) || answer.is_break() {
             break;
         }
     }
@@ -395,6 +397,7 @@ pub fn train_supervised(
         let step = report.steps;
         return Err(TrainerError::NonFiniteWeights { step });
     }
+    policy.model = policy.model.merged();
     Ok((policy, report))
 }
 

@@ -1,14 +1,17 @@
 //! `anneal sft`.
 
+use std::ops::ControlFlow;
+
 use anyhow::Result;
 use burn::tensor::DType;
 use policy::{OutputFolder, SaveDtype};
 use trainer::{SftConfig, SftReport, load_policy, train_supervised};
 
 use super::{print_json, say};
-use crate::{args::SftArgs, device, progress};
+use crate::{args::SftArgs, device, progress, signals::Signals};
 
 pub(crate) fn run(args: SftArgs) -> Result<()> {
+    let signals = Signals::watch()?;
     let device = device::parse(&args.device.device)?.autodiff();
     let config = SftConfig::load(args.config.as_deref(), &args.overrides)?;
     let out = OutputFolder::create(&args.out)?;
@@ -31,6 +34,11 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         if let Some(line) = progress.validation.as_ref().and_then(describe) {
             bar.suspend(|| say(&format!("step {}: {line}", progress.step)));
         }
+        if signals.is_received() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     bar.finish_and_clear();
     policy.save(out.path(), SaveDtype::F32)?;
@@ -42,7 +50,15 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         ));
     }
     say(&format!("wrote {}", args.out.display()));
-    print_json(&report)
+    print_json(&report)?;
+    if signals.is_received() && report.steps < config.steps {
+        let (done, all, out) = (report.steps, config.steps, args.out.display());
+        let message = format!(
+            "the model as step {done} of {all} left it is in {out}; go on from it with\n  anneal sft model.path={out} …"
+        );
+        return Err(signals.stopped(message).into());
+    }
+    Ok(())
 }
 
 /// A validation in words; `None` where there was nothing to validate on.

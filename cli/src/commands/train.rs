@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device};
 use indicatif::ProgressBar;
 use trainer::{
     Event, MemoryEstimate, RunFolder, RunLock, StepMetrics, TrainConfig, Trainer, TrainerError,
-    changed_settings, load_checkpoint_policy, load_policy, newest_checkpoint, remove_surplus,
+    changed_settings, load_policy, newest_checkpoint, remove_surplus, resume_policy,
 };
 
 use super::say;
@@ -135,7 +135,7 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
     if !estimate.fits() {
         return Err(Advised::new(
             format!("--device {name} has less memory than this run is estimated to take"),
-            "lower update.max_tokens or rollout.batch_rows",
+            "lower update.max_tokens or rollout.batch_rows, or train adapters alone (lora={})",
         )
         .into());
     }
@@ -208,7 +208,12 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
     if saved == saved.clone().with_whole_paths() {
         config = config.with_whole_paths();
     }
-    if config.model != saved.model || config.lora != saved.lora {
+    let mut model = saved.model.clone();
+    if config.lora.is_some() {
+        // Where its model is now; which one it is, is seen from its weights.
+        model.path.clone_from(&config.model.path);
+    }
+    if config.model != model || config.lora != saved.lora {
         bail!(
             "{}: a run goes on with its own model; leave model.path, model.dtype and lora as they are",
             run.display()
@@ -233,7 +238,7 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
         return Ok(None);
     }
     let changed = changed_settings(&checkpoint, &config)?;
-    let policy = load_checkpoint_policy(&config, &checkpoint, device)?;
+    let policy = resume_policy(&config, &checkpoint, device)?;
     let changed_monitor = config.monitor != saved.monitor;
     let mut trainer = Trainer::new(config, policy)?;
     trainer.load_state(&checkpoint)?;

@@ -259,3 +259,29 @@ fn a_comparison_that_is_stopped_goes_on_where_its_runs_were() {
         assert!(said.contains("2 of 2 runs are there already"), "{said}");
     }
 }
+
+#[test]
+fn a_supervised_run_that_is_stopped_leaves_its_model() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("taught");
+        let (path, steps) = (out.to_str().unwrap(), "steps=100000");
+        let settings = [steps, "batch_size=2", "validation_problems=0"];
+        let args = [&["sft", "--out", path], &settings[..]].concat();
+        let mut run = Run::spawn(&mut anneal(&args));
+        // Its folder is made once it watches for signals.
+        assert!(run.wait_until(|| fs::read_dir(dir.path()).unwrap().next().is_some()));
+        thread::sleep(Duration::from_millis(300));
+        let sent = Instant::now();
+        run.signal(signal);
+        let ended = run.wait();
+        assert!(sent.elapsed() < LIMIT, "{}", ended.stderr);
+        let said = ended.stderr;
+        assert_eq!(ended.status.code(), Some(code(signal)), "{said}");
+        assert!(
+            said.contains("stopped by SIG") && said.contains("model.path="),
+            "{said}"
+        );
+        assert!(out.join("model.safetensors").exists(), "{said}");
+    }
+}

@@ -242,27 +242,16 @@ impl DecoderLayer {
     }
 
     /// The same in another type, as [`CausalLm::cast`] does it.
-    pub(super) fn cast(self, dtype: DType) -> Self {
-        let (attention, mlp) = (self.self_attn, self.mlp);
-        let linear = |linear| cast_linear(linear, dtype);
-        Self {
-            self_attn: Attention {
-                q_proj: linear(attention.q_proj),
-                k_proj: linear(attention.k_proj),
-                v_proj: linear(attention.v_proj),
-                o_proj: linear(attention.o_proj),
-                q_norm: cast(attention.q_norm, dtype),
-                k_norm: cast(attention.k_norm, dtype),
-                head_dim: attention.head_dim,
-            },
-            mlp: Mlp {
-                gate_proj: linear(mlp.gate_proj),
-                up_proj: linear(mlp.up_proj),
-                down_proj: linear(mlp.down_proj),
-            },
-            input_layernorm: cast(self.input_layernorm, dtype),
-            post_attention_layernorm: cast(self.post_attention_layernorm, dtype),
+    pub(super) fn cast(mut self, dtype: DType) -> Self {
+        for linear in self.linears_mut() {
+            cast_linear(linear, dtype);
         }
+        let attention = &mut self.self_attn;
+        attention.q_norm = cast(attention.q_norm.take(), dtype);
+        attention.k_norm = cast(attention.k_norm.take(), dtype);
+        self.input_layernorm = cast(self.input_layernorm, dtype);
+        self.post_attention_layernorm = cast(self.post_attention_layernorm, dtype);
+        self
     }
 
     /// Norms and biases in one, in the order of [`Shape`]'s ranges.

@@ -2,7 +2,8 @@
 //!
 //! They are burn's, whose own way to a gradient of A and B goes through one of the whole matrix. Here products take the
 //! matrix with its adapter merged into it, without a graph, and the adapter's gradient follows from what went into the
-//! product and what came back: no matrix has a gradient, and no pass keeps a copy of one.
+//! product and what came back: no matrix has a gradient or moments. The CPU's own form merges each matrix as it packs it;
+//! elsewhere a product keeps the merged one for its way back.
 
 use burn::{
     module::{LoraAdapter, Module, Param, Reparameterizer},
@@ -96,23 +97,36 @@ impl Default for LoraConfig {
 impl CausalLm {
     /// The same model with all its weights frozen and adapters on the layers that are named: A uniform within 1/√inputs,
     /// drawn from the seed, and B zero, as PEFT begins them, so that nothing changes before the first update.
+    ///
+    /// # Panics
+    /// If it has adapters already, or the rank is 0.
     #[must_use]
     pub fn with_lora(self, config: &LoraConfig, seed: u64) -> Self {
+        assert!(!self.has_adapters(), "a model with adapters gets no others");
+        assert!(config.rank > 0, "adapters of rank 0");
         let config = config.clone();
         self.apply_reparameterization(Attach { config, seed })
     }
 
     /// The same model with its adapters merged into its weights, which have no gradients then.
     #[must_use]
-    pub fn merged(mut self) -> Self {
+    pub fn merged(self) -> Self {
+        let dtype = self.dtype();
+        self.merged_as(dtype)
+    }
+
+    /// The same in another type, as [`CausalLm::cast`] does it with what has no adapter; one matrix at a time is in both.
+    #[must_use]
+    pub fn merged_as(mut self, dtype: DType) -> Self {
         for layer in &mut self.model.layers {
             for linear in layer.linears_mut() {
                 if adapter(linear).is_some() {
-                    linear.weight = Param::initialized(linear.weight.id, weight(linear));
+                    let merged = weight(linear).cast(dtype);
+                    linear.weight = Param::initialized(linear.weight.id, merged);
                 }
             }
         }
-        self
+        self.cast(dtype)
     }
 
     /// The layers that have adapters, `model.layers.0.self_attn.q_proj` and so on.
@@ -123,7 +137,7 @@ impl CausalLm {
             linears.map(move |(target, linear)| (target.layer(index), linear))
         });
         named
-            .filter(|(_, linear)| adapter(linear).is_some())
+            .filter(|(_, linear)| linear.weight.adapter().is_some())
             .collect()
     }
 
@@ -131,7 +145,7 @@ impl CausalLm {
     pub(crate) fn adapters(&self) -> Vec<(String, &LoraAdapter)> {
         let layers = self.adapted_layers().into_iter();
         layers
-            .filter_map(|(layer, linear)| Some((layer, adapter(linear)?)))
+            .filter_map(|(layer, linear)| Some((layer, linear.weight.adapter()?)))
             .collect()
     }
 
@@ -246,10 +260,9 @@ pub(crate) fn weight(linear: &Linear) -> Tensor<2> {
 }
 
 /// A layer in another type; a weight with an adapter stays as it is, as products take it in their own type once merged.
-pub(super) fn cast_linear(mut linear: Linear, dtype: DType) -> Linear {
-    if adapter(&linear).is_none() {
-        return cast(linear, dtype);
+pub(super) fn cast_linear(linear: &mut Linear, dtype: DType) {
+    linear.bias = cast(linear.bias.take(), dtype);
+    if adapter(linear).is_none() {
+        linear.weight = cast(linear.weight.clone(), dtype);
     }
-    linear.bias = cast(linear.bias, dtype);
-    linear
 }

@@ -98,7 +98,7 @@ impl Operations {
             None => y,
         };
         let y = match adapter {
-            Some(adapter) => self.adapted(y, flat, adapter),
+            Some(adapter) => self.with_adapter_gradient(y, flat, adapter),
             None => y,
         };
         y.reshape(shape)
@@ -118,7 +118,7 @@ impl Operations {
     ///
     /// # Shapes
     /// `y` `[rows, outputs]`, `x` `[rows, inputs]`.
-    fn adapted(self, y: Tensor<2>, x: Tensor<2>, adapter: &LoraAdapter) -> Tensor<2> {
+    fn with_adapter_gradient(self, y: Tensor<2>, x: Tensor<2>, adapter: &LoraAdapter) -> Tensor<2> {
         let LoraAdapter { a, b, scale } = adapter;
         if !a.is_require_grad() {
             return y;
@@ -130,7 +130,7 @@ impl Operations {
                 y + (part.clone() - part.detach())
             }
             #[cfg(feature = "cube")]
-            Self::Kernels => cube::adapted(y, x, [a, b], *scale as f32),
+            Self::Kernels => cube::with_adapter_gradient(y, x, [a, b], *scale as f32),
         }
     }
 
@@ -164,7 +164,7 @@ impl Operations {
                 let weight = lora::weight(down).cast(gated.dtype());
                 // The sum's gradient is that of x too.
                 let x = match lora::adapter(down) {
-                    Some(adapter) => self.adapted(x, gated.clone(), adapter),
+                    Some(adapter) => self.with_adapter_gradient(x, gated.clone(), adapter),
                     None => x,
                 };
                 cube::pull([x, gated, weight, slope]).backward()

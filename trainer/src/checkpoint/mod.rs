@@ -22,6 +22,7 @@ use crate::{
     durable::{beside, io_at, remove_if_there},
     failpoint::{failpoint, failpoint_half_done},
     load_policy,
+    memory::adapter_parameters,
     optimizer::{is_finite, load_optimizer, save_optimizer},
 };
 use folder::{UNFINISHED, checkpoint_step, commit};
@@ -79,13 +80,15 @@ impl Trainer {
 
     /// The most that a checkpoint takes while it is written: weights, and an optimizer's two moments twice, as they are
     /// brought into order. The rest is small.
-    fn checkpoint_bytes(&self) -> u64 {
-        let weights = 4 * self.policy.config.parameters();
-        let trained = self.policy.model.trained_parameters();
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        const CELL: u64 = 4;
+        let parameters = self.policy.config.parameters();
+        let model = &self.policy.model;
+        let weights = CELL * (parameters + adapter_parameters(model));
+        let moments = 2 * CELL * model.trained_parameters();
         // A critic has a trunk of the policy's size at most, and its moments are ordered after the policy's.
-        let critic = self.critic.as_ref().map_or(0, |_| 3 * weights);
-        let moments = (8 * trained).max(critic / 3 * 2);
-        weights + 8 * trained + critic + moments
+        let critic = self.critic.as_ref().map_or(0, |_| CELL * parameters);
+        weights + moments + 3 * critic + moments.max(2 * critic)
     }
 
     fn write_checkpoint(&self, folder: &Path) -> Result<(), TrainerError> {
@@ -115,7 +118,7 @@ impl Trainer {
     }
 
     /// Takes the optimizer, the critic and the run's state from a checkpoint whose policy this trainer was built with
-    /// ([`load_checkpoint_policy`](crate::load_checkpoint_policy)), adapters too, and the reference policy from where the run
+    /// ([`resume_policy`](crate::resume_policy)), adapters too, and the reference policy from where the run
     /// started.
     ///
     /// # Errors
@@ -125,8 +128,8 @@ impl Trainer {
         self.state = read_state(path)?;
         self.check_state(path)?;
         self.state.check_data(&self.config)?;
-        let base = self.state.base.clone();
-        self.load_adapters(path, base.as_deref())?;
+        let fingerprint = self.state.start_fingerprint.clone();
+        self.load_adapters(path, fingerprint.as_deref())?;
         self.optimizer = load_optimizer(&self.optimizer, &path.join(OPTIMIZER))?;
         if let Some(critic) = &mut self.critic {
             critic.load(path)?;

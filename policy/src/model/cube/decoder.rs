@@ -12,7 +12,7 @@ use super::{
     rms_norm,
 };
 use crate::model::{
-    CausalLm, KvCache, attention::Attention, decoder::DecoderLayer, lora, operations::Operations,
+    CausalLm, KvCache, attention::Attention, decoder::DecoderLayer, operations::Operations,
 };
 
 /// A model's weights as a decoding step reads them, with the angles of every position.
@@ -58,6 +58,7 @@ impl Norm {
 
 impl StepWeights {
     pub(in crate::model) fn new(model: &CausalLm, capacity: usize) -> Self {
+        let model = &model.clone().merged();
         let layers = model.model.layers.iter().zip(&model.windows);
         Self {
             embedding: model.model.embed_tokens.weight.val(),
@@ -165,7 +166,7 @@ fn placing(attention: &Attention) -> Placing {
 
 /// Weights that read one input, in one.
 fn beside(linears: &[&Linear]) -> Tensor<2> {
-    Tensor::cat(linears.iter().map(|l| lora::weight(l)).collect(), 1)
+    Tensor::cat(linears.iter().map(|l| l.weight.val()).collect(), 1)
 }
 
 /// Their biases in one, zeros where they have none.

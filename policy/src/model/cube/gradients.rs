@@ -173,9 +173,9 @@ impl Backward<CubeBackend, 3> for PullBackward {
 }
 
 #[derive(Debug)]
-struct AdaptedBackward;
+struct AdapterBackward;
 
-impl Backward<CubeBackend, 3> for AdaptedBackward {
+impl Backward<CubeBackend, 3> for AdapterBackward {
     /// What was multiplied, the factors and their scale.
     type State = (CubeTensor, [CubeTensor; 2], f32);
 
@@ -400,7 +400,7 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
         }
     }
 
-    fn adapted(
+    fn with_adapter_gradient(
         y: FloatTensor<Self>,
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
@@ -409,7 +409,7 @@ impl<C: CheckpointStrategy> CubeOps for Autodiff<CubeBackend, C> {
     ) -> FloatTensor<Self> {
         let ((y, of_y), (a, of_a), (b, of_b)) = (y.into_parts(), a.into_parts(), b.into_parts());
         let x = x.into_primitive();
-        match AdaptedBackward
+        match AdapterBackward
             .prepare::<C>([of_y, of_a, of_b])
             .compute_bound()
             .stateful()

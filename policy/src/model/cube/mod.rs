@@ -178,7 +178,7 @@ pub(super) trait CubeOps: Backend {
 
     /// `y` `[rows, outputs]` as it is, of which x·s·A·B is a part already, with the gradients of A `[inputs, rank]` and
     /// B `[rank, outputs]` on its way back; `x` `[rows, inputs]` has none.
-    fn adapted(
+    fn with_adapter_gradient(
         y: FloatTensor<Self>,
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
@@ -387,7 +387,7 @@ impl CubeOps for CubeBackend {
         empty(&x, [1].into(), x.dtype)
     }
 
-    fn adapted(
+    fn with_adapter_gradient(
         y: FloatTensor<Self>,
         _x: FloatTensor<Self>,
         _a: FloatTensor<Self>,
@@ -510,8 +510,13 @@ pub(super) fn pull([x, inner, weight, slope]: [Tensor<2>; 4]) -> Tensor<1> {
 ///
 /// # Shapes
 /// `y` `[rows, outputs]`, `x` `[rows, inputs]`, factors `[inputs, rank]` and `[rank, outputs]`.
-pub(super) fn adapted(y: Tensor<2>, x: Tensor<2>, [a, b]: [Tensor<2>; 2], scale: f32) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as CubeOps>::adapted(
+pub(super) fn with_adapter_gradient(
+    y: Tensor<2>,
+    x: Tensor<2>,
+    [a, b]: [Tensor<2>; 2],
+    scale: f32,
+) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as CubeOps>::with_adapter_gradient(
         y.into_dispatch(),
         x.into_dispatch(),
         a.into_dispatch(),

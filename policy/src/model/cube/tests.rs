@@ -626,6 +626,81 @@ fn a_weights_gradient_is_one_sum_over_all_rows() {
     }
 }
 
+/// Many rows, whose sums have parts, few of them, and sizes that fill no tile.
+#[test]
+fn an_adapters_gradient_is_that_of_its_own_product() {
+    let Some(device) = device() else {
+        return;
+    };
+    let device = device.autodiff();
+    for [rows, inputs, rank, outputs] in [[2048, 24, 3, 40], [5, 7, 2, 9], [130, 96, 16, 64]] {
+        let cells = |count: usize, seed| noise(count, seed);
+        let (x, dy) = (cells(rows * inputs, 1), cells(rows * outputs, 2));
+        let (a, b) = (cells(inputs * rank, 3), cells(rank * outputs, 4));
+        let scale = 1.5;
+        let leaf = |cells: &[f32], shape| floats(cells, shape, &device).detach().require_grad();
+        let [of_a, of_b] = [leaf(&a, [inputs, rank]), leaf(&b, [rank, outputs])];
+        let y = leaf(&vec![1.0; rows * outputs], [rows, outputs]);
+        let passed = super::with_adapter_gradient(
+            y.clone(),
+            floats(&x, [rows, inputs], &device),
+            [of_a.clone(), of_b.clone()],
+            scale,
+        );
+        let slopes = floats(&dy, [rows, outputs], &device);
+        let mut gradients = (passed.clone() * slopes).sum().backward();
+        let found = passed.without_autodiff().try_into_vec_as::<f32>().unwrap();
+        assert!(
+            found
+                .iter()
+                .all(|&cell| cell.to_bits() == 1.0_f32.to_bits())
+        );
+        let at = |cells: &[f32], index: usize| f64::from(cells[index]);
+        let sum = |terms: &mut dyn Iterator<Item = f64>| f64::from(scale) * terms.sum::<f64>();
+        let back = |row: usize, r: usize| -> f64 {
+            (0..outputs)
+                .map(|o| at(&dy, row * outputs + o) * at(&b, r * outputs + o))
+                .sum()
+        };
+        let inner = |row: usize, r: usize| -> f64 {
+            (0..inputs)
+                .map(|i| at(&x, row * inputs + i) * at(&a, i * rank + r))
+                .sum()
+        };
+        let expected_a: Vec<f64> = (0..inputs * rank)
+            .map(|cell| {
+                let (i, r) = (cell / rank, cell % rank);
+                sum(&mut (0..rows).map(|row| at(&x, row * inputs + i) * back(row, r)))
+            })
+            .collect();
+        let expected_b: Vec<f64> = (0..rank * outputs)
+            .map(|cell| {
+                let (r, o) = (cell / outputs, cell % outputs);
+                sum(&mut (0..rows).map(|row| inner(row, r) * at(&dy, row * outputs + o)))
+            })
+            .collect();
+        let what = format!("{rows} rows, {inputs} × {rank} × {outputs}");
+        let pairs = [
+            (of_a, expected_a, "A"),
+            (of_b, expected_b, "B"),
+            (y, dy.iter().map(|&cell| f64::from(cell)).collect(), "y"),
+        ];
+        for (leaf, expected, name) in pairs {
+            let found = leaf.grad_remove(&mut gradients).expect("a gradient");
+            let found = found.try_into_vec_as::<f32>().unwrap();
+            let largest = expected
+                .iter()
+                .fold(1.0_f64, |most, cell| most.max(cell.abs()));
+            assert_close(
+                &found,
+                &expected,
+                1e-5 * largest,
+                &format!("{name} of {what}"),
+            );
+        }
+    }
+}
+
 #[test]
 fn products_are_sums_in_f32_of_exact_products() {
     let Some(device) = device() else { return };
