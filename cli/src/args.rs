@@ -431,9 +431,12 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
-    /// The GGUF file
+    /// The GGUF file, or the folder of a PEFT adapter, which is merged into the model that it is for
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// What an adapter is for, a Hugging Face folder or hub name, where that is not what it names itself
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) base: Option<String>,
     /// Where the Hugging Face folder goes; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

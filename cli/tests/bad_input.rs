@@ -322,6 +322,57 @@ fn settings_that_do_not_exist_or_do_not_fit() {
 }
 
 #[test]
+fn adapters_that_cannot_be_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (adapter, out) = (dir.path().join("adapter"), dir.path().join("out"));
+    fs::create_dir(&adapter).unwrap();
+    let (path, to) = (adapter.to_str().unwrap(), out.to_str().unwrap());
+    let base = golden("qwen3");
+    let import = ["import", path, "--out", to];
+    let refused = |words: &[&str]| {
+        let with_base = [&import[..], &["--base", base.to_str().unwrap()]].concat();
+        assert_refused(&with_base, words);
+        assert!(!out.exists(), "a folder was left behind");
+    };
+    refused(&["adapter_config.json"]);
+    let tensors = "adapter_model.safetensors";
+    let saved = base.join("../../parity/qwen3-lora").join(tensors);
+    let good = json!({"peft_type": "LORA", "r": 3, "lora_alpha": 4.5, "base_model_name_or_path": "nowhere"});
+    let write = |settings: &Value| {
+        fs::write(adapter.join("adapter_config.json"), settings.to_string()).unwrap();
+    };
+    write(&good);
+    refused(&[tensors]);
+    fs::copy(saved, adapter.join(tensors)).unwrap();
+    for (key, value, words) in [
+        ("peft_type", json!("IA3"), ["peft_type", "IA3"]),
+        ("r", json!(0), ["r is not", "1..=64"]),
+        ("r", json!(2), ["lora_A", "[2, "]),
+        ("lora_alpha", json!("much"), ["lora_alpha", "1e6"]),
+        ("use_dora", json!(true), ["use_dora", "not supported"]),
+        (
+            "modules_to_save",
+            json!(["lm_head"]),
+            ["modules_to_save", "not supported"],
+        ),
+        ("bias", json!("all"), ["bias", "none"]),
+    ] {
+        let mut settings = good.clone();
+        settings[key] = value;
+        write(&settings);
+        refused(&words);
+    }
+    write(&good);
+    assert_refused(&import, &["base_model_name_or_path", "nowhere", "--base"]);
+    let file = dir.path().join("model.gguf");
+    fs::write(&file, "GGUF").unwrap();
+    let file = ["import", file.to_str().unwrap(), "--out", to, "--base", "x"];
+    assert_refused(&file, &["--base", "adapter"]);
+    let done = anneal(&[&import[..], &["--base", base.to_str().unwrap()]].concat());
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
 fn adapters_go_on_over_the_model_that_they_began_with_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (base, run) = (dir.path().join("base"), dir.path().join("run"));

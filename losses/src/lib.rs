@@ -2,7 +2,7 @@
 //!
 //! An algorithm is three parts, each in a file of its own:
 //!
-//! 1. an estimator of advantages ([`AdvantageConfig::advantages`], in `advantages/`);
+//! 1. an estimator of advantages ([`Estimator::advantages`], in `advantages/`);
 //! 2. a per-token loss ([`PolicyLoss`], in `policy_loss/`);
 //! 3. entropy controllers, which select, weigh, penalise or favour tokens but never repeat the clip
 //!    ([`EntropyControl`], in `controller/`).
@@ -18,7 +18,7 @@
 //! To add a loss: write its file, and its variant in [`LossConfig`].
 //!
 //! ```
-//! use losses::{AdvantageConfig, AdvantageInputs};
+//! use losses::{AdvantageConfig, AdvantageInputs, Estimator};
 //!
 //! // Two prompts with two responses of one token each: (R - μ) / (σ + ε) within each group.
 //! let found = AdvantageConfig::default().advantages(&AdvantageInputs {

@@ -36,7 +36,7 @@ mod tokenizer;
 mod value_head;
 mod weights;
 
-pub use adapter::AdapterBase;
+pub use adapter::{AdapterBase, import_adapter};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
 pub use device::{

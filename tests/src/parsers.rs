@@ -13,8 +13,8 @@ use std::{
 
 use burn::tensor::{DType, Device};
 use policy::{
-    CausalLm, ChatTemplate, ModelConfig, Policy, SaveDtype, Tokenizer, import_gguf, load_weights,
-    save_weights,
+    AdapterBase, CausalLm, ChatTemplate, LoraConfig, ModelConfig, Policy, SaveDtype, Tokenizer,
+    import_adapter, import_gguf, load_weights, save_weights,
 };
 use reward::{ExternalReward, extract_answer, gold_is_readable, load_problems_capped, verify};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,8 @@ use trainer::{RolloutLine, RunState, SftConfig, TrainConfig, newest_checkpoint};
 pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them, but for `records`, the logs of `anneal fit` and `anneal report`, which are the command's own.
-pub const PARSERS: [Parser; 14] = [
+pub const PARSERS: [Parser; 15] = [
+    ("adapter", adapter),
     ("answer", answer),
     ("config", config),
     ("gguf", gguf),
@@ -121,6 +122,34 @@ pub fn gguf(data: &[u8]) {
     in_file("model.gguf", data, |path| {
         let out = path.with_file_name("imported");
         if import_gguf(path, &out, SaveDtype::Bf16).is_ok() {
+            Policy::load(&out, DType::F32, &Device::flex()).unwrap();
+        }
+        let _ = fs::remove_dir_all(out);
+    });
+}
+
+/// The settings of an adapter whose tensors are whole, for the smallest decoder: what is merged must open.
+pub fn adapter(data: &[u8]) {
+    in_file("adapter/adapter_config.json", data, |path| {
+        let folder = path.parent().unwrap();
+        let (base, out) = (path.with_file_name("base"), path.with_file_name("merged"));
+        if !base.exists() {
+            fs::create_dir_all(&base).unwrap();
+            let policy = Policy::new(smallest().clone(), None, 1, &Device::flex());
+            policy.save(&base, SaveDtype::F32).unwrap();
+            let lora = LoraConfig {
+                rank: 1,
+                ..LoraConfig::default()
+            };
+            let beside = tempfile::tempdir().unwrap();
+            let adapted = policy.model.with_lora(&lora, 1);
+            adapted
+                .save_adapters(&lora, &AdapterBase::default(), beside.path())
+                .unwrap();
+            let tensors = "adapter_model.safetensors";
+            fs::copy(beside.path().join(tensors), folder.join(tensors)).unwrap();
+        }
+        if import_adapter(folder, base.to_str(), &out, SaveDtype::F32).is_ok() {
             Policy::load(&out, DType::F32, &Device::flex()).unwrap();
         }
         let _ = fs::remove_dir_all(out);

@@ -26,7 +26,7 @@ use losses::{
 };
 use policy::{
     CausalLm, EntropyPass, Execution, HeadOptions, LoraConfig, LoraTarget, PackedTokens, Policy,
-    open_device,
+    SaveDtype, import_adapter, open_device,
 };
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde::Deserialize;
@@ -378,6 +378,32 @@ fn merged_adapters_are_the_same_policy() {
         let merged = adapted(folder, &device()).model.merged();
         let merged = log_probs(&merged, &golden);
         let difference = largest_difference(&merged, &golden.log_probs);
+        assert!(difference < SINGLE.nats, "{folder}: {difference:e}");
+    }
+}
+
+/// What PEFT saved, with the settings that it saves, imported as a model.
+#[test]
+fn an_imported_adapter_is_the_same_policy() {
+    for folder in ADAPTED {
+        let dir = tempfile::tempdir().unwrap();
+        let adapter = dir.path().join("adapter");
+        std::fs::create_dir(&adapter).unwrap();
+        let tensors = "adapter_model.safetensors";
+        let saved = tests::data("parity").join(format!("{folder}-lora"));
+        std::fs::copy(saved.join(tensors), adapter.join(tensors)).unwrap();
+        let settings = serde_json::json!({
+            "peft_type": "LORA", "base_model_name_or_path": "of another machine", "r": 3, "lora_alpha": 4.5,
+            "bias": "none", "use_dora": false, "modules_to_save": null, "rank_pattern": {}, "use_rslora": false,
+            "target_modules": "all-linear",
+        });
+        let file = adapter.join("adapter_config.json");
+        std::fs::write(file, settings.to_string()).unwrap();
+        let (base, out) = (tests::data("models").join(folder), dir.path().join("out"));
+        import_adapter(&adapter, base.to_str(), &out, SaveDtype::F32).unwrap();
+        let golden = golden(&format!("{folder}-lora"));
+        let policy = Policy::load(&out, DType::F32, &device()).unwrap();
+        let difference = largest_difference(&log_probs(&policy.model, &golden), &golden.log_probs);
         assert!(difference < SINGLE.nats, "{folder}: {difference:e}");
     }
 }

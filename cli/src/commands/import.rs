@@ -1,7 +1,7 @@
 //! `anneal import`.
 
-use anyhow::Result;
-use policy::{SaveDtype, import_gguf};
+use anyhow::{Result, bail};
+use policy::{SaveDtype, import_adapter, import_gguf};
 
 use super::say;
 use crate::{args::ImportArgs, device};
@@ -13,7 +13,17 @@ pub(crate) fn run(args: &ImportArgs) -> Result<()> {
     } else {
         SaveDtype::F32
     };
-    let summary = import_gguf(&args.file, &args.out, dtype)?;
+    let base = args.base.as_deref();
+    let summary = if args.file.is_dir() {
+        import_adapter(&args.file, base, &args.out, dtype)?
+    } else if base.is_some() {
+        bail!(
+            "--base is for a PEFT adapter's folder; {} is none",
+            args.file.display()
+        );
+    } else {
+        import_gguf(&args.file, &args.out, dtype)?
+    };
     say(&format!(
         "wrote {}: {:.1} M parameters, {} token ids, {}",
         args.out.display(),

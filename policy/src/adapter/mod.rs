@@ -1,5 +1,7 @@
 //! A model's adapters as PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors` in a folder of their own.
 
+mod import;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -20,6 +22,8 @@ use crate::{
     tensor_file::{LazyTensor, write_tensors},
     weights::{TensorPath, invalid, replace, values},
 };
+
+pub use import::import_adapter;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -149,10 +153,11 @@ impl Loader {
                 name: name.into(),
             });
         };
-        if info.dtype != Dtype::F32 || info.shape != shape {
+        let is_float = matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        if !is_float || info.shape != shape {
             let (found, dtype) = (&info.shape, info.dtype);
             let message = format!(
-                "tensor '{name}' is {dtype:?} of shape {found:?}, where the run has f32 of {shape:?}"
+                "tensor '{name}' is {dtype:?} of shape {found:?}, where an adapter of this rank has floats of {shape:?}"
             );
             return Err(invalid(self.shard.path(), &message));
         }
