@@ -30,7 +30,7 @@ use policy::{
 };
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde::Deserialize;
-use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, bundled_base};
+use trainer::{Event, RunFolder, StepMetrics, TrainConfig, Trainer, bundled_base, resume_policy};
 
 /// The device under test, tried out once.
 fn device() -> Device {
@@ -640,7 +640,8 @@ fn run(device: &Device, settings: &[&str], out: &Path) -> (Vec<StepMetrics>, Vec
         })
         .unwrap();
     let mut weights = Weights(Vec::new());
-    trainer.policy().model.valid().merged().visit(&mut weights);
+    let model = trainer.policy().model.valid();
+    model.merged_as(DType::F32).visit(&mut weights);
     (lines, weights.0)
 }
 
@@ -714,6 +715,56 @@ fn whole_steps_are_those_of_the_cpu() {
             apart < 0.02 * moved,
             "{loss}: weights moved {moved}, and {apart} apart"
         );
+    }
+}
+
+/// Adapters over weights that are held in half precision, from a checkpoint: the same merged weights to the bit.
+#[test]
+fn adapters_go_on_from_a_checkpoint() {
+    let types = [DType::F32, DType::F16, DType::BF16];
+    for dtype in types
+        .into_iter()
+        .filter(|&dtype| device().supports_dtype(dtype))
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let name = match dtype {
+            DType::F16 if device() == Device::flex() => continue,
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            _ => "f32",
+        };
+        let settings = [
+            "steps=1",
+            "lora.rank=2",
+            "loss.reference_kl.coef=0.1",
+            "rollout.prompts_per_step=2",
+            "rollout.group_size=2",
+            "rollout.max_new_tokens=8",
+            "rollout.filter_groups=false",
+            "validation.problems=0",
+            // Something to learn whatever the answers are.
+            "entropy.bonus.coef=0.1",
+            &format!("model.dtype={name}"),
+        ];
+        let (_, weights) = run(&device(), &settings, &dir.path().join("run"));
+        let settings = settings.map(str::to_owned);
+        let config = TrainConfig::load(None, &settings).unwrap();
+        let checkpoint = dir.path().join("run/checkpoints/step-000001");
+        let policy = resume_policy(&config, &checkpoint, &device().autodiff()).unwrap();
+        let mut trainer = Trainer::new(config, policy).unwrap();
+        let merged = |trainer: &Trainer| {
+            let mut weights = Weights(Vec::new());
+            trainer
+                .policy()
+                .model
+                .valid()
+                .merged_as(DType::F32)
+                .visit(&mut weights);
+            weights.0
+        };
+        assert!(merged(&trainer) != weights, "{name}: nothing was learnt");
+        trainer.load_state(&checkpoint).unwrap();
+        assert!(merged(&trainer) == weights, "{name}");
     }
 }
 

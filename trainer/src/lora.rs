@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use config::ValueKind;
 use policy::{AdapterBase, LoraConfig, Policy};
 
@@ -74,6 +74,15 @@ pub(crate) fn attach(
     Ok(policy)
 }
 
+/// A policy whose frozen weights, if it has adapters, are held in the type that they are computed in; the CPU's own form rounds what it
+/// packs.
+pub(crate) fn hold_frozen(mut policy: Policy, dtype: DType) -> Policy {
+    if policy.model.has_adapters() && !policy.model.is_fused() && dtype != DType::F32 {
+        policy.model = policy.model.holding_frozen_as(dtype);
+    }
+    policy
+}
+
 /// The policy that [`Trainer::new`] and then [`Trainer::load_state`] go on from a checkpoint with: the checkpoint's own, or, where
 /// the run trains adapters, the weights that these are for, with all else as the checkpoint has it.
 ///
@@ -85,7 +94,7 @@ pub fn resume_policy(
     device: &Device,
 ) -> Result<Policy, TrainerError> {
     if config.lora.is_none() {
-        return Ok(Policy::load(checkpoint, burn::tensor::DType::F32, device)?);
+        return Ok(Policy::load(checkpoint, DType::F32, device)?);
     }
     let model = &config.model.path;
     load_over(checkpoint, model, device).map_err(|source| TrainerError::BaseGone {
@@ -116,14 +125,14 @@ impl Trainer {
         if self.config.lora.is_none() {
             return Ok(());
         }
-        let model = &self.policy.model;
-        if fingerprint != Some(model.fingerprint().as_str()) {
+        if fingerprint != self.state.start_fingerprint.as_deref() {
             return Err(TrainerError::OtherBase {
                 checkpoint: checkpoint.to_owned(),
                 model: self.config.model.path.clone(),
             });
         }
-        self.policy.model = model.clone().load_adapters(&checkpoint.join(ADAPTER))?;
+        let model = self.policy.model.clone();
+        self.policy.model = model.load_adapters(&checkpoint.join(ADAPTER))?;
         Ok(())
     }
 }

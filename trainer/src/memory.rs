@@ -39,7 +39,7 @@ impl TokenBudget {
         let is_packed = model.is_fused();
         let open = || {
             let device = model.device();
-            let state = state_bytes(config, model) + head_bytes(config, model) + other_bytes;
+            let state = state_bytes(config, model, dtype) + head_bytes(config, model) + other_bytes;
             let memory = device_memory_bytes(&device);
             let token =
                 TokenBytes::new(config, model, dtype, length).pass(least_kept(model, config));
@@ -74,15 +74,25 @@ fn device_tokens(memory: Option<u64>, state: u64, token: u64) -> usize {
     (tokens as usize).clamp(LEAST_DEVICE_TOKENS, MOST_DEVICE_TOKENS)
 }
 
-/// Of a parameter in f32: the weight, and a copy in the type that the model computes in.
-const WEIGHT_BYTES: u64 = 4 + 4;
+/// Of a parameter in f32, and of its copy in the type that the model computes in.
+const CELL_BYTES: u64 = 4;
 /// Of one that is trained, beside them: two gradients, one being added to the other, and two moments.
 const TRAINED_BYTES: u64 = 8 + 8;
 
 /// What training a model's weights, or its adapters, takes all the time.
-fn state_bytes(config: &ModelConfig, model: &CausalLm) -> u64 {
-    let weights = config.parameters() + adapter_parameters(model);
-    WEIGHT_BYTES * weights + TRAINED_BYTES * model.trained_parameters()
+fn state_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType) -> u64 {
+    let copies = CELL_BYTES * (config.parameters() + adapter_parameters(model));
+    weight_bytes(config, model, dtype) + copies + TRAINED_BYTES * model.trained_parameters()
+}
+
+/// A model's weights as they are held: in f32, but frozen ones on a device in the type that it computes in. Adapters are in f32.
+fn weight_bytes(config: &ModelConfig, model: &CausalLm, dtype: DType) -> u64 {
+    let cell = if model.has_adapters() && !model.is_fused() {
+        dtype.size() as u64
+    } else {
+        CELL_BYTES
+    };
+    cell * config.parameters() + CELL_BYTES * adapter_parameters(model)
 }
 
 /// Numbers of a model's adapters; none without them.
@@ -216,7 +226,7 @@ pub(crate) fn blocks_kept_alone(
     }
     let bytes = TokenBytes::new(config, model, dtype, length);
     let device = model.device();
-    let state = state_bytes(config, model) + head_bytes(config, model);
+    let state = state_bytes(config, model, dtype) + head_bytes(config, model);
     let pass = tokens as u64 * bytes.pass(0);
     let room = room(device_memory_bytes(&device), state, pass);
     blocks_that_fit((config, model, dtype), bytes, (tokens as u64, 1), room)
@@ -283,7 +293,7 @@ impl Trainer {
     fn room_for_graphs(&self, length: usize) -> u64 {
         let parameters = self.policy.config.parameters();
         let (config, model) = (&self.policy.config, &self.policy.model);
-        let state = state_bytes(config, model) + self.other_models_bytes();
+        let state = state_bytes(config, model, self.dtype) + self.other_models_bytes();
         let pass = self.models_passed() * self.pass_estimate(length);
         let held = pass + self.generation_estimate();
         room(self.available_bytes(4 * parameters), state, held)
@@ -385,12 +395,11 @@ impl Trainer {
     fn other_models_bytes(&self) -> u64 {
         let parameters = self.policy.config.parameters();
         let reference = self.reference.as_ref();
-        // Where the weights are frozen, those of the start are the same tensors, unless they are cast.
-        let is_shared = self.policy.model.has_adapters() && self.dtype == DType::F32;
-        let reference = reference.filter(|_| !is_shared);
+        // Where the weights are frozen, those of the start are the same tensors.
+        let reference = reference.filter(|_| !self.policy.model.has_adapters());
         let reference = reference.map_or(0, |_| self.dtype.size() as u64 * parameters);
         let critic = if self.has_critic_trunk() {
-            (WEIGHT_BYTES + TRAINED_BYTES) * parameters
+            (2 * CELL_BYTES + TRAINED_BYTES) * parameters
         } else {
             0
         };
@@ -442,7 +451,7 @@ impl Trainer {
         let trained = model.trained_parameters();
         let gradients = 8 * trained;
         MemoryEstimate {
-            weights: 4 * (parameters + adapter_parameters(model)) + copy,
+            weights: weight_bytes(&self.policy.config, model, self.dtype) + copy,
             gradients,
             moments: 8 * trained,
             other_models: self.other_models_bytes(),

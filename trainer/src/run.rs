@@ -260,6 +260,7 @@ impl Trainer {
         let start = policy.model.clone();
         let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
+        let policy = lora::hold_frozen(policy, dtype);
         let start = start.with_execution(policy.model.execution());
         TrainConfig::check_dtype(&policy.model.device(), dtype)?;
         config.check_rollout_dtype(policy.model.is_fused())?;
@@ -279,7 +280,7 @@ impl Trainer {
         let trainer = Self {
             reference: objective
                 .needs_reference()
-                .then(|| start.valid().cast(dtype)),
+                .then(|| policy.model.valid().without_adapters().cast(dtype)),
             dtype,
             objective,
             estimator,

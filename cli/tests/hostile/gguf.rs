@@ -92,5 +92,5 @@ fn files_that_are_no_file() {
     let args = |file| ["import", file, "--out", out.to_str().unwrap()];
     assert_refused(&args("/dev/zero"), 0, &["/dev/zero", "not a regular file"]);
     let folder = dir.path().to_str().unwrap();
-    assert_refused(&args(folder), 0, &["not a regular file"]);
+    assert_refused(&args(folder), 0, &["no adapter_config.json"]);
 }

@@ -6,7 +6,7 @@
 //! elsewhere a product keeps the merged one for its way back.
 
 use burn::{
-    module::{LoraAdapter, Module, Param, Reparameterizer},
+    module::{LoraAdapter, Module, ModuleMapper, Param, Reparameterizer},
     nn::Linear,
     tensor::{DType, Device, Tensor, TensorData},
 };
@@ -15,7 +15,10 @@ use rand_distr::{Distribution, Uniform};
 use serde::{Deserialize, Serialize};
 
 use super::{CausalLm, fused, operations::Operations};
-use crate::weights::{cast, fnv_1a, named_parameter};
+use crate::{
+    adapter::factor_of,
+    weights::{TensorPath, cast, fnv_1a, named_parameter},
+};
 
 /// A linear layer that can have an adapter, by its Hugging Face name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +132,29 @@ impl CausalLm {
         self.cast(dtype)
     }
 
+    /// The same model with its frozen weights held in another type: adapters stay as they are, and what is computed in that type
+    /// is what it would be, to the rounding of weights.
+    #[must_use]
+    pub fn holding_frozen_as(self, dtype: DType) -> Self {
+        self.map(&mut Hold {
+            dtype,
+            path: TensorPath::default(),
+        })
+    }
+
+    /// The same model without its adapters: the one that they are for, whose tensors it shares.
+    #[must_use]
+    pub fn without_adapters(mut self) -> Self {
+        for layer in &mut self.model.layers {
+            for linear in layer.linears_mut() {
+                if adapter(linear).is_some() {
+                    linear.weight = Param::initialized(linear.weight.id, linear.weight.base());
+                }
+            }
+        }
+        self
+    }
+
     /// The layers that have adapters, `model.layers.0.self_attn.q_proj` and so on.
     pub(crate) fn adapted_layers(&self) -> Vec<(String, &Linear)> {
         let layers = self.model.layers.iter().enumerate();
@@ -164,6 +190,41 @@ impl CausalLm {
             0 => self.num_params() as u64,
             adapters => adapters as u64,
         }
+    }
+}
+
+/// Casts each parameter but the adapters' factors, without a graph.
+struct Hold {
+    dtype: DType,
+    path: TensorPath,
+}
+
+impl ModuleMapper for Hold {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if factor_of(&self.path.name()).is_some() {
+            return param;
+        }
+        param.map(|weight| {
+            let device = weight.device();
+            tracked_on(&device, weight.without_autodiff().cast(self.dtype))
+        })
+    }
+}
+
+/// A tensor without a graph as one of a device, which may track gradients.
+fn tracked_on<const D: usize>(device: &Device, tensor: Tensor<D>) -> Tensor<D> {
+    if device.is_autodiff() {
+        Tensor::from_inner(tensor)
+    } else {
+        tensor
     }
 }
 
@@ -239,7 +300,7 @@ pub(super) fn adapter(linear: &Linear) -> Option<&LoraAdapter> {
     adapter.filter(|_| !linear.weight.base().is_require_grad())
 }
 
-/// A layer's weight as products take it, `[inputs, outputs]`: with its adapter merged into it, without a graph.
+/// A layer's weight as products take it, `[inputs, outputs]`: with its adapter merged into it in f32, without a graph.
 pub(crate) fn weight(linear: &Linear) -> Tensor<2> {
     let Some(LoraAdapter { a, b, scale }) = adapter(linear) else {
         return linear.weight.val();
@@ -250,13 +311,11 @@ pub(crate) fn weight(linear: &Linear) -> Tensor<2> {
     let merged = if weight.device() == Device::flex() && weight.dtype() == DType::F32 {
         fused::merged(weight, [a, b], *scale as f32)
     } else {
-        weight.clone() + Operations::of(&weight.device()).product(a, b) * *scale
+        // In f32, whatever the weight is held in.
+        let delta = Operations::of(&weight.device()).product(a, b) * *scale;
+        weight.cast(DType::F32) + delta
     };
-    if device.is_autodiff() {
-        Tensor::from_inner(merged)
-    } else {
-        merged
-    }
+    tracked_on(&device, merged)
 }
 
 /// A layer in another type; a weight with an adapter stays as it is, as products take it in their own type once merged.

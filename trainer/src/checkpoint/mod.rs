@@ -125,11 +125,11 @@ impl Trainer {
     /// A file that is missing or damaged, problems that are not those of the run so far, or adapters for another model.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
         Manifest::verify(path)?;
-        self.state = read_state(path)?;
+        let state = read_state(path)?;
+        self.load_adapters(path, state.start_fingerprint.as_deref())?;
+        self.state = state;
         self.check_state(path)?;
         self.state.check_data(&self.config)?;
-        let fingerprint = self.state.start_fingerprint.clone();
-        self.load_adapters(path, fingerprint.as_deref())?;
         self.optimizer = load_optimizer(&self.optimizer, &path.join(OPTIMIZER))?;
         if let Some(critic) = &mut self.critic {
             critic.load(path)?;
