@@ -373,12 +373,16 @@ fn a_comparison_is_run_once_and_extended() {
     let args = ["compare", "--config", &config, "--out", &out_text, SMALL];
     let (table, _) = done(&args);
     let rows: Vec<&str> = table.lines().collect();
+    let names: Vec<&str> = rows[0].split_whitespace().collect();
     assert!(
-        rows.len() == 3 && rows[1].starts_with("grpo") && rows[2].starts_with("kl_cov"),
+        rows.len() == 11 && names == ["variant", "grpo", "kl_cov"],
         "{table}"
     );
     // Each run validated before its first step and after its last: only what was trained counts.
-    assert!(rows[0].contains("(last 1)"), "{table}");
+    assert!(
+        rows[1].starts_with("held out") && rows[1].contains("(last 1)"),
+        "{table}"
+    );
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("\"comparison\"") && page.contains("comparison-points"));
     let metrics = out.join("kl_cov/seed-2/metrics.jsonl");

@@ -161,6 +161,29 @@ fn plain(text: &str) -> String {
 }
 
 impl Table {
+    /// The same with a line for each of its columns but the first: what has many figures of few things fits a terminal so.
+    pub(crate) fn turned(&self) -> Self {
+        let names = self.rows.iter().filter_map(|row| row.first());
+        let (corner, figures) = match self.columns.split_first() {
+            Some((corner, figures)) => (vec![Column::text(&corner.name)], figures),
+            None => (Vec::new(), &[][..]),
+        };
+        let line = |(index, column): (usize, &Column)| {
+            let cells = self.rows.iter().filter_map(|row| row.get(index + 1));
+            std::iter::once(column.name.clone())
+                .chain(cells.cloned())
+                .collect()
+        };
+        Self {
+            columns: corner
+                .into_iter()
+                .chain(names.map(|name| Column::number(name)))
+                .collect(),
+            rows: figures.iter().enumerate().map(line).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The table for a terminal, columns aligned.
     pub(crate) fn text(&self) -> String {
         let header: Vec<String> = self

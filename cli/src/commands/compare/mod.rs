@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     if args.json {
         print_json(&comparison)?;
     } else {
-        stdout().write_all(comparison.table().text().as_bytes())?;
+        stdout().write_all(comparison.table().turned().text().as_bytes())?;
     }
     say(&format!("report in {}", page.display()));
     Ok(())

@@ -310,6 +310,28 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_of_eighty_columns_holds_three_variants() {
+        let names = ["all_weights", "lora_16", "lora_2"];
+        let pair = |x: f64| vec![(1, outcome(x, 0.03)), (2, outcome(x + 0.02, 0.04))];
+        let variants = names.map(|name| VariantResult::of(name, &pair(0.7), &pair(0.6)));
+        let comparison = Comparison {
+            variants: variants.into(),
+        };
+        let text = comparison.table().turned().text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        assert!(
+            lines[0].starts_with("variant") && lines[0].ends_with("lora_2"),
+            "{text}"
+        );
+        assert_eq!(lines.len(), 1 + 10);
+        assert!(lines[5].starts_with("entropy, nats"), "{text}");
+    }
+
+    #[test]
     fn figures_are_shown_with_their_interval() {
         let interval = |half_width| {
             Some(MeanInterval {

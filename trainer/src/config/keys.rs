@@ -1,0 +1,297 @@
+//! Which keys there are, and which one was meant.
+
+use std::path::PathBuf;
+
+use losses::{
+    AdaptiveEntropy, AdvantageConfig, Aggregation, ClipCovControl, EntropyBonus, EntropyBudget,
+    EntropyControl, EntropyRatioClip, KlClamp, KlCovControl, LossConfig, ObjectiveConfig, PpoClip,
+    ReferenceKl, RolloutCorrection, ShapedAdvantage, TopEntropy,
+};
+use policy::LoraConfig;
+use reward::TaskConfig;
+use serde::{Serialize, de::DeserializeOwned};
+use toml::{Table, Value};
+
+use super::{
+    DataSection, FilterBy, OptimizerSection, RolloutDtype, RolloutSection, Schedule, TrainConfig,
+    UpdateSection, layers::config_error,
+};
+use crate::{SftConfig, TrainerError};
+
+/// Every dotted key that a run's configuration may hold, of all types of its tagged tables.
+pub(super) fn known_keys() -> Result<Vec<String>, TrainerError> {
+    let mut keys = Vec::new();
+    let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
+        let table = text
+            .parse::<Table>()
+            .map_err(|error| config_error(&error))?;
+        collect_keys(&table, prefix, &mut keys);
+        Ok(())
+    };
+    let text = |value: Result<String, toml::ser::Error>| value.map_err(|e| config_error(&e));
+    add("", text(toml::to_string(&TrainConfig::default()))?)?;
+    add("", text(toml::to_string(&with_every_option()))?)?;
+    for loss in LossConfig::defaults() {
+        add("loss.", text(toml::to_string(&loss))?)?;
+    }
+    for advantage in AdvantageConfig::defaults() {
+        add("advantage.", text(toml::to_string(&advantage))?)?;
+    }
+    add_tasks(&mut add)?;
+    keys.push("model".to_owned());
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// A configuration in which every optional table and key is there, to know their names by.
+fn with_every_option() -> TrainConfig {
+    TrainConfig {
+        lora: Some(LoraConfig::default()),
+        optimizer: OptimizerSection {
+            schedule: Schedule::Linear,
+            final_ratio: 1.0,
+            ..OptimizerSection::default()
+        },
+        data: DataSection {
+            train: Some(PathBuf::new()),
+            validation: Some(PathBuf::new()),
+            ..DataSection::default()
+        },
+        rollout: RolloutSection {
+            dtype: Some(RolloutDtype::Bf16),
+            filter_groups: Some(true),
+            filter_by: FilterBy::Correct,
+            ..RolloutSection::default()
+        },
+        update: UpdateSection {
+            mask_truncated: true,
+            ..UpdateSection::default()
+        },
+        loss: ObjectiveConfig {
+            loss: LossConfig::PpoClip(PpoClip {
+                dual_clip: Some(3.0),
+                ..PpoClip::default()
+            }),
+            aggregation: Some(Aggregation::default()),
+            constant_length_tokens: Some(1.0),
+            reference_kl: Some(ReferenceKl {
+                clamp: Some(KlClamp::default()),
+                ..ReferenceKl::default()
+            }),
+            rollout_correction: Some(RolloutCorrection::default()),
+        },
+        entropy: EntropyControl {
+            clip_cov: Some(ClipCovControl::default()),
+            kl_cov: Some(KlCovControl::default()),
+            bonus: Some(EntropyBonus::default()),
+            adaptive: Some(AdaptiveEntropy::default()),
+            budget: Some(EntropyBudget {
+                final_target_nats: Some(1.0),
+                ..EntropyBudget::default()
+            }),
+            top_entropy: Some(TopEntropy::default()),
+            ratio_clip: Some(EntropyRatioClip::default()),
+            shaped_advantage: Some(ShapedAdvantage::default()),
+        },
+        ..TrainConfig::default()
+    }
+}
+
+/// The names of the built-in tasks.
+const TASKS: [&str; 2] = ["arithmetic", "countdown"];
+
+fn add_tasks(
+    add: &mut dyn FnMut(&str, String) -> Result<(), TrainerError>,
+) -> Result<(), TrainerError> {
+    TASKS
+        .iter()
+        .try_for_each(|task| add("task.", default_of::<TaskConfig>("name", task)?))
+}
+
+/// A tagged table's default for one tag, as TOML.
+fn default_of<T: DeserializeOwned + Serialize>(
+    tag: &str,
+    value: &str,
+) -> Result<String, TrainerError> {
+    let table = toml::from_str::<T>(&format!("{tag} = \"{value}\""));
+    let table = table.map_err(|error| config_error(&error))?;
+    toml::to_string(&table).map_err(|error| config_error(&error))
+}
+
+/// The keys of a supervised run's configuration.
+pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
+    let mut keys: Vec<String> = ["data.train", "data.validation"].map(str::to_owned).into();
+    let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
+        collect_keys(
+            &text.parse().map_err(|error| config_error(&error))?,
+            prefix,
+            &mut keys,
+        );
+        Ok(())
+    };
+    add(
+        "",
+        toml::to_string(&SftConfig {
+            lora: Some(LoraConfig::default()),
+            optimizer: OptimizerSection {
+                schedule: Schedule::Linear,
+                final_ratio: 1.0,
+                ..OptimizerSection::default()
+            },
+            ..SftConfig::default()
+        })
+        .map_err(|error| config_error(&error))?,
+    )?;
+    add_tasks(&mut add)?;
+    Ok(keys)
+}
+
+fn collect_keys(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            collect_keys(inner, &format!("{path}."), keys);
+        }
+        keys.push(path);
+    }
+}
+
+pub(super) fn check_keys(table: &Table, known: &[String], place: &str) -> Result<(), TrainerError> {
+    let mut found = Vec::new();
+    collect_keys(table, "", &mut found);
+    found
+        .iter()
+        .try_for_each(|key| check_key(key, known, place))
+}
+
+pub(super) fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerError> {
+    if known.iter().any(|name| name == key) {
+        return Ok(());
+    }
+    Err(TrainerError::UnknownKey {
+        key: key.to_owned(),
+        place: place.to_owned(),
+        nearest: nearest_key(key, known),
+    })
+}
+
+/// Names that other tools have for a setting, by their last part.
+const ALIASES: [(&str, &str); 29] = [
+    ("lr", "optimizer.learning_rate"),
+    ("learning_rate", "optimizer.learning_rate"),
+    ("n", "rollout.group_size"),
+    ("num_generations", "rollout.group_size"),
+    ("train_batch_size", "rollout.prompts_per_step"),
+    ("batch_size", "rollout.prompts_per_step"),
+    ("max_completion_length", "rollout.max_new_tokens"),
+    ("max_response_length", "rollout.max_new_tokens"),
+    ("ppo_mini_batch_size", "update.mini_batch_prompts"),
+    ("ppo_epochs", "update.epochs"),
+    ("num_iterations", "update.epochs"),
+    ("val", "data.validation"),
+    ("val_files", "data.validation"),
+    ("train_files", "data.train"),
+    ("dataset", "data.train"),
+    ("kl_coef", "loss.reference_kl.coef"),
+    ("beta", "loss.reference_kl.coef"),
+    ("entropy_coeff", "entropy.bonus.coef"),
+    ("clip_ratio_low", "loss.clip_low"),
+    ("clip_ratio_high", "loss.clip_high"),
+    ("adv_estimator", "advantage.type"),
+    ("lr_scheduler_type", "optimizer.schedule"),
+    ("lr_warmup_steps", "optimizer.warmup_steps"),
+    ("min_lr_ratio", "optimizer.final_ratio"),
+    ("lora_r", "lora.rank"),
+    ("lora_target_modules", "lora.targets"),
+    ("lora_rank", "lora.rank"),
+    ("lora_alpha", "lora.alpha"),
+    ("target_modules", "lora.targets"),
+];
+
+/// The known key that was probably meant: one that is nearly the same, one of the same section or of another that ends alike,
+/// one by another tool's name, or the one with the fewest letters between.
+fn nearest_key(key: &str, known: &[String]) -> String {
+    let distance = |name: &String| strsim::damerau_levenshtein(name, key);
+    let nearest = |names: &mut dyn Iterator<Item = &String>| {
+        let nearest = names.min_by_key(|name| distance(name));
+        nearest.cloned()
+    };
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let (section, own) = match key.rsplit_once('.') {
+        Some((section, own)) => (Some(section), own),
+        None => (None, key),
+    };
+    let parts = |name: &str| name.matches('.').count();
+    let is_slip = |name: &&String| parts(name) == parts(key) && distance(name) <= 2;
+    let slip = nearest(&mut known.iter().filter(is_slip));
+    let alike = || known.iter().filter(|name| last(name) == own);
+    // Without a section, several that end alike say less than what other tools mean by the name.
+    let ends_alike = match section {
+        Some(_) => nearest(&mut alike()),
+        None => alike().next().filter(|_| alike().count() == 1).cloned(),
+    };
+    let alias = || {
+        let (_, meant) = ALIASES.iter().find(|(name, _)| *name == own)?;
+        let here = section.map(|section| format!("{section}.{}", last(meant)));
+        let meant = [here, Some((*meant).to_owned())];
+        meant
+            .into_iter()
+            .flatten()
+            .find(|name| known.contains(name))
+    };
+    // The first letters of a name, or a name with more behind it.
+    let begins = || {
+        let is_alike = |name: &&String| {
+            name.rsplit_once('.').map(|(section, _)| section) == section
+                && (last(name).starts_with(own) || own.starts_with(&last(name)))
+        };
+        nearest(&mut known.iter().filter(is_alike))
+    };
+    let by_last = || {
+        known.iter().min_by_key(|name| {
+            let of_last = strsim::damerau_levenshtein(&last(name), own);
+            (distance(name).min(2 * of_last), distance(name))
+        })
+    };
+    let found = slip.or(ends_alike).or_else(alias).or_else(begins);
+    found.or_else(|| by_last().cloned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_the_reference() {
+        let reference = include_str!("../../../SETTINGS.md");
+        for key in known_keys().unwrap() {
+            let row = format!("\n| `{key}` |");
+            assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_of_the_one_that_was_meant() {
+        let known = known_keys().unwrap();
+        for (key, meant) in [
+            ("learning_rate", "optimizer.learning_rate"),
+            ("optimizer.lr", "optimizer.learning_rate"),
+            ("group_size", "rollout.group_size"),
+            ("rollout.n", "rollout.group_size"),
+            ("data.val", "data.validation"),
+            ("loss.clip_hihg", "loss.clip_high"),
+            ("rolout.top_k", "rollout.top_k"),
+            ("validation.evry", "validation.every"),
+            ("critc.learning_rate", "critic.learning_rate"),
+            ("critic.lr", "critic.learning_rate"),
+            ("entropy.kl_cv.kl_coef", "entropy.kl_cov.kl_coef"),
+            ("actor.optim.lr", "optimizer.learning_rate"),
+            ("lora.r", "lora.rank"),
+            ("model.lora_rank", "lora.rank"),
+            ("lora.alpha_scale", "lora.alpha"),
+        ] {
+            assert_eq!(nearest_key(key, &known), meant, "{key}");
+        }
+    }
+}
