@@ -356,6 +356,12 @@ fn adapters_that_cannot_be_imported() {
             ["modules_to_save", "not supported"],
         ),
         ("bias", json!("all"), ["bias", "none"]),
+        ("init_lora_weights", json!("pissa"), ["pissa", "beneath"]),
+        (
+            "layers_to_transform",
+            json!([0]),
+            ["layers_to_transform", "not supported"],
+        ),
     ] {
         let mut settings = good.clone();
         settings[key] = value;
@@ -403,6 +409,16 @@ fn adapters_go_on_over_the_model_that_they_began_with_alone() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{stderr}");
     let resume = ["train", "--resume", out, "--steps", "2"];
+    // Before there is a checkpoint, nothing tells one model from another.
+    let kept = dir.path().join("kept");
+    fs::rename(run.join("checkpoints"), &kept).unwrap();
+    let other = golden("llama-tied");
+    let place = format!("model.path={}", other.display());
+    assert_refused(
+        &[&resume[..], &[place.as_str()]].concat(),
+        &["no checkpoint", "model.path"],
+    );
+    fs::rename(&kept, run.join("checkpoints")).unwrap();
     assert_refused(&[&resume[..], &["lora.rank=3"]].concat(), &["lora"]);
     // The run's own result in its place is a model of the same shape.
     let weights = "model.safetensors";

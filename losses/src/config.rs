@@ -98,7 +98,8 @@ impl ObjectiveConfig {
         self.aggregation_for(self.loss.policy_loss())
     }
 
-    pub(crate) fn aggregation_for(&self, loss: &dyn PolicyLoss) -> Aggregation {
+    /// The same of a loss in the place of the configuration's.
+    pub fn aggregation_for(&self, loss: &dyn PolicyLoss) -> Aggregation {
         self.aggregation
             .unwrap_or_else(|| loss.default_aggregation())
     }
@@ -111,7 +112,11 @@ impl ObjectiveConfig {
         self.validate_for(self.loss.policy_loss())
     }
 
-    pub(crate) fn validate_for(&self, loss: &dyn PolicyLoss) -> Result<(), LossError> {
+    /// The same of a loss in the place of the configuration's.
+    ///
+    /// # Errors
+    /// As [`ObjectiveConfig::validate`].
+    pub fn validate_for(&self, loss: &dyn PolicyLoss) -> Result<(), LossError> {
         loss.validate()?;
         self.reference_kl.map_or(Ok(()), |kl| kl.validate())?;
         self.rollout_correction.map_or(Ok(()), |c| c.validate())?;
@@ -123,7 +128,7 @@ impl ObjectiveConfig {
         let is_sequence_loss = loss.granularity() == Granularity::Sequence;
         if is_sequence_loss && aggregation != Aggregation::SeqMeanTokenMean {
             return Err(LossError::Combination {
-                first: "loss.type = gmpo",
+                first: "a loss of whole sequences (gmpo)",
                 second: "this loss.aggregation",
                 reason: "its loss is one number for a sequence; only seq_mean_token_mean is their mean",
             });

@@ -10,8 +10,8 @@ use crate::{
 pub struct LintContext<'a> {
     /// Optimizer updates that a full rollout makes.
     pub updates_per_rollout: usize,
-    /// The estimator of advantages.
-    pub advantage: &'a AdvantageConfig,
+    /// The estimator of advantages; `None` for one that no configuration has a name for.
+    pub advantage: Option<&'a AdvantageConfig>,
     /// Responses to each prompt.
     pub group_size: usize,
 }
@@ -30,7 +30,9 @@ impl PolicyObjective {
         self.lint_fractions(&mut warnings);
         if let Some(control) = self.clip_cov() {
             self.lint_clips(&mut warnings);
-            lint_band(&control, context, &mut warnings);
+            if let Some(advantage) = context.advantage {
+                lint_band(&control, advantage, context.group_size, &mut warnings);
+            }
         }
         self.lint_policy_loss(context, &mut warnings);
         warnings
@@ -110,7 +112,7 @@ impl PolicyObjective {
     }
 
     fn lint_policy_loss(&self, context: &LintContext, warnings: &mut Vec<String>) {
-        let aggregation = self.config().aggregation();
+        let aggregation = self.config().aggregation_for(self.loss());
         let granularity = self.loss().granularity();
         if granularity == Granularity::TokenOfSequence
             && aggregation != Aggregation::SeqMeanTokenMean
@@ -121,7 +123,8 @@ impl PolicyObjective {
                     .to_owned(),
             );
         }
-        let is_reinforce = matches!(self.config().loss, LossConfig::Reinforce(_));
+        let is_named = !self.has_own_loss();
+        let is_reinforce = is_named && matches!(self.config().loss, LossConfig::Reinforce(_));
         if is_reinforce && context.updates_per_rollout > 1 {
             let updates = context.updates_per_rollout;
             warnings.push(format!(
@@ -134,8 +137,13 @@ impl PolicyObjective {
 }
 
 /// Whether covariances can come into Clip-Cov's band, with advantages of this size.
-fn lint_band(control: &ClipCovControl, context: &LintContext, warnings: &mut Vec<String>) {
-    let is_scaled = match context.advantage {
+fn lint_band(
+    control: &ClipCovControl,
+    advantage: &AdvantageConfig,
+    group_size: usize,
+    warnings: &mut Vec<String>,
+) {
+    let is_scaled = match advantage {
         AdvantageConfig::Grpo(grpo) => grpo.scale != GrpoScale::None,
         AdvantageConfig::PassAtK(estimator) => estimator.scale_by_std,
         AdvantageConfig::ReinforcePlusPlus(_)
@@ -147,7 +155,7 @@ fn lint_band(control: &ClipCovControl, context: &LintContext, warnings: &mut Vec
         | AdvantageConfig::Opo(_) => false,
     };
     // A reward of one in a group of n has an advantage of (n - 1)/√n once divided by the deviation.
-    let n = context.group_size.max(2) as f64;
+    let n = group_size.max(2) as f64;
     let largest_advantage = if is_scaled { (n - 1.0) / n.sqrt() } else { 1.0 };
     let largest = 2.0 * largest_advantage * LARGEST_SURPRISE_NATS;
     if control.cov_low >= largest {
@@ -179,7 +187,7 @@ mod tests {
             .unwrap()
             .warnings(&LintContext {
                 updates_per_rollout: updates,
-                advantage: &advantage,
+                advantage: Some(&advantage),
                 group_size: 8,
             })
     }

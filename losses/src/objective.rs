@@ -105,6 +105,11 @@ impl PolicyObjective {
         Ok(objective)
     }
 
+    /// Whether the configuration's loss has another in its place.
+    pub(crate) fn has_own_loss(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// The loss: the configuration's, or the one in its place.
     pub fn loss(&self) -> &dyn PolicyLoss {
         match &self.own {

@@ -13,7 +13,7 @@ use crate::{
 
 impl CausalLm {
     /// A hash of each weight's name and shape and of some of its numbers, adapters left out: a model that was trained further, or
-    /// another of the same shape, has another.
+    /// another of the same shape, has another. A change that spares the numbers that are looked at is not seen.
     pub fn fingerprint(&self) -> String {
         let mut fingerprint = Fingerprint::default();
         self.visit(&mut fingerprint);

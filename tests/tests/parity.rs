@@ -408,6 +408,31 @@ fn an_imported_adapter_is_the_same_policy() {
     }
 }
 
+/// Tensors of one block alone, or of none, are no adapter that is merged.
+#[test]
+fn an_adapter_of_some_blocks_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = r#"{"peft_type": "LORA", "r": 3, "lora_alpha": 4.5}"#;
+    std::fs::write(dir.path().join("adapter_config.json"), settings).unwrap();
+    let tensors = "adapter_model.safetensors";
+    let whole = std::fs::read(tests::data("parity/qwen3-lora").join(tensors)).unwrap();
+    let whole = safetensors::SafeTensors::deserialize(&whole).unwrap();
+    for (block, word) in [("layers.0.", "some blocks alone"), ("nothing", "no layer")] {
+        let kept = whole.tensors().into_iter();
+        let kept: Vec<_> = kept.filter(|(name, _)| name.contains(block)).collect();
+        let bytes = safetensors::serialize(kept, None).unwrap();
+        std::fs::write(dir.path().join(tensors), bytes).unwrap();
+        let (base, out) = (tests::data("models/qwen3"), dir.path().join("out"));
+        let refused = import_adapter(dir.path(), base.to_str(), &out, SaveDtype::F32);
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("target_modules") && refused.contains(word),
+            "{refused}"
+        );
+        assert!(!out.exists());
+    }
+}
+
 /// Log-probabilities alone.
 fn log_probs(model: &CausalLm, golden: &Golden) -> Vec<f32> {
     let sequences = golden.prompts.iter().zip(&golden.responses);

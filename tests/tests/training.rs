@@ -5,11 +5,16 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use burn::tensor::{DType, Device};
 use losses::{
-    AdvantageInputs, Advantages, Estimator, LossError, PerToken, PolicyLoss, PolicyTerms, PpoClip,
+    AdvantageInputs, Advantages, Aggregation, Estimator, Granularity, LossError, PerToken,
+    PolicyLoss, PolicyTerms, PpoClip,
 };
 use policy::{LoraConfig, Policy, SaveDtype, save_weights};
 use rayon::ThreadPoolBuilder;
@@ -836,6 +841,34 @@ impl PolicyLoss for OwnLoss {
     }
 }
 
+/// One loss a response.
+#[derive(Debug)]
+struct OfSequences;
+
+impl PolicyLoss for OfSequences {
+    fn per_token(&self, terms: &PolicyTerms) -> PerToken {
+        PpoClip::default().per_token(terms)
+    }
+
+    fn granularity(&self) -> Granularity {
+        Granularity::Sequence
+    }
+}
+
+/// Compares no groups.
+#[derive(Debug)]
+struct OfAll;
+
+impl Estimator for OfAll {
+    fn compares_groups(&self) -> bool {
+        false
+    }
+
+    fn estimate(&self, inputs: &AdvantageInputs) -> Result<Advantages, LossError> {
+        Ok(inputs.broadcast(&inputs.outcomes()))
+    }
+}
+
 /// RLOO as somebody else would write it.
 #[derive(Debug)]
 struct OwnEstimator;
@@ -853,8 +886,11 @@ impl Estimator for OwnEstimator {
     }
 }
 
-/// The built-in task, behind a reward of its own.
-struct OwnTask(Box<dyn Task>);
+/// The built-in task, as somebody else's.
+struct OwnTask {
+    task: Box<dyn Task>,
+    asked: Arc<AtomicUsize>,
+}
 
 impl Task for OwnTask {
     fn name(&self) -> &'static str {
@@ -862,11 +898,12 @@ impl Task for OwnTask {
     }
 
     fn problem(&self, split: Split, seed: u64, index: u64) -> Problem {
-        self.0.problem(split, seed, index)
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.task.problem(split, seed, index)
     }
 
     fn reward(&self) -> Box<dyn Reward> {
-        self.0.reward()
+        self.task.reward()
     }
 }
 
@@ -876,19 +913,46 @@ fn stages_of_ones_own_are_those_of_the_configuration() {
     let named = config(&[&SMALL[..], &["advantage.type=rloo", "entropy.kl_cov={}"]].concat());
     let expected = fresh(base(), &named, &dir.path().join("named"));
     let own = config(&[&SMALL[..], &["entropy.kl_cov={}", "loss.type=reinforce"]].concat());
+    let asked = Arc::new(AtomicUsize::new(0));
     let stages = Stages::default()
-        .with_task(OwnTask(own.task.build().unwrap()))
+        .with_task(OwnTask {
+            task: own.task.build().unwrap(),
+            asked: Arc::clone(&asked),
+        })
         .with_estimator(OwnEstimator)
         .with_loss(OwnLoss(PpoClip::default()));
     let trainer = Trainer::compose(own.clone(), base(), stages).unwrap();
     let mut folder = RunFolder::create(&dir.path().join("own"), &own).unwrap();
     let found = run(trainer, &mut folder);
+    assert!(asked.load(Ordering::Relaxed) >= 2 * 8);
+    assert_eq!(found.len(), expected.len());
     for (own, named) in found[1..].iter().zip(&expected[1..]) {
         let figures = |m: &StepMetrics| [m.policy_loss, m.grad_norm, m.reward_mean];
         for (own, named) in figures(own).into_iter().zip(figures(named)) {
             assert!((own - named).abs() < 1e-5, "{own} is not {named}");
         }
     }
+    // A command that has no such stages does not go on with the run.
+    let (_, checkpoint) = list_checkpoints(&dir.path().join("own")).unwrap().remove(0);
+    let mut without = Trainer::new(own.clone(), base()).unwrap();
+    let refused = without.load_state(&checkpoint).unwrap_err().to_string();
+    assert!(refused.contains("task, loss, estimator"), "{refused}");
+    // What a stage has by default is its own.
+    let stages = Stages::default()
+        .with_loss(OfSequences)
+        .with_estimator(OfAll);
+    let trainer = Trainer::compose(config(&SMALL), base(), stages).unwrap();
+    let (loss, rollout) = (&trainer.config().loss, &trainer.config().rollout);
+    assert_eq!(loss.aggregation, Some(Aggregation::SeqMeanTokenMean));
+    assert_eq!(rollout.filter_groups, Some(false));
+    let alone = config(
+        &[
+            &SMALL[..],
+            &["rollout.group_size=1", "rollout.filter_groups=false"],
+        ]
+        .concat(),
+    );
+    Trainer::compose(alone, base(), Stages::default().with_estimator(OfAll)).unwrap();
     // With a reward of one's own, nobody else has to read the answers.
     let problems = dir.path().join("problems.jsonl");
     std::fs::write(

@@ -47,13 +47,12 @@ pub enum TrainerError {
         /// Why not.
         source: Box<TrainerError>,
     },
-    /// Adapters that were trained on another model than the one that there is now.
+    /// A run began with another model than the one that is in its place now, and needs it: its adapters are for it, or its reference is it.
     #[error(
-        "{}: its adapters are for another model than what {} is now; put that one back, or begin anew from the checkpoint, into \
-         which they are merged, by --model {}",
+        "{}: the run began with another model than what {} is now; put that one back, or begin anew from the checkpoint, by --model {}",
         checkpoint.display(), base_name(model), checkpoint.display()
     )]
-    OtherBase {
+    OtherStart {
         /// The checkpoint.
         checkpoint: PathBuf,
         /// The model's path.

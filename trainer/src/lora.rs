@@ -33,8 +33,7 @@ pub(crate) fn validate(lora: Option<&LoraConfig>) -> Result<(), TrainerError> {
         return Ok(());
     };
     check_count("lora.rank", *rank, 1)?;
-    // Beyond, their factor is nothing in f32, or no number.
-    let is_factor = (1e-6..=1e6).contains(alpha);
+    let is_factor = LoraConfig::ALPHAS.contains(alpha);
     check("lora.alpha", is_factor, "in 1e-6..=1e6", alpha)?;
     let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
     let mut distinct = names.clone();
@@ -126,7 +125,7 @@ impl Trainer {
             return Ok(());
         }
         if fingerprint != self.state.start_fingerprint.as_deref() {
-            return Err(TrainerError::OtherBase {
+            return Err(TrainerError::OtherStart {
                 checkpoint: checkpoint.to_owned(),
                 model: self.config.model.path.clone(),
             });

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AnswerKey, Answerer, CheckpointSection, Event, FilterBy, Group, GroupState, Observer,
-    ProblemSource, PromptFormat, RunFolder, Stages, StepMetrics, StepOutcome, TokenBudget,
-    TrainConfig, TrainerError,
+    ProblemSource, PromptFormat, RunFolder, Schedule, Stages, StepMetrics, StepOutcome,
+    TokenBudget, TrainConfig, TrainerError,
     checkpoint::{prune, read_state, sha256_of_file},
     config::check,
     critic::Critic,
@@ -68,9 +68,12 @@ pub struct RunState {
     /// The files of problems that the run trains and validates on.
     #[serde(default)]
     pub data: Vec<DataFile>,
-    /// The fingerprint of the model that a run's adapters are for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The fingerprint of the model that the run began with, where it is needed again: adapters are for it, or a reference is it.
+    #[serde(default, alias = "base", skip_serializing_if = "Option::is_none")]
     pub(crate) start_fingerprint: Option<String>,
+    /// Which stages are not the configuration's own ([`Stages`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) own_stages: Vec<String>,
 }
 
 /// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
@@ -182,6 +185,7 @@ pub struct Trainer {
     pub(crate) source: ProblemSource,
     pub(crate) objective: PolicyObjective,
     pub(crate) estimator: Arc<dyn Estimator>,
+    has_own_estimator: bool,
     /// The policy that the run starts from, where the objective keeps near to it.
     pub(crate) reference: Option<CausalLm>,
     pub(crate) critic: Option<Critic>,
@@ -213,7 +217,9 @@ impl Trainer {
         Self::compose(config, policy, Stages::default())
     }
 
-    /// The same with stages of one's own. What a run's folder keeps of the configuration does not tell of them.
+    /// The same with stages of one's own. A run's checkpoints know which they are, and go on with as many alone; what the folder keeps of the
+    /// configuration does not tell of them. An aggregation or a filter that is the default of the named loss or estimator counts as not
+    /// chosen: then it is the default of the one in its place.
     ///
     /// # Errors
     /// As [`Trainer::new`], and a part whose settings are out of range or that does not go with the configuration.
@@ -228,11 +234,21 @@ impl Trainer {
             loss,
             estimator,
         } = stages;
-        config.validate()?;
-        let source = ProblemSource::with_parts(&config, task, reward)?;
+        let own = [
+            ("task", task.is_some()),
+            ("reward", reward.is_some()),
+            ("loss", loss.is_some()),
+            ("estimator", estimator.is_some()),
+        ];
+        let own = own.into_iter().filter(|(_, is_own)| *is_own);
+        let own_stages: Vec<String> = own.map(|(name, _)| name.to_owned()).collect();
+        let has_own_estimator = estimator.is_some();
+        let config = config.with_defaults_of(loss.as_deref(), estimator.as_deref());
         let estimator = estimator.unwrap_or_else(|| Arc::new(config.advantage));
-        estimator.validate()?;
-        config.check_group_size(estimator.as_ref())?;
+        let named = config.loss.loss;
+        let used = loss.as_deref().unwrap_or(named.policy_loss());
+        config.validate_for(used, estimator.as_ref())?;
+        let source = ProblemSource::with_parts(&config, task, reward)?;
         policy.require_tokenizer()?;
         check(
             "the policy's weights",
@@ -273,8 +289,10 @@ impl Trainer {
         let needs_critic = estimator.needs_values();
         let workers = workers(policy.config.parameters(), &policy.model.device());
         let critic = needs_critic.then(|| Critic::new(&config.critic, &config.optimizer, &start));
+        let needs_start = config.lora.is_some() || objective.needs_reference();
         let state = RunState {
-            start_fingerprint: config.lora.as_ref().map(|_| start.fingerprint()),
+            start_fingerprint: needs_start.then(|| start.fingerprint()),
+            own_stages,
             ..RunState::default()
         };
         let trainer = Self {
@@ -284,6 +302,7 @@ impl Trainer {
             dtype,
             objective,
             estimator,
+            has_own_estimator,
             critic,
             optimizer: adamw(&config.optimizer),
             workers,
@@ -516,7 +535,7 @@ impl Trainer {
     pub fn warnings(&self) -> Vec<String> {
         let context = LintContext {
             updates_per_rollout: self.config.updates_per_rollout(),
-            advantage: &self.config.advantage,
+            advantage: (!self.has_own_estimator).then_some(&self.config.advantage),
             group_size: self.config.rollout.group_size,
         };
         let mut warnings = self.objective.warnings(&context);
@@ -530,6 +549,13 @@ impl Trainer {
         if self.config.rollout.filter_by != FilterBy::default() && !self.config.filters_groups() {
             warnings.push(
                 "rollout.filter_by does nothing without rollout.filter_groups = true".to_owned(),
+            );
+        }
+        let optimizer = &self.config.optimizer;
+        if optimizer.final_ratio > 0.0 && optimizer.schedule == Schedule::Constant {
+            warnings.push(
+                "optimizer.final_ratio does nothing without optimizer.schedule: the rate stays"
+                    .to_owned(),
             );
         }
         if self.config.lora.is_some() && self.has_critic_trunk() {

@@ -342,7 +342,6 @@ pub fn train_supervised(
     let workers = workers(policy.config.parameters(), &policy.model.device());
     let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
-    policy = lora::hold_frozen(policy, dtype);
     TrainConfig::check_dtype(&policy.model.device(), dtype)?;
     let mut report = SftReport::default();
     let (mut skipped, mut skipped_in_a_row) = (0, 0);
@@ -398,7 +397,7 @@ pub fn train_supervised(
         let step = report.steps;
         return Err(TrainerError::NonFiniteWeights { step });
     }
-    policy.model = policy.model.merged();
+    policy.model = policy.model.merged_as(DType::F32);
     Ok((policy, report))
 }
 

@@ -8,7 +8,8 @@ use reward::{Reward, Task};
 /// Stages of one's own, in the place of those that a configuration names; none by default.
 #[derive(Default)]
 pub struct Stages {
-    /// Makes problems, and scores answers to them, where the configuration has no file of problems.
+    /// Makes problems, and scores answers to them, where the configuration has no file of problems; where it has one, it is not
+    /// asked.
     pub task: Option<Box<dyn Task>>,
     /// Scores responses: neither a task's own reward, nor the verifier, nor the configuration's `reward`.
     pub reward: Option<Box<dyn Reward>>,

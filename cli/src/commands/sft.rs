@@ -7,11 +7,10 @@ use burn::tensor::DType;
 use policy::{OutputFolder, SaveDtype};
 use trainer::{SftConfig, SftReport, load_policy, train_supervised};
 
-use super::{print_json, say};
+use super::{print_json, say, train::quoted};
 use crate::{args::SftArgs, device, progress, signals::Signals};
 
 pub(crate) fn run(args: SftArgs) -> Result<()> {
-    let signals = Signals::watch()?;
     let device = device::parse(&args.device.device)?.autodiff();
     let config = SftConfig::load(args.config.as_deref(), &args.overrides)?;
     let out = OutputFolder::create(&args.out)?;
@@ -19,6 +18,8 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         "" => config.new_policy(&device)?,
         path => load_policy(path, DType::F32, &device)?,
     };
+    // Until here there is nothing to save.
+    let signals = Signals::watch()?;
     let parameters = policy.config.parameters() as f64 / 1e6;
     say(&format!(
         "teaching a model of {parameters:.2} M parameters for {} steps",
@@ -52,9 +53,10 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
     say(&format!("wrote {}", args.out.display()));
     print_json(&report)?;
     if signals.is_received() && report.steps < config.steps {
-        let (done, all, out) = (report.steps, config.steps, args.out.display());
+        let (done, all, out) = (report.steps, config.steps, quoted(&args.out));
         let message = format!(
-            "the model as step {done} of {all} left it is in {out}; go on from it with\n  anneal sft model.path={out} …"
+            "the model as step {done} of {all} left it is in {out}; another run goes on from it with model.path={out}, with moments, \
+             warm-up and schedule of its own"
         );
         return Err(signals.stopped(message).into());
     }

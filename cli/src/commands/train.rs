@@ -64,7 +64,7 @@ fn how_to_go_on(folder: &Path, step: u64) -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
     if text.chars().all(is_plain) {
@@ -133,9 +133,13 @@ fn rehearse(args: &TrainArgs, device: &Device) -> Result<()> {
         memory_table(&estimate, &parameters(&trainer), name)
     )?;
     if !estimate.fits() {
+        let adapters = match trainer.config().lora {
+            None => ", or train adapters alone (lora={})",
+            Some(_) => "",
+        };
         return Err(Advised::new(
             format!("--device {name} has less memory than this run is estimated to take"),
-            "lower update.max_tokens or rollout.batch_rows, or train adapters alone (lora={})",
+            format!("lower update.max_tokens or rollout.batch_rows{adapters}"),
         )
         .into());
     }
@@ -223,6 +227,12 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
     let lock = RunLock::take(run)?;
     let mut warn = |error: &TrainerError| say(&format!("warning: passed over: {error}"));
     let Some((step, checkpoint)) = newest_checkpoint(run, &mut warn)? else {
+        if config.model != saved.model {
+            bail!(
+                "{}: the run has no checkpoint yet, and begins with its own model; leave model.path as it is",
+                run.display()
+            );
+        }
         say("the run has no checkpoint yet; it starts again from its first step");
         let policy = load_policy(&config.model.path, DType::F32, device)?;
         let trainer = Trainer::new(config, policy)?;

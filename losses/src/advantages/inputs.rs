@@ -71,7 +71,7 @@ impl AdvantageInputs<'_> {
         }
     }
 
-    /// Each row's tokens as `(index, mask > 0)`.
+    /// Where each row's positions lie in the matrices, padding among them.
     pub fn rows(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
         let len = self.response_len();
         (0..self.groups.len()).map(move |row| row * len..(row + 1) * len)
@@ -93,7 +93,7 @@ impl AdvantageInputs<'_> {
             .collect()
     }
 
-    /// Each row's tokens.
+    /// How many tokens each row has.
     pub fn lengths(&self) -> Vec<f64> {
         let length =
             |row: std::ops::Range<usize>| self.mask[row].iter().filter(|&&m| m > 0.0).count();
@@ -115,12 +115,17 @@ impl AdvantageInputs<'_> {
     }
 
     /// A figure for each row from its group's rewards, `f(rewards, rows) -> figures`.
+    ///
+    /// # Panics
+    /// If `f` gives another number of figures.
     pub fn map_groups(&self, f: impl Fn(&[f64], &[usize]) -> Vec<f64>) -> Vec<f64> {
         let outcomes = self.outcomes();
         let mut figures = vec![0.0; outcomes.len()];
         for (_, rows) in self.by_group() {
             let rewards: Vec<f64> = rows.iter().map(|&row| outcomes[row]).collect();
-            for (&row, figure) in rows.iter().zip(f(&rewards, &rows)) {
+            let found = f(&rewards, &rows);
+            assert_eq!(found.len(), rows.len(), "a figure for each row of a group");
+            for (&row, figure) in rows.iter().zip(found) {
                 figures[row] = figure;
             }
         }
@@ -128,7 +133,11 @@ impl AdvantageInputs<'_> {
     }
 
     /// A figure of each row given to all its tokens, as advantages and as returns.
+    ///
+    /// # Panics
+    /// If there is another number of rows.
     pub fn broadcast(&self, figures: &[f64]) -> Advantages {
+        assert_eq!(figures.len(), self.groups.len(), "a figure for each row");
         let advantages: Vec<f64> = self
             .rows()
             .zip(figures)

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What PEFT has besides, and this has not: each changes what is computed.
-const UNSUPPORTED: [&str; 14] = [
+const UNSUPPORTED: [&str; 15] = [
     "use_dora",
     "use_qalora",
     "use_bdlora",
@@ -31,6 +31,7 @@ const UNSUPPORTED: [&str; 14] = [
     "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
+    "layers_to_transform",
 ];
 
 /// Merges the adapter of a PEFT folder into the model that it is for, and writes that to `out_dir` as a Hugging Face folder, with
@@ -57,7 +58,8 @@ pub fn import_adapter(
     let (_, tensors) = Shard::open(dir.join(WEIGHTS))?;
     let lora = settings.lora(&tensors, policy.config.hidden_size)?;
     // The factors are the file's.
-    policy.model = policy.model.with_lora(&lora, 0).load_adapters(dir)?;
+    let adapted = policy.model.with_lora(&lora, 0).load_adapters(dir);
+    policy.model = adapted.map_err(|error| settings.explain(error))?;
     policy.save(output.path(), dtype)?;
     let (_, written) = Shard::open(output.path().join(SINGLE_FILE))?;
     output.publish()?;
@@ -109,6 +111,19 @@ impl Settings {
         }
     }
 
+    /// A tensor that is missing is one of a layer that has no adapter, where its like have.
+    fn explain(&self, error: PolicyError) -> PolicyError {
+        match error {
+            PolicyError::MissingTensor { name, .. } => {
+                let message = format!(
+                    "has some blocks alone ({name} is not there), which is not supported; merge the adapter by PEFT"
+                );
+                self.error("target_modules", message)
+            }
+            error => error,
+        }
+    }
+
     fn text(&self, field: &str) -> Option<&str> {
         self.fields.get(field).and_then(Value::as_str)
     }
@@ -130,6 +145,16 @@ impl Settings {
                 field,
                 "is set, and is not supported; merge the adapter by PEFT",
             ));
+        }
+        // The others leave another base beneath than the one that is named.
+        let beginnings = ["gaussian", "eva", "orthogonal"];
+        if let Some(beginning) = self.text("init_lora_weights")
+            && !beginnings.contains(&beginning)
+        {
+            let message = format!(
+                "is {beginning:?}, which changes the model beneath; convert or merge the adapter by PEFT"
+            );
+            return Err(self.error("init_lora_weights", message));
         }
         match self.text("bias") {
             None | Some("none") => Ok(()),
@@ -169,19 +194,29 @@ impl Settings {
             return Err(self.error("r", format!("is not a whole number in 1..={hidden_size}")));
         };
         let alpha = self.fields.get("lora_alpha").and_then(Value::as_f64);
-        let Some(alpha) = alpha.filter(|alpha| (1e-6..=1e6).contains(alpha)) else {
+        let Some(alpha) = alpha.filter(|alpha| LoraConfig::ALPHAS.contains(alpha)) else {
             return Err(self.error("lora_alpha", "is not a number in 1e-6..=1e6"));
         };
         let is_stable = self.fields.get("use_rslora") == Some(&Value::Bool(true));
+        let none = || {
+            self.error(
+                "target_modules",
+                format!("has no layer that {WEIGHTS} has an adapter for"),
+            )
+        };
         let has = |target: &LoraTarget| {
             let end = format!(".{}.lora_A.weight", target.name());
             tensors.iter().any(|(name, _)| name.ends_with(&end))
         };
+        let targets: Vec<LoraTarget> = LoraTarget::ALL.into_iter().filter(has).collect();
+        if targets.is_empty() {
+            return Err(none());
+        }
         Ok(LoraConfig {
             rank,
             // α/√r where rsLoRA (arXiv 2312.03732) has it, α/r else.
             alpha: alpha * if is_stable { (rank as f64).sqrt() } else { 1.0 },
-            targets: LoraTarget::ALL.into_iter().filter(has).collect(),
+            targets,
         })
     }
 }

@@ -5,6 +5,8 @@
 //! product and what came back: no matrix has a gradient or moments. The CPU's own form merges each matrix as it packs it;
 //! elsewhere a product keeps the merged one for its way back.
 
+use std::ops::RangeInclusive;
+
 use burn::{
     module::{LoraAdapter, Module, ModuleMapper, Param, Reparameterizer},
     nn::Linear,
@@ -85,6 +87,11 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// The layers, of every block, that have adapters.
     pub targets: Vec<LoraTarget>,
+}
+
+impl LoraConfig {
+    /// What α may be: beyond, its factor is nothing in f32, or no number.
+    pub const ALPHAS: RangeInclusive<f64> = 1e-6..=1e6;
 }
 
 impl Default for LoraConfig {

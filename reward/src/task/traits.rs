@@ -14,8 +14,8 @@ pub trait Task: Send + Sync {
     /// at once, in any order and on any thread. No problem is ever in both splits.
     fn problem(&self, split: Split, seed: u64, index: u64) -> Problem;
 
-    /// A solution in steps, in one of the task's styles, to imitate in supervised training; the answer alone of a task that
-    /// is there for reinforcement learning.
+    /// A solution in steps, in one of the task's styles, to imitate in supervised training of the built-in tasks; by default the answer
+    /// alone: a task that is given to a run of reinforcement learning needs none.
     ///
     /// With probability `mistakes` each step goes wrong in a plausible way, and the later steps
     /// carry the wrong value on. A problem that is not of this task gets its answer alone.

@@ -10,6 +10,7 @@ mod power_loss;
 
 use std::{fs, io, path::Path};
 
+use burn::tensor::DType;
 use policy::{PolicyError, SaveDtype};
 use toml::{Table, Value};
 
@@ -126,6 +127,19 @@ impl Trainer {
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainerError> {
         Manifest::verify(path)?;
         let state = read_state(path)?;
+        if state.own_stages != self.state.own_stages {
+            let of = |stages: &[String]| match stages {
+                [] => "none".to_owned(),
+                stages => stages.join(", "),
+            };
+            let message = format!(
+                "{}: the run has stages of its own ({}), which are to be given by Trainer::compose again; here are {}",
+                path.display(),
+                of(&state.own_stages),
+                of(&self.state.own_stages)
+            );
+            return Err(TrainerError::Config { message });
+        }
         self.load_adapters(path, state.start_fingerprint.as_deref())?;
         self.state = state;
         self.check_state(path)?;
@@ -137,9 +151,18 @@ impl Trainer {
         // A run of adapters was built with the model that it started from.
         if self.reference.is_some() && self.config.lora.is_none() {
             let device = self.policy.model.device().inner();
-            let start = load_policy(&self.config.model.path, self.dtype, &device)?;
+            let start = load_policy(&self.config.model.path, DType::F32, &device)?;
+            if let Some(expected) = &self.state.start_fingerprint
+                && *expected != start.model.fingerprint()
+            {
+                return Err(TrainerError::OtherStart {
+                    checkpoint: path.to_owned(),
+                    model: self.config.model.path.clone(),
+                });
+            }
             let execution = self.policy.model.execution();
-            self.reference = Some(start.model.with_execution(execution));
+            let reference = start.model.with_execution(execution);
+            self.reference = Some(reference.cast(self.dtype));
         }
         Ok(())
     }

@@ -177,7 +177,7 @@ pub(super) fn check_key(key: &str, known: &[String], place: &str) -> Result<(), 
 }
 
 /// Names that other tools have for a setting, by their last part.
-const ALIASES: [(&str, &str); 29] = [
+const ALIASES: [(&str, &str); 30] = [
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("n", "rollout.group_size"),
@@ -201,6 +201,7 @@ const ALIASES: [(&str, &str); 29] = [
     ("adv_estimator", "advantage.type"),
     ("lr_scheduler_type", "optimizer.schedule"),
     ("lr_warmup_steps", "optimizer.warmup_steps"),
+    ("warmup_ratio", "optimizer.warmup_steps"),
     ("min_lr_ratio", "optimizer.final_ratio"),
     ("lora_r", "lora.rank"),
     ("lora_target_modules", "lora.targets"),

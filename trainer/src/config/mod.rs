@@ -7,7 +7,7 @@ mod sections;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use losses::{AdvantageConfig, EntropyControl, Estimator, ObjectiveConfig};
+use losses::{AdvantageConfig, EntropyControl, Estimator, ObjectiveConfig, PolicyLoss};
 use policy::LoraConfig;
 use reward::{RewardConfig, TaskConfig};
 use rollout::SamplingParams;
@@ -123,6 +123,15 @@ impl TrainConfig {
     /// # Errors
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
+        self.validate_for(self.loss.loss.policy_loss(), &self.advantage)
+    }
+
+    /// The same with a loss and an estimator that may be others than it names.
+    pub(crate) fn validate_for(
+        &self,
+        loss: &dyn PolicyLoss,
+        estimator: &dyn Estimator,
+    ) -> Result<(), TrainerError> {
         let rollout = &self.rollout;
         let counts = [
             ("rollout.prompts_per_step", rollout.prompts_per_step),
@@ -162,12 +171,12 @@ impl TrainConfig {
             ..sampling
         };
         check_sampling(&validation, "validation")?;
-        self.check_groups()?;
+        self.check_groups(estimator)?;
         lora::validate(self.lora.as_ref())?;
         self.optimizer.validate()?;
-        self.advantage.validate()?;
-        self.loss.validate()?;
-        self.entropy.validate(self.loss.loss.policy_loss())?;
+        estimator.validate()?;
+        self.loss.validate_for(loss)?;
+        self.entropy.validate(loss)?;
         self.critic.validate()?;
         self.task.validate()?;
         self.reward.validate()?;
@@ -209,7 +218,7 @@ impl TrainConfig {
     }
 
     /// Groups must be large enough for rewards to differ in, and for the estimator to compare.
-    fn check_groups(&self) -> Result<(), TrainerError> {
+    fn check_groups(&self, estimator: &dyn Estimator) -> Result<(), TrainerError> {
         let rollout = &self.rollout;
         let responses = rollout.prompts_per_step.saturating_mul(rollout.group_size);
         check_count(
@@ -224,8 +233,14 @@ impl TrainConfig {
             "in 1..=100",
             more,
         )?;
-        self.check_group_size(&self.advantage)?;
-        if rollout.group_size == 1 && self.filters_groups() {
+        let (least, size) = (estimator.least_group_size(), rollout.group_size);
+        let expected = format!(
+            "at least {least} for this estimator of advantages, which compares the responses of a group"
+        );
+        check("rollout.group_size", size >= least, &expected, size)?;
+        let filters = rollout.filter_groups;
+        let filters = filters.unwrap_or_else(|| estimator.compares_groups());
+        if rollout.group_size == 1 && filters {
             let message = "rollout.group_size = 1 with rollout.filter_groups = true leaves nothing to train on: the \
                            rewards of a single response cannot differ; set rollout.filter_groups = false"
                 .into();
@@ -234,13 +249,25 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Refuses groups that an estimator cannot compare.
-    pub(crate) fn check_group_size(&self, estimator: &dyn Estimator) -> Result<(), TrainerError> {
-        let (least, size) = (estimator.least_group_size(), self.rollout.group_size);
-        let expected = format!(
-            "at least {least} for this advantage.type, which compares the responses of a group"
-        );
-        check("rollout.group_size", size >= least, &expected, size)
+    /// The same with the defaults of a loss and an estimator in the place of those that it names: what is the named one's default was not
+    /// chosen.
+    pub(crate) fn with_defaults_of(
+        mut self,
+        loss: Option<&dyn PolicyLoss>,
+        estimator: Option<&dyn Estimator>,
+    ) -> Self {
+        let named = self.loss.loss.policy_loss().default_aggregation();
+        if let (Some(loss), Some(true)) = (loss, self.loss.aggregation.map(|own| own == named)) {
+            self.loss.aggregation = Some(loss.default_aggregation());
+        }
+        let named = self.advantage.compares_groups();
+        if let (Some(estimator), Some(true)) = (
+            estimator,
+            self.rollout.filter_groups.map(|own| own == named),
+        ) {
+            self.rollout.filter_groups = Some(estimator.compares_groups());
+        }
+        self
     }
 
     /// Whether groups without a difference are dropped.
