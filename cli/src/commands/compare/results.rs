@@ -329,6 +329,7 @@ mod tests {
         );
         assert_eq!(lines.len(), 1 + 10);
         assert!(lines[5].starts_with("entropy, nats"), "{text}");
+        assert!(lines[1].contains("71.0 ±") && lines[5].contains("0.0350 ±"), "{text}");
     }
 
     #[test]
