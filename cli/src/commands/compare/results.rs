@@ -329,7 +329,10 @@ mod tests {
         );
         assert_eq!(lines.len(), 1 + 10);
         assert!(lines[5].starts_with("entropy, nats"), "{text}");
-        assert!(lines[1].contains("71.0 ±") && lines[5].contains("0.0350 ±"), "{text}");
+        assert!(
+            lines[1].contains("71.0 ±") && lines[5].contains("0.0350 ±"),
+            "{text}"
+        );
     }
 
     #[test]
