@@ -26,6 +26,7 @@ use crate::{
     memory::{computing, prepare, row_length, tensor_dtype},
     optimizer::adamw,
     parallel::workers,
+    stages::ESTIMATOR,
     stop::Stop,
 };
 
@@ -84,6 +85,29 @@ pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError
         "one that tracks gradients (device.autodiff())",
         "a plain one",
     )
+}
+
+/// Refuses a policy that cannot be trained or asked.
+fn check_policy(policy: &Policy) -> Result<(), TrainerError> {
+    policy.require_tokenizer()?;
+    check(
+        "the policy's weights",
+        policy.model.dtype() == DType::F32,
+        "loaded as f32, which is what they are trained in",
+        policy.model.dtype().name(),
+    )?;
+    check_tracks_gradients(policy)
+}
+
+/// Refuses a filter that no group would pass.
+fn check_filter(config: &TrainConfig, source: &ProblemSource) -> Result<(), TrainerError> {
+    if config.rollout.filter_by != FilterBy::Correct || source.reward().judges_correctness() {
+        return Ok(());
+    }
+    let message = "rollout.filter_by = \"correct\" with a reward that does not judge whether answers are right: no group \
+                   would be kept; add a part of type verifier, or leave it out"
+        .into();
+    Err(TrainerError::Config { message })
 }
 
 /// The best validation of a run.
@@ -185,7 +209,6 @@ pub struct Trainer {
     pub(crate) source: ProblemSource,
     pub(crate) objective: PolicyObjective,
     pub(crate) estimator: Arc<dyn Estimator>,
-    has_own_estimator: bool,
     /// The policy that the run starts from, where the objective keeps near to it.
     pub(crate) reference: Option<CausalLm>,
     pub(crate) critic: Option<Critic>,
@@ -228,35 +251,21 @@ impl Trainer {
         policy: Policy,
         stages: Stages,
     ) -> Result<Self, TrainerError> {
+        let own_stages = stages.names();
         let Stages {
             task,
             reward,
             loss,
             estimator,
         } = stages;
-        let own = [
-            ("task", task.is_some()),
-            ("reward", reward.is_some()),
-            ("loss", loss.is_some()),
-            ("estimator", estimator.is_some()),
-        ];
-        let own = own.into_iter().filter(|(_, is_own)| *is_own);
-        let own_stages: Vec<String> = own.map(|(name, _)| name.to_owned()).collect();
-        let has_own_estimator = estimator.is_some();
         let config = config.with_defaults_of(loss.as_deref(), estimator.as_deref());
         let estimator = estimator.unwrap_or_else(|| Arc::new(config.advantage));
         let named = config.loss.loss;
         let used = loss.as_deref().unwrap_or(named.policy_loss());
         config.validate_for(used, estimator.as_ref())?;
         let source = ProblemSource::with_parts(&config, task, reward)?;
-        policy.require_tokenizer()?;
-        check(
-            "the policy's weights",
-            policy.model.dtype() == DType::F32,
-            "loaded as f32, which is what they are trained in",
-            policy.model.dtype().name(),
-        )?;
-        check_tracks_gradients(&policy)?;
+        check_filter(&config, &source)?;
+        check_policy(&policy)?;
         let length = row_length(&policy.config, config.rollout.max_new_tokens);
         let tokens = TokenBudget::new(
             config.update.max_tokens,
@@ -266,12 +275,6 @@ impl Trainer {
             (length, 0),
         )
         .tokens;
-        if config.rollout.filter_by == FilterBy::Correct && !source.reward().judges_correctness() {
-            let message = "rollout.filter_by = \"correct\" with a reward that does not judge whether answers are right: no group \
-                           would be kept; add a part of type verifier, or leave it out"
-                .into();
-            return Err(TrainerError::Config { message });
-        }
         // Its tensors are those of the policy, not copies.
         let start = policy.model.clone();
         let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
@@ -302,7 +305,6 @@ impl Trainer {
             dtype,
             objective,
             estimator,
-            has_own_estimator,
             critic,
             optimizer: adamw(&config.optimizer),
             workers,
@@ -533,9 +535,11 @@ impl Trainer {
 
     /// Settings that are valid and yet probably not meant, a line each: what a run says when it begins.
     pub fn warnings(&self) -> Vec<String> {
+        let mut own_stages = self.state.own_stages.iter();
+        let has_own_estimator = own_stages.any(|stage| stage == ESTIMATOR);
         let context = LintContext {
             updates_per_rollout: self.config.updates_per_rollout(),
-            advantage: (!self.has_own_estimator).then_some(&self.config.advantage),
+            advantage: (!has_own_estimator).then_some(&self.config.advantage),
             group_size: self.config.rollout.group_size,
         };
         let mut warnings = self.objective.warnings(&context);

@@ -63,8 +63,12 @@ impl ProblemSource {
         task: Option<Box<dyn Task>>,
         reward: Option<Box<dyn Reward>>,
     ) -> Result<Self, TrainerError> {
-        // Then the verifier reads no answer.
+        // Else the verifier reads no answer.
         let is_verified = reward.is_none() && config.reward.parts.is_empty();
+        let chosen = |own: Box<dyn Reward>| match reward {
+            Some(reward) => Ok(reward),
+            None => config.reward.build(own),
+        };
         let count = config.validation.problems;
         let from_file = |path: &Path| -> Result<Vec<Problem>, TrainerError> {
             let mut problems = load_problems(path)?;
@@ -90,10 +94,7 @@ impl ProblemSource {
                 training: Training::File(Epochs::new(problems, config.data.shuffle, config.seed)),
                 validation: validation.unwrap_or_default(),
                 validates_task: false,
-                reward: match reward {
-                    Some(reward) => reward,
-                    None => config.reward.build(verifier())?,
-                },
+                reward: chosen(verifier())?,
                 validation_reward: None,
                 seed: config.seed,
             });
@@ -107,10 +108,7 @@ impl ProblemSource {
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
         // A file's problems are not the task's; a reward that is given, or the configuration's own, is for both.
         let has_own = !validates_task && is_verified;
-        let reward = match reward {
-            Some(reward) => reward,
-            None => config.reward.build(task.reward())?,
-        };
+        let reward = chosen(task.reward())?;
         Ok(Self {
             training: Training::Task(task),
             validation,

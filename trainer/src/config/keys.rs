@@ -48,11 +48,7 @@ pub(super) fn known_keys() -> Result<Vec<String>, TrainerError> {
 fn with_every_option() -> TrainConfig {
     TrainConfig {
         lora: Some(LoraConfig::default()),
-        optimizer: OptimizerSection {
-            schedule: Schedule::Linear,
-            final_ratio: 1.0,
-            ..OptimizerSection::default()
-        },
+        optimizer: optimizer_with_every_option(),
         data: DataSection {
             train: Some(PathBuf::new()),
             validation: Some(PathBuf::new()),
@@ -98,6 +94,14 @@ fn with_every_option() -> TrainConfig {
     }
 }
 
+fn optimizer_with_every_option() -> OptimizerSection {
+    OptimizerSection {
+        schedule: Schedule::Linear,
+        final_ratio: 1.0,
+        ..OptimizerSection::default()
+    }
+}
+
 /// The names of the built-in tasks.
 const TASKS: [&str; 2] = ["arithmetic", "countdown"];
 
@@ -134,11 +138,7 @@ pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
         "",
         toml::to_string(&SftConfig {
             lora: Some(LoraConfig::default()),
-            optimizer: OptimizerSection {
-                schedule: Schedule::Linear,
-                final_ratio: 1.0,
-                ..OptimizerSection::default()
-            },
+            optimizer: optimizer_with_every_option(),
             ..SftConfig::default()
         })
         .map_err(|error| config_error(&error))?,
