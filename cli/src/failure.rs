@@ -58,7 +58,7 @@ const NO_ROOM: [&str; 5] = [
     "buffertoobig",
 ];
 
-const ROOM_HINT: &str = "lower update.max_tokens or rollout.batch_rows, set update.memory=\"small\"; adapters alone (lora={}) take less; `anneal train --dry-run` says what a run would take";
+const ROOM_HINT: &str = "lower update.max_tokens or rollout.batch_rows, or set update.memory=\"small\"; adapters alone (lora={}) take less; `anneal train --dry-run` says what a run would take";
 
 /// The words of a runtime that has no room, out of all that it says.
 fn no_room(text: &str) -> Option<String> {

@@ -62,16 +62,19 @@ fn is_true(value: &str) -> bool {
     )
 }
 
+/// The revision of a name that gives none.
+pub(crate) const MAIN_REVISION: &str = "main";
+
 /// A model of the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct HubName {
-    model: String,
-    revision: String,
+pub(crate) struct HubName {
+    pub(crate) model: String,
+    pub(crate) revision: String,
 }
 
 impl HubName {
-    fn parse(name: &str) -> Option<Self> {
-        let (model, revision) = name.split_once('@').unwrap_or((name, "main"));
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let (model, revision) = name.split_once('@').unwrap_or((name, MAIN_REVISION));
         let (organisation, short) = model.split_once('/')?;
         let is_part = |part: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -32,6 +32,8 @@ mod model;
 mod output;
 mod shard;
 mod tensor_file;
+#[cfg(test)]
+mod tiny;
 mod tokenizer;
 mod value_head;
 mod weights;

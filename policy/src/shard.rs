@@ -102,6 +102,11 @@ impl Shard {
     }
 }
 
+/// Whether a tensor is of a type that [`Shard::values`] reads.
+pub(crate) fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+}
+
 fn widen(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     match dtype {
         Dtype::F16 => bytes

@@ -10,7 +10,7 @@ use burn::{
     nn::Linear,
     tensor::{DType, Device, Tensor, TensorData},
 };
-use safetensors::{Dtype, tensor::TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     adapter::factor_of,
     files::read_json,
     model::lora,
-    shard::Shard,
+    shard::{Shard, is_float},
     tensor_file::{LazyTensor, write_tensors},
 };
 
@@ -206,7 +206,7 @@ impl Expected {
                     found: info.shape.clone(),
                 });
             }
-            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            if !is_float(info.dtype) {
                 let message = format!(
                     "tensor '{name}' is {:?}; f32, f16 and bf16 are read",
                     info.dtype

@@ -163,23 +163,19 @@ fn plain(text: &str) -> String {
 impl Table {
     /// The same with a line for each of its columns but the first: what has many figures of few things fits a terminal so.
     pub(crate) fn turned(&self) -> Self {
-        let names = self.rows.iter().filter_map(|row| row.first());
-        let (corner, figures) = match self.columns.split_first() {
-            Some((corner, figures)) => (vec![Column::text(&corner.name)], figures),
-            None => (Vec::new(), &[][..]),
+        let line = |(index, column): (usize, &Column)| -> Vec<String> {
+            let cells = self.rows.iter().map(|row| row[index].clone());
+            std::iter::once(column.name.clone()).chain(cells).collect()
         };
-        let line = |(index, column): (usize, &Column)| {
-            let cells = self.rows.iter().filter_map(|row| row.get(index + 1));
-            std::iter::once(column.name.clone())
-                .chain(cells.cloned())
-                .collect()
-        };
+        let mut lines = self.columns.iter().enumerate().map(line);
+        let header = lines.next().unwrap_or_default();
+        let columns = header.iter().enumerate().map(|(index, name)| Column {
+            name: name.clone(),
+            numeric: index > 0,
+        });
         Self {
-            columns: corner
-                .into_iter()
-                .chain(names.map(|name| Column::number(name)))
-                .collect(),
-            rows: figures.iter().enumerate().map(line).collect(),
+            columns: columns.collect(),
+            rows: lines.collect(),
             ..self.clone()
         }
     }

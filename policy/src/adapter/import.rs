@@ -198,19 +198,14 @@ impl Settings {
             return Err(self.error("lora_alpha", "is not a number in 1e-6..=1e6"));
         };
         let is_stable = self.fields.get("use_rslora") == Some(&Value::Bool(true));
-        let none = || {
-            self.error(
-                "target_modules",
-                format!("has no layer that {WEIGHTS} has an adapter for"),
-            )
-        };
         let has = |target: &LoraTarget| {
             let end = format!(".{}.lora_A.weight", target.name());
             tensors.iter().any(|(name, _)| name.ends_with(&end))
         };
         let targets: Vec<LoraTarget> = LoraTarget::ALL.into_iter().filter(has).collect();
         if targets.is_empty() {
-            return Err(none());
+            let message = format!("has no layer that {WEIGHTS} has an adapter for");
+            return Err(self.error("target_modules", message));
         }
         Ok(LoraConfig {
             rank,

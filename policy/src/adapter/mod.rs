@@ -2,23 +2,21 @@
 
 mod import;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use burn::{
     module::{LoraAdapter, Module, ModuleMapper, Param},
     tensor::{DType, Tensor, TensorData},
 };
-use safetensors::{Dtype, tensor::TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde_json::json;
 
 use crate::{
     CausalLm, LoraConfig, PolicyError, SaveDtype,
+    hub::{HubName, MAIN_REVISION},
     model::lora::factor_name,
     output::write_json,
-    shard::Shard,
+    shard::{Shard, is_float},
     tensor_file::{LazyTensor, write_tensors},
     weights::{TensorPath, invalid, replace, values},
 };
@@ -51,13 +49,15 @@ impl AdapterBase {
                 revision: None,
             };
         }
-        let (model, revision) = match name_or_path.split_once('@') {
-            Some((model, revision)) => (model, Some(revision.to_owned())),
-            None => (name_or_path, None),
-        };
-        Self {
-            model: Some(model.to_owned()),
-            revision,
+        match HubName::parse(name_or_path) {
+            Some(HubName { model, revision }) => Self {
+                model: Some(model),
+                revision: (revision != MAIN_REVISION).then_some(revision),
+            },
+            None => Self {
+                model: Some(name_or_path.to_owned()),
+                revision: None,
+            },
         }
     }
 }
@@ -146,15 +146,13 @@ struct Loader {
 impl Loader {
     /// The factor's values, `[outputs, inputs]`.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<TensorData, PolicyError> {
-        let path = || PathBuf::from(self.shard.path());
         let Some(info) = self.tensors.remove(name) else {
             return Err(PolicyError::MissingTensor {
-                path: path(),
+                path: self.shard.path().to_owned(),
                 name: name.into(),
             });
         };
-        let is_float = matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
-        if !is_float || info.shape != shape {
+        if !is_float(info.dtype) || info.shape != shape {
             let (found, dtype) = (&info.shape, info.dtype);
             let message = format!(
                 "tensor '{name}' is {dtype:?} of shape {found:?}, where an adapter of this rank has floats of {shape:?}"
@@ -200,25 +198,11 @@ pub(crate) fn factor_of(path: &str) -> Option<(&str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-    use serde_json::json;
-
     use super::*;
-    use crate::{LoraTarget, ModelConfig, Policy};
+    use crate::{LoraTarget, tiny::drawn};
 
     fn model() -> CausalLm {
         drawn(3)
-    }
-
-    fn drawn(seed: u64) -> CausalLm {
-        let config = json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 11, "hidden_size": 8,
-            "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-            "max_position_embeddings": 16, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-            "tie_word_embeddings": true, "torch_dtype": "float32",
-        });
-        let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
-        Policy::new(config, None, seed, &Device::flex().autodiff()).model
     }
 
     fn lora(rank: usize, targets: &[LoraTarget]) -> LoraConfig {

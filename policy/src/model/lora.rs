@@ -16,7 +16,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, Uniform};
 use serde::{Deserialize, Serialize};
 
-use super::{CausalLm, fused, operations::Operations};
+use super::{CausalLm, decoder::DecoderLayer, fused, operations::Operations};
 use crate::{
     adapter::factor_of,
     weights::{TensorPath, cast, fnv_1a, named_parameter},
@@ -184,7 +184,8 @@ impl CausalLm {
 
     /// Whether there are any.
     pub fn has_adapters(&self) -> bool {
-        !self.adapted_layers().is_empty()
+        let mut linears = self.model.layers.iter().flat_map(DecoderLayer::linears);
+        linears.any(|linear| linear.weight.adapter().is_some())
     }
 
     /// Numbers that training changes: those of the adapters where there are any.

@@ -238,9 +238,7 @@ impl TrainConfig {
             "at least {least} for this estimator of advantages, which compares the responses of a group"
         );
         check("rollout.group_size", size >= least, &expected, size)?;
-        let filters = rollout.filter_groups;
-        let filters = filters.unwrap_or_else(|| estimator.compares_groups());
-        if rollout.group_size == 1 && filters {
+        if rollout.group_size == 1 && self.filters_groups_of(estimator) {
             let message = "rollout.group_size = 1 with rollout.filter_groups = true leaves nothing to train on: the \
                            rewards of a single response cannot differ; set rollout.filter_groups = false"
                 .into();
@@ -257,14 +255,11 @@ impl TrainConfig {
         estimator: Option<&dyn Estimator>,
     ) -> Self {
         let named = self.loss.loss.policy_loss().default_aggregation();
-        if let (Some(loss), Some(true)) = (loss, self.loss.aggregation.map(|own| own == named)) {
+        if let Some(loss) = loss.filter(|_| self.loss.aggregation == Some(named)) {
             self.loss.aggregation = Some(loss.default_aggregation());
         }
         let named = self.advantage.compares_groups();
-        if let (Some(estimator), Some(true)) = (
-            estimator,
-            self.rollout.filter_groups.map(|own| own == named),
-        ) {
+        if let Some(estimator) = estimator.filter(|_| self.rollout.filter_groups == Some(named)) {
             self.rollout.filter_groups = Some(estimator.compares_groups());
         }
         self
@@ -272,8 +267,12 @@ impl TrainConfig {
 
     /// Whether groups without a difference are dropped.
     pub fn filters_groups(&self) -> bool {
+        self.filters_groups_of(&self.advantage)
+    }
+
+    fn filters_groups_of(&self, estimator: &dyn Estimator) -> bool {
         let filters = self.rollout.filter_groups;
-        filters.unwrap_or_else(|| self.advantage.compares_groups())
+        filters.unwrap_or_else(|| estimator.compares_groups())
     }
 
     /// The sampling parameters of rollouts, without the model's own end tokens.
