@@ -5,7 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::{
-    PANEL, Packed, Panels, Start, View, exp, multiply,
+    PANEL, Packed, Panels, Start, View, exp,
+    matrix::Lines,
+    multiply,
     norm::{lanes_sum, largest},
     vectorized::vectorized,
 };
@@ -537,8 +539,8 @@ fn softmax_row_backward_loop(d_row: &mut [f32], row: &[f32], scale: f32) {
 /// Keys and values of one head of one sequence, packed as they come.
 #[derive(Debug, Clone)]
 pub struct HeadCache {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Lines,
+    values: Lines,
     head_dim: usize,
     capacity: usize,
     len: usize,
@@ -550,8 +552,8 @@ impl HeadCache {
         let capacity = capacity.next_multiple_of(PANEL);
         let value_panels = head_dim.div_ceil(PANEL) * PANEL;
         Self {
-            keys: vec![0.0; head_dim * capacity],
-            values: vec![0.0; value_panels * capacity],
+            keys: Lines::zeros(head_dim * capacity),
+            values: Lines::zeros(value_panels * capacity),
             head_dim,
             capacity,
             len: 0,
@@ -584,8 +586,8 @@ impl HeadCache {
 
     fn grow(&mut self) {
         let capacity = (2 * self.capacity).max(PANEL);
-        self.keys.resize(self.head_dim * capacity, 0.0);
-        let mut values = vec![0.0; self.head_dim.div_ceil(PANEL) * PANEL * capacity];
+        self.keys.resize(self.head_dim * capacity);
+        let mut values = Lines::zeros(self.head_dim.div_ceil(PANEL) * PANEL * capacity);
         if self.capacity > 0 {
             let panels = self.values.chunks_exact(self.capacity * PANEL);
             for (new, old) in values.chunks_exact_mut(capacity * PANEL).zip(panels) {

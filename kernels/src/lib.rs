@@ -31,6 +31,7 @@ mod softmax;
 mod swiglu;
 #[cfg(test)]
 mod test_matrices;
+mod tiles;
 mod vectorized;
 mod weight;
 

@@ -16,6 +16,62 @@ pub(crate) fn holds(len: usize, lines: usize, stride: usize, width: usize) -> bo
     needed.is_some_and(|needed| needed <= len)
 }
 
+/// Elements in whole rows of a panel, each of which lies in one line of the caches: a vector read across two takes twice
+/// as long.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lines(Vec<Line>);
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; PANEL]);
+
+impl Lines {
+    /// As many lines of zeros as `len` elements need.
+    pub(crate) fn zeros(len: usize) -> Self {
+        let mut lines = Self::default();
+        lines.resize(len);
+        lines
+    }
+
+    /// Holds as many lines as `len` elements need; new ones are zeros.
+    pub(crate) fn resize(&mut self, len: usize) {
+        self.0.resize(len.div_ceil(PANEL), Line([0.0; PANEL]));
+    }
+
+    /// `len` elements, whole lines, that `fill` writes.
+    ///
+    /// # Safety
+    /// `fill` must write each of them.
+    unsafe fn filled(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Self {
+        let count = len / PANEL;
+        let mut lines = Vec::with_capacity(count);
+        let spare = lines.spare_capacity_mut()[..count].as_mut_ptr();
+        // SAFETY: a line is PANEL elements, and these lines are borrowed from here alone.
+        fill(unsafe { std::slice::from_raw_parts_mut(spare.cast(), count * PANEL) });
+        // SAFETY: the caller's promise.
+        unsafe { lines.set_len(count) };
+        Self(lines)
+    }
+}
+
+impl std::ops::Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: a line is PANEL elements without anything between them.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * PANEL) }
+    }
+}
+
+impl std::ops::DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * PANEL) }
+    }
+}
+
+const _: () = assert!(size_of::<Line>() == PANEL * size_of::<f32>());
+
 /// A strided view: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -105,57 +161,27 @@ impl<'a> View<'a> {
 pub struct Packed {
     pub(crate) k: usize,
     pub(crate) n: usize,
-    pub(crate) data: Vec<f32>,
+    data: Lines,
 }
 
 impl Packed {
     /// Packs a matrix.
     pub fn new(view: View<'_>) -> Self {
-        let mut packed = Self::default();
-        packed.pack(&[view]);
-        packed
+        Self::beside(&[view])
     }
 
-    /// Packs matrices with the same rows side by side, keeping the allocation.
+    /// Packs matrices with the same rows side by side.
     ///
     /// # Panics
     /// If the rows differ, or a matrix but the last has columns that do not fill whole panels.
-    pub fn pack(&mut self, views: &[View<'_>]) {
-        self.k = views[0].rows;
-        self.n = views.iter().map(|view| view.columns).sum();
-        self.data.clear();
-        if self.k == 0 {
-            return;
-        }
-        let len = self.n.div_ceil(PANEL) * PANEL * self.k;
-        self.data.reserve(len);
-        let mut rest = &mut self.data.spare_capacity_mut()[..len];
-        for (index, view) in views.iter().enumerate() {
-            assert_eq!(
-                view.rows, self.k,
-                "matrices side by side have the same rows"
-            );
-            let is_last = index + 1 == views.len();
-            assert!(
-                is_last || view.columns.is_multiple_of(PANEL),
-                "{} columns beside others",
-                view.columns
-            );
-            let panels;
-            (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * PANEL * self.k);
-            let size = PANEL * self.k;
-            let fill = |(index, panel): (usize, &mut [MaybeUninit<f32>])| {
-                fill_panel(view, index * PANEL, panel);
-            };
-            if panels.len() < SHARED_ELEMENTS {
-                panels.chunks_exact_mut(size).enumerate().for_each(fill);
-            } else {
-                panels.par_chunks_exact_mut(size).enumerate().for_each(fill);
-            }
-        }
-        assert!(rest.is_empty(), "the matrices make up all panels");
-        // SAFETY: the elements were split among the matrices without a rest, and `fill_panel` writes each of its own.
-        unsafe { self.data.set_len(len) }
+    pub fn beside(views: &[View<'_>]) -> Self {
+        let k = views.first().map_or(0, |view| view.rows);
+        let n: usize = views.iter().map(|view| view.columns).sum();
+        let len = n.div_ceil(PANEL) * PANEL * k;
+        // SAFETY: the elements are split among the matrices without a rest (asserted), and `fill_panel` writes each of
+        // its own.
+        let data = unsafe { Lines::filled(len, |cells| fill_panels(views, k, cells)) };
+        Self { k, n, data }
     }
 
     /// Rows and columns.
@@ -172,6 +198,37 @@ impl Packed {
             stride: self.k * PANEL,
         }
     }
+}
+
+/// The panels of matrices with `k` rows side by side, every element of them.
+///
+/// # Panics
+/// If the rows differ, or a matrix but the last has columns that do not fill whole panels.
+fn fill_panels(views: &[View<'_>], k: usize, cells: &mut [MaybeUninit<f32>]) {
+    if k == 0 {
+        return;
+    }
+    let mut rest = cells;
+    for (index, view) in views.iter().enumerate() {
+        assert_eq!(view.rows, k, "matrices side by side have the same rows");
+        assert!(
+            index + 1 == views.len() || view.columns.is_multiple_of(PANEL),
+            "{} columns beside others",
+            view.columns
+        );
+        let panels;
+        (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * PANEL * k);
+        let size = PANEL * k;
+        let fill = |(index, panel): (usize, &mut [MaybeUninit<f32>])| {
+            fill_panel(view, index * PANEL, panel);
+        };
+        if panels.len() < SHARED_ELEMENTS {
+            panels.chunks_exact_mut(size).enumerate().for_each(fill);
+        } else {
+            panels.par_chunks_exact_mut(size).enumerate().for_each(fill);
+        }
+    }
+    assert!(rest.is_empty(), "the matrices make up all panels");
 }
 
 /// The panel of the columns from `start` on, every element of it.

@@ -18,10 +18,13 @@ pub enum Start {
 /// rows would fit into AVX-512's registers, and yet be slower: where rows lie a multiple of 4 KiB apart they share one set
 /// of the first cache, which has eight lines.
 const TILE_ROWS: usize = 6;
-/// Elements of a sum that are gone through before the next panel's, so that the left side stays in the second cache.
-const MOST_DEPTH: usize = 768;
+/// Elements of a sum that are gone through before the next panel's: two panels' rows, 24 KiB, stay in the first cache for all
+/// tiles, and the left side in the second.
+const MOST_DEPTH: usize = 192;
+/// Steps of a sum between which lines are fetched.
+const STEPS: usize = 8;
 /// Panels between which a shared product is split among threads.
-pub(crate) const PANELS_PER_TASK: usize = 4;
+const PANELS_PER_TASK: usize = 2;
 
 /// `c = a·b` or `c += a·b` on the calling thread: `a` `[m, k]`, `c` `[m, n]` in rows of `c_stride`.
 ///
@@ -83,10 +86,6 @@ impl Output {
             data: cells.as_mut_ptr(),
             stride,
         }
-    }
-
-    pub(crate) fn start(self) -> *mut f32 {
-        self.data
     }
 
     /// The place of an element, which need not be there.
@@ -175,10 +174,15 @@ impl Product<'_> {
         for tile in 0..tiles {
             // Rows are shared out evenly: a last tile of one row would wait for its few sums.
             let rows = (m - row).div_ceil(tiles - tile);
-            let is_first = tile == 0;
+            let place = Place {
+                row,
+                panel,
+                tile,
+                tiles,
+            };
             macro_rules! tile {
                 ($rows:literal) => {
-                    self.tile::<S, VECTORS, PANELS, $rows>(simd, panel, row, is_first)
+                    self.tile::<S, VECTORS, PANELS, $rows>(simd, place)
                 };
             }
             match rows {
@@ -193,30 +197,26 @@ impl Product<'_> {
         }
     }
 
-    /// `ROWS` from `row` on times `PANELS` from `panel` on; meanwhile, where `is_first`, the panels after them are fetched
-    /// from memory.
+    /// `ROWS` rows times `PANELS` panels; meanwhile a share of the panels after them is fetched from memory.
     #[inline(always)]
     fn tile<S: Simd, const VECTORS: usize, const PANELS: usize, const ROWS: usize>(
         &self,
         simd: S,
-        panel: usize,
-        row: usize,
-        is_first: bool,
+        place: Place,
     ) {
-        let (k, step) = (self.depth.len(), self.a.column_stride);
-        let first = self.depth.start * step;
-        let reach = if k == 0 { 0 } else { (k - 1) * step + 1 };
-        let rows: [&[f32]; ROWS] = std::array::from_fn(|r| {
-            // Rows of no elements have no place.
-            let start = if k == 0 {
-                0
-            } else {
-                (row + r) * self.a.row_stride + first
-            };
-            &self.a.data[start..][..reach]
-        });
+        let Place { row, panel, .. } = place;
+        let k = self.depth.len();
+        let (line, step) = (self.a.row_stride, self.a.column_stride);
+        let first = row * line + self.depth.start * step;
+        // Rows of no elements have no place.
+        if k > 0 {
+            assert!(
+                first + (ROWS - 1) * line + (k - 1) * step < self.a.data.len(),
+                "the view holds its rows"
+            );
+        }
+        let mut left = self.a.data.as_ptr().wrapping_add(first);
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
-        let mut edge = [[[0.0_f32; PANEL]; PANELS]; ROWS];
         let cells = |r: usize, p: usize| {
             let from = (panel + p) * PANEL;
             // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `panels`).
@@ -226,50 +226,115 @@ impl Product<'_> {
             }
         };
         if self.start == Start::Existing {
-            for (r, (sums, edge)) in sums.iter_mut().zip(&mut edge).enumerate() {
-                for (p, (sums, edge)) in sums.iter_mut().zip(edge).enumerate() {
-                    let cells = cells(r, p);
-                    edge[..cells.len()].copy_from_slice(cells);
-                    sums.copy_from_slice(S::as_simd_f32s(edge).0);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    load::<S, VECTORS>(cells(r, p), sums);
                 }
             }
         }
         let right: [&[f32]; PANELS] = std::array::from_fn(|p| self.b.rows(panel + p, &self.depth));
-        let right = right.map(|right| S::as_simd_f32s(right).0);
+        let mut right = right.map(|right| S::as_simd_f32s(right).0.as_ptr());
+        // Each tile fetches its share of the panels after these.
+        let share = place.tile * k / place.tiles;
         let mut coming: [*const f32; PANELS] = std::array::from_fn(|p| {
             let next = panel + PANELS + p;
             let next = if next < self.b.count() { next } else { panel };
-            self.b.rows(next, &self.depth).as_ptr()
+            let rows = self.b.rows(next, &self.depth).as_ptr();
+            rows.wrapping_add(share * PANEL)
         });
-        for i in 0..k {
-            if is_first {
+        let lines = STEPS.div_ceil(place.tiles);
+        for _ in 0..k / STEPS {
+            for _ in 0..lines {
                 for line in &mut coming {
                     prefetch(*line);
                     *line = line.wrapping_add(PANEL);
                 }
             }
-            // SAFETY: each panel has k rows of VECTORS vectors.
-            let b: [[S::f32s; VECTORS]; PANELS] = right.map(|right| {
-                std::array::from_fn(|v| unsafe { *right.get_unchecked(i * VECTORS + v) })
-            });
-            for (row, sums) in rows.iter().zip(&mut sums) {
-                // SAFETY: each slice of `a` reaches to the k-th step.
-                let x = simd.splat_f32s(unsafe { *row.get_unchecked(i * step) });
-                for (b, sums) in b.iter().zip(sums) {
-                    for (b, sum) in b.iter().zip(sums) {
-                        *sum = simd.mul_add_e_f32s(x, *b, *sum);
-                    }
-                }
-            }
+            // SAFETY: each panel has k rows, and each row of `a` k elements (asserted).
+            unsafe { steps(simd, STEPS, &mut left, [line, step], &mut right, &mut sums) };
         }
-        for (r, (sums, edge)) in sums.iter().zip(&mut edge).enumerate() {
-            for (p, (sums, edge)) in sums.iter().zip(edge).enumerate() {
-                S::as_mut_simd_f32s(edge).0.copy_from_slice(sums);
-                let cells = cells(r, p);
-                cells.copy_from_slice(&edge[..cells.len()]);
+        // SAFETY: as above.
+        unsafe {
+            steps(
+                simd,
+                k % STEPS,
+                &mut left,
+                [line, step],
+                &mut right,
+                &mut sums,
+            );
+        };
+        for (r, sums) in sums.iter().enumerate() {
+            for (p, sums) in sums.iter().enumerate() {
+                store::<S, VECTORS>(sums, cells(r, p));
             }
         }
     }
+}
+
+/// Adds some steps of a tile's sums.
+///
+/// # Safety
+/// `left` begins that many steps of as many rows, `right` as many rows of panels.
+#[inline(always)]
+unsafe fn steps<S: Simd, const VECTORS: usize, const PANELS: usize, const ROWS: usize>(
+    simd: S,
+    count: usize,
+    left: &mut *const f32,
+    [line, step]: [usize; 2],
+    right: &mut [*const S::f32s; PANELS],
+    sums: &mut [[[S::f32s; VECTORS]; PANELS]; ROWS],
+) {
+    for _ in 0..count {
+        let mut b = [[simd.splat_f32s(0.0); VECTORS]; PANELS];
+        for (b, right) in b.iter_mut().zip(right.iter_mut()) {
+            for (v, b) in b.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *b = unsafe { *right.wrapping_add(v) };
+            }
+            *right = right.wrapping_add(VECTORS);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let x = simd.splat_f32s(unsafe { *left.wrapping_add(r * line) });
+            for (b, sums) in b.iter().zip(sums) {
+                for (b, sum) in b.iter().zip(sums) {
+                    *sum = simd.mul_add_e_f32s(x, *b, *sum);
+                }
+            }
+        }
+        *left = left.wrapping_add(step);
+    }
+}
+
+/// A panel's row, or the beginning of one.
+#[inline(always)]
+fn load<S: Simd, const VECTORS: usize>(cells: &[f32], sums: &mut [S::f32s; VECTORS]) {
+    if cells.len() == PANEL {
+        return sums.copy_from_slice(S::as_simd_f32s(cells).0);
+    }
+    let mut edge = [0.0; PANEL];
+    edge[..cells.len()].copy_from_slice(cells);
+    sums.copy_from_slice(S::as_simd_f32s(&edge).0);
+}
+
+#[inline(always)]
+fn store<S: Simd, const VECTORS: usize>(sums: &[S::f32s; VECTORS], cells: &mut [f32]) {
+    if cells.len() == PANEL {
+        return S::as_mut_simd_f32s(cells).0.copy_from_slice(sums);
+    }
+    let mut edge = [0.0; PANEL];
+    S::as_mut_simd_f32s(&mut edge).0.copy_from_slice(sums);
+    cells.copy_from_slice(&edge[..cells.len()]);
+}
+
+/// Where a tile lies, and which of a panel's tiles it is.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    panel: usize,
+    tile: usize,
+    tiles: usize,
 }
 
 /// Has a line of memory fetched into the second cache.

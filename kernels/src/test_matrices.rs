@@ -58,13 +58,23 @@ impl Matrix {
         }
     }
 
+    /// How far apart neighbours in a column, and in a row, lie.
+    fn strides(&self) -> [usize; 2] {
+        match self.order {
+            Order::Rows => [self.columns, 1],
+            Order::Columns => [1, self.rows],
+            Order::Gaps => [self.columns + 5, 1],
+            Order::Scattered => [3 * self.columns + 2, 3],
+        }
+    }
+
+    pub(crate) fn set(&mut self, row: usize, column: usize, value: f32) {
+        let [row_stride, column_stride] = self.strides();
+        self.data[row * row_stride + column * column_stride] = value;
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
-        let (row_stride, column_stride) = match self.order {
-            Order::Rows => (self.columns, 1),
-            Order::Columns => (1, self.rows),
-            Order::Gaps => (self.columns + 5, 1),
-            Order::Scattered => (3 * self.columns + 2, 3),
-        };
+        let [row_stride, column_stride] = self.strides();
         let Self {
             ref data,
             rows,

@@ -3,10 +3,8 @@
 use rayon::prelude::*;
 
 use crate::{
-    Packed, PackedBf16, PackedInt8, Start, View, bf16, general, int8,
-    matrix::{PANEL, holds},
-    multiply, multiply_shared,
-    product::{Output, PANELS_PER_TASK},
+    Packed, PackedBf16, PackedInt8, Start, View, bf16, general, int8, matrix::PANEL, multiply,
+    multiply_shared,
 };
 
 /// What products round their operands to; sums are f32 in both.
@@ -27,7 +25,7 @@ pub enum Packing {
     F32,
     /// To bf16.
     Bf16,
-    /// To eight bits with a factor for every 64 numbers, for generation alone: by AVX512-VNNI where the CPU has it.
+    /// To eight bits with a factor for every 64 numbers, for generation alone: by AMX or AVX512-VNNI where the CPU has them.
     Int8,
 }
 
@@ -64,26 +62,22 @@ impl Weight {
         }
     }
 
-    /// Packs matrices that the same left side is multiplied with: as one where the packing can, and the columns of all
-    /// but the last fill whole panels; else as several.
+    /// Packs matrices that the same left side is multiplied with: as one where the columns of all but the last
+    /// fill whole panels; else as several.
     ///
     /// # Panics
     /// If there is none, or their rows differ.
     pub fn beside(views: &[View<'_>], packing: impl Into<Packing>) -> Vec<Self> {
         let packing = packing.into();
         let mut before = views.iter().take(views.len().saturating_sub(1));
-        if before.all(|view| view.columns.is_multiple_of(PANEL)) {
-            match packing {
-                Packing::F32 => {
-                    let mut packed = Packed::default();
-                    packed.pack(views);
-                    return vec![Self::F32(packed)];
-                }
-                Packing::Int8 => return vec![Self::Int8(PackedInt8::beside(views))],
-                Packing::Bf16 => {}
-            }
+        if !before.all(|view| view.columns.is_multiple_of(PANEL)) {
+            return views.iter().map(|&view| Self::new(view, packing)).collect();
         }
-        views.iter().map(|&view| Self::new(view, packing)).collect()
+        vec![match packing {
+            Packing::F32 => Self::F32(Packed::beside(views)),
+            Packing::Bf16 => Self::Bf16(PackedBf16::beside(views)),
+            Packing::Int8 => Self::Int8(PackedInt8::beside(views)),
+        }]
     }
 
     /// Rows and columns.
@@ -111,34 +105,14 @@ impl Weight {
     ///
     /// # Panics
     /// If the shapes do not fit.
-    #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
     pub fn multiply_shared(&self, a: View<'_>, c: &mut [f32], c_stride: usize, start: Start) {
-        let packed = match self {
-            Self::F32(packed) => return multiply_shared(a, packed.panels(), c, c_stride, start),
-            Self::Int8(packed) => return int8::multiply_shared(a, packed, c, c_stride, start),
-            Self::Bf16(packed) => packed,
-        };
-        let ([m, _], n) = (a.dims(), packed.n());
-        assert!(
-            c_stride >= n && holds(c.len(), m, c_stride, n),
-            "[{m}, {n}] by {c_stride} in {} elements",
-            c.len()
-        );
-        let out = Output::new(c, c_stride);
-        // The left side is rounded and packed by each task anew, so tasks are few.
-        let least = 4 * PANELS_PER_TASK;
-        let each = packed
-            .panels()
-            .div_ceil(4 * rayon::current_num_threads())
-            .max(least);
-        let tasks = packed.panels().div_ceil(each);
-        (0..tasks).into_par_iter().for_each(|task| {
-            let panels = task * each..((task + 1) * each).min(packed.panels());
-            let is_added = start == Start::Existing;
-            // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task
-            // writes the columns of its own panels alone.
-            unsafe { bf16::multiply_panels(a, packed, panels, out.start(), c_stride, is_added) }
-        });
+        match self {
+            Self::F32(packed) => multiply_shared(a, packed.panels(), c, c_stride, start),
+            Self::Bf16(packed) => {
+                bf16::multiply_shared(a, packed, c, c_stride, start == Start::Existing);
+            }
+            Self::Int8(packed) => int8::multiply_shared(a, packed, c, c_stride, start),
+        }
     }
 }
 

@@ -582,8 +582,8 @@ impl Trainer {
         if self.packing() == Packing::Int8 && kernels::int8_level() < kernels::Int8Level::Avx512Vnni
         {
             warnings.push(
-                "this CPU has no instructions for eight-bit products that are used here (AVX512-VNNI): generation takes \
-                 less memory, and is hardly faster than in f32, if at all"
+                "this CPU has no instructions for eight-bit products that are used here (AMX or AVX512-VNNI): generation \
+                 takes less memory, and is hardly faster than in f32, if at all"
                     .to_owned(),
             );
         }

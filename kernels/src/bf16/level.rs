@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::tiles::{Amx, has_amx};
+
 /// The instructions that multiply, slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -38,7 +40,7 @@ pub fn level() -> Level {
     *LEVEL.get_or_init(|| {
         if !avx2() {
             Level::Portable
-        } else if amx() {
+        } else if has_amx(Amx::Bf16) {
             Level::Amx
         } else if avx512_bf16() {
             Level::Avx512Bf16
@@ -53,6 +55,16 @@ fn avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
+/// Whether the CPU has the AVX-512 instructions that all but the first of its kind have.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && avx2()
+}
+
 #[cfg(target_arch = "x86_64")]
 fn avx512_bf16() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
@@ -65,31 +77,5 @@ fn avx2() -> bool {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn avx512_bf16() -> bool {
-    false
-}
-
-/// Whether the CPU has AMX-BF16 and Linux (5.16 or later) grants this process the tile registers,
-/// which it does not save for a process that has not asked.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn amx() -> bool {
-    use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-
-    let has = __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & (BF16 | TILE) == BF16 | TILE;
-    // SAFETY: this request takes two integers and touches none of our memory.
-    has && unsafe {
-        libc::syscall(
-            libc::SYS_arch_prctl,
-            ARCH_REQ_XCOMP_PERM,
-            XFEATURE_XTILEDATA,
-        ) == 0
-    }
-}
-
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-fn amx() -> bool {
     false
 }

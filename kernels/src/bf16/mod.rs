@@ -27,8 +27,8 @@ mod portable;
 mod tests;
 
 pub use level::{Level, level};
-pub(crate) use multiply::{multiply, multiply_panels};
+pub(crate) use multiply::{multiply, multiply_shared};
 #[cfg(test)]
-pub(crate) use multiply::{multiply_at, multiply_panels_at};
+pub(crate) use multiply::{multiply_at, multiply_panels_at, multiply_shared_at};
 pub(crate) use pack::PANEL_COLUMNS;
 pub use pack::PackedBf16;

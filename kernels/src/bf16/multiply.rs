@@ -3,9 +3,18 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::pack::{DEPTH, LANES, Tile, Wide, pack_rows, widen};
+use rayon::prelude::*;
+
+use super::pack::{DEPTH, LANES, Tile, Wide, pack_rows, pack_rows_shared, widen};
 use super::{Level, PANEL_COLUMNS, PackedBf16, level, portable};
-use crate::{View, matrix::holds};
+use crate::{
+    View,
+    product::{self, check},
+};
+
+/// Fewest panels of a shared product's task, and tasks for each thread: few, and yet threads that end early find others.
+const LEAST_PANELS: usize = 4;
+const TASKS_PER_THREAD: usize = 4;
 
 /// `c[r * c_stride + j] = (accumulate ? c[r * c_stride + j] : 0) + Σ_k bf16(a[r, k]) · b[k, j]`
 /// at this machine's best [`Level`], on the calling thread.
@@ -28,16 +37,7 @@ pub(crate) fn multiply_at(
     c_stride: usize,
     accumulate: bool,
 ) {
-    if a.rows == 0 || b.n() == 0 {
-        return;
-    }
-    assert!(
-        c_stride >= b.n() && holds(c.len(), a.rows, c_stride, b.n()),
-        "c has {} elements and stride {c_stride} for {} x {}",
-        c.len(),
-        a.rows,
-        b.n()
-    );
+    check(&a, [b.k(), b.n()], c.len(), c_stride);
     // SAFETY: `c` is ours alone and holds every row's `n` columns, as just asserted.
     unsafe {
         multiply_panels_at(
@@ -52,31 +52,68 @@ pub(crate) fn multiply_at(
     }
 }
 
-/// [`multiply`] restricted to the columns of some panels, so that threads can share one `c`.
+/// [`multiply`] with the columns split among rayon's threads.
+///
+/// # Panics
+/// As [`multiply`].
+pub(crate) fn multiply_shared(
+    a: View,
+    b: &PackedBf16,
+    c: &mut [f32],
+    c_stride: usize,
+    accumulate: bool,
+) {
+    multiply_shared_at(level(), a, b, c, c_stride, accumulate);
+}
+
+/// [`multiply_shared`] at a given level.
+///
+/// # Panics
+/// If the shapes disagree, `c` is too short or the level is not available.
+pub(crate) fn multiply_shared_at(
+    level: Level,
+    a: View,
+    b: &PackedBf16,
+    c: &mut [f32],
+    c_stride: usize,
+    accumulate: bool,
+) {
+    assert!(level.is_available(), "{level:?} is not available");
+    check(&a, [b.k(), b.n()], c.len(), c_stride);
+    let out = product::Output::new(c, c_stride);
+    let each = b
+        .panels()
+        .div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
+        .next_multiple_of(LEAST_PANELS);
+    // Taken and not borrowed: a thread that waits for others takes on other work, another product too.
+    let mut rows = SHARED_ROWS.take();
+    for block in blocks(level, [a.rows, a.columns]) {
+        pack_rows_shared(a.part(block.rows.clone(), block.depth.clone()), &mut rows);
+        let block = block.of(b, accumulate);
+        (0..b.panels().div_ceil(each.max(1)))
+            .into_par_iter()
+            .for_each(|task| {
+                let panels = task * each..b.panels().min((task + 1) * each);
+                let out = Output {
+                    start: out.at(block.first_row, 0),
+                    row_stride: c_stride,
+                };
+                SCRATCH.with_borrow_mut(|scratch| {
+                    // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each
+                    // task writes the columns of its own panels alone.
+                    unsafe { block.run(level, panels, out, &rows, &mut scratch.side) }
+                });
+            });
+    }
+    SHARED_ROWS.set(rows);
+}
+
+/// [`multiply_at`] restricted to the columns of some panels.
 ///
 /// # Safety
 /// For each row `r` of `a`, the columns `j` of `panels` (those below `b.n()`) at
 /// `c + r * c_stride + j` must be valid for reads and writes, and no other thread may access them
 /// during the call. Nothing else of `c` is touched.
-///
-/// # Panics
-/// If the shapes disagree.
-pub(crate) unsafe fn multiply_panels(
-    a: View,
-    b: &PackedBf16,
-    panels: Range<usize>,
-    c: *mut f32,
-    c_stride: usize,
-    accumulate: bool,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { multiply_panels_at(level(), a, b, panels, c, c_stride, accumulate) }
-}
-
-/// [`multiply_panels`] at a given level.
-///
-/// # Safety
-/// As for [`multiply_panels`].
 ///
 /// # Panics
 /// If the shapes disagree or the level is not available.
@@ -111,26 +148,54 @@ pub(crate) unsafe fn multiply_panels_at(
         start: c,
         row_stride: c_stride,
     };
-    SCRATCH.with_borrow_mut(|scratch| {
-        let (row_block, depth_block) = blocking(level);
-        // An empty sum (`k` of 0) still writes its zeros: at least one block.
-        for depth in (0..a.columns.max(1)).step_by(depth_block) {
-            let depth = depth..a.columns.min(depth + depth_block);
-            for row in (0..a.rows).step_by(row_block) {
-                let rows = row..a.rows.min(row + row_block);
-                pack_rows(a.part(rows.clone(), depth.clone()), &mut scratch.rows);
-                let depth_tiles = depth.start / DEPTH..depth.end.div_ceil(DEPTH);
-                let block = Block {
-                    rows: rows.len(),
-                    right: b,
-                    depth_tiles,
-                    accumulate: accumulate || depth.start > 0,
-                };
-                // SAFETY: the caller's promise, for the block's rows.
-                unsafe { block.run(level, panels.clone(), out.at(row, 0), scratch) };
-            }
+    SCRATCH.with_borrow_mut(|Scratch { rows, side }| {
+        for block in blocks(level, [a.rows, a.columns]) {
+            pack_rows(a.part(block.rows.clone(), block.depth.clone()), rows);
+            let block = block.of(b, accumulate);
+            // SAFETY: the caller's promise, for the block's rows.
+            unsafe {
+                block.run(
+                    level,
+                    panels.clone(),
+                    out.at(block.first_row, 0),
+                    rows,
+                    side,
+                );
+            };
         }
     });
+}
+
+/// Part of the left operand that is packed at a time.
+struct Part {
+    rows: Range<usize>,
+    depth: Range<usize>,
+}
+
+impl Part {
+    /// The part's product with `b`.
+    fn of(self, b: &PackedBf16, accumulate: bool) -> Block<'_> {
+        Block {
+            first_row: self.rows.start,
+            rows: self.rows.len(),
+            right: b,
+            depth_tiles: self.depth.start / DEPTH..self.depth.end.div_ceil(DEPTH),
+            accumulate: accumulate || self.depth.start > 0,
+        }
+    }
+}
+
+/// The parts of a left operand, those of an element's sum in the order of `k`.
+fn blocks(level: Level, [rows, columns]: [usize; 2]) -> impl Iterator<Item = Part> {
+    let (row_block, depth_block) = blocking(level);
+    // An empty sum (`k` of 0) still writes its zeros: at least one block.
+    let depths = (0..columns.max(1)).step_by(depth_block);
+    depths.flat_map(move |depth| {
+        (0..rows).step_by(row_block).map(move |row| Part {
+            rows: row..rows.min(row + row_block),
+            depth: depth..columns.min(depth + depth_block),
+        })
+    })
 }
 
 /// Rows of `a` and steps along `k` packed at a time: a block of `a` stays in the second-level
@@ -146,6 +211,7 @@ fn blocking(level: Level) -> (usize, usize) {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SHARED_ROWS: RefCell<Vec<Tile>> = RefCell::default();
 }
 
 /// What a thread keeps between calls.
@@ -153,7 +219,13 @@ thread_local! {
 struct Scratch {
     /// The block of `a`.
     rows: Vec<Tile>,
-    /// The same in f32, for levels that multiply f32.
+    side: Side,
+}
+
+/// What a block's product needs besides its operands.
+#[derive(Default)]
+struct Side {
+    /// The block of `a` in f32, for levels that multiply f32.
     wide: Vec<Wide>,
     /// The block's sums in a panel that is not full.
     edge: Vec<[f32; PANEL_COLUMNS]>,
@@ -199,6 +271,7 @@ impl Output {
 
 /// Some packed rows of `a` against a stretch of `b` along `k`.
 pub(super) struct Block<'a> {
+    first_row: usize,
     pub(super) rows: usize,
     pub(super) right: &'a PackedBf16,
     pub(super) depth_tiles: Range<usize>,
@@ -216,9 +289,15 @@ impl Block<'_> {
     ///
     /// # Safety
     /// `out` must be the place of the block's first row and of column 0, under the contract of
-    /// [`multiply_panels`].
-    unsafe fn run(&self, level: Level, panels: Range<usize>, out: Output, scratch: &mut Scratch) {
-        let Scratch { rows, wide, edge } = scratch;
+    /// [`multiply_panels_at`].
+    unsafe fn run(
+        &self,
+        level: Level,
+        panels: Range<usize>,
+        out: Output,
+        rows: &[Tile],
+        Side { wide, edge }: &mut Side,
+    ) {
         if matches!(level, Level::Portable | Level::Avx2) {
             widen(rows, self.rows, self.depth_tiles.len(), wide);
         }

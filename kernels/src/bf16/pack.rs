@@ -37,17 +37,37 @@ pub struct PackedBf16 {
 impl PackedBf16 {
     /// Rounds and packs `view`, `[k, n]`.
     pub fn new(view: View) -> Self {
-        let mut packed = Self::default();
-        packed.pack(view);
-        packed
+        Self::beside(&[view])
     }
 
-    /// Replaces the contents by `view`'s, in the same allocation if it is large enough.
-    pub fn pack(&mut self, view: View) {
-        (self.k, self.n) = (view.rows, view.columns);
-        self.tiles
-            .resize(self.panels() * self.depth_tiles(), Tile::ZERO);
-        pack_panels(view, &mut self.tiles);
+    /// Rounds and packs matrices with the same rows side by side.
+    ///
+    /// # Panics
+    /// If the rows differ, or a matrix but the last has columns that do not fill whole panels.
+    pub fn beside(views: &[View]) -> Self {
+        let k = views.first().map_or(0, |view| view.rows);
+        let mut packed = Self {
+            k,
+            n: views.iter().map(|view| view.columns).sum(),
+            tiles: Vec::new(),
+        };
+        let depth_tiles = packed.depth_tiles();
+        packed
+            .tiles
+            .resize(packed.panels() * depth_tiles, Tile::ZERO);
+        let mut rest = &mut packed.tiles[..];
+        for (index, view) in views.iter().enumerate() {
+            assert_eq!(view.rows, k, "matrices side by side have the same rows");
+            assert!(
+                index + 1 == views.len() || view.columns.is_multiple_of(PANEL_COLUMNS),
+                "{} columns beside others",
+                view.columns
+            );
+            let tiles;
+            (tiles, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL_COLUMNS) * depth_tiles);
+            pack_panels(*view, tiles);
+        }
+        packed
     }
 
     /// Rows, along which products are summed.
@@ -76,30 +96,48 @@ impl PackedBf16 {
     }
 }
 
+/// Panels that one task packs: they take whole stretches of a row-major matrix's rows, which single panels would take in
+/// pieces of a cache line each.
+const STRIP: usize = 8;
+
 /// Packs the columns of `view` into `tiles`: panels of 16 columns, tiles along `k` within.
 fn pack_panels(view: View, tiles: &mut [Tile]) {
     let depth_tiles = view.rows.div_ceil(DEPTH);
-    let fill = |(panel, tiles): (usize, &mut [Tile])| {
-        let columns = panel * LANES..view.columns.min((panel + 1) * LANES);
-        let panel = view.part(0..view.rows, columns);
-        pack_lanes(panel.transposed(), Lines::Pairs, tiles);
+    let fill = |(strip, tiles): (usize, &mut [Tile])| {
+        let first = strip * STRIP * LANES;
+        let columns = first..view.columns.min(first + STRIP * LANES);
+        let strip = view.part(0..view.rows, columns);
+        pack_lanes(strip.transposed(), Lines::Pairs, tiles);
     };
-    let size = depth_tiles.max(1);
+    let size = STRIP * depth_tiles.max(1);
     if view.rows * view.columns < SHARED_ELEMENTS {
-        tiles.chunks_exact_mut(size).enumerate().for_each(fill);
+        tiles.chunks_mut(size).enumerate().for_each(fill);
     } else {
-        tiles.par_chunks_exact_mut(size).enumerate().for_each(fill);
+        tiles.par_chunks_mut(size).enumerate().for_each(fill);
     }
 }
 
-/// Packs the rows of `view` into `tiles`: 16 rows, tiles along `k` within.
+/// Packs the rows of `view` into `tiles`: groups of 16 rows, tiles along `k` within.
 pub(super) fn pack_rows(view: View, tiles: &mut Vec<Tile>) {
     let depth_tiles = view.columns.div_ceil(DEPTH);
     tiles.resize(view.rows.div_ceil(LANES) * depth_tiles, Tile::ZERO);
-    for (group, tiles) in tiles.chunks_exact_mut(depth_tiles.max(1)).enumerate() {
+    pack_lanes(view, Lines::Lanes, tiles);
+}
+
+/// The same on rayon's threads.
+pub(super) fn pack_rows_shared(view: View, tiles: &mut Vec<Tile>) {
+    /// Elements that are packed in about the time that threads take to meet.
+    const LEAST: usize = 1 << 15;
+    if view.rows <= LANES || view.rows * view.columns < LEAST {
+        return pack_rows(view, tiles);
+    }
+    let depth_tiles = view.columns.div_ceil(DEPTH);
+    tiles.resize(view.rows.div_ceil(LANES) * depth_tiles, Tile::ZERO);
+    let groups = tiles.par_chunks_exact_mut(depth_tiles).enumerate();
+    groups.for_each(|(group, tiles)| {
         let rows = group * LANES..view.rows.min((group + 1) * LANES);
         pack_lanes(view.part(rows, 0..view.columns), Lines::Lanes, tiles);
-    }
+    });
 }
 
 /// What the lines of a tile hold.
@@ -111,11 +149,14 @@ enum Lines {
     Pairs,
 }
 
-/// Packs up to 16 lanes, the rows of `lanes`, into tiles along its columns.
+/// Packs lanes, the rows of `lanes`, into tiles: groups of 16 lanes, tiles along their columns within.
 fn pack_lanes(lanes: View, lines: Lines, tiles: &mut [Tile]) {
     #[cfg(target_arch = "x86_64")]
-    if super::Level::Avx2.is_available() {
-        // SAFETY: the CPU has AVX2.
+    if super::level::avx512() {
+        // SAFETY: the CPU has these instructions.
+        return unsafe { pack_lanes_avx512(lanes, lines, tiles) };
+    } else if super::Level::Avx2.is_available() {
+        // SAFETY: as above.
         return unsafe { pack_lanes_avx2(lanes, lines, tiles) };
     }
     pack_lanes_with(lanes, lines, tiles, transpose);
@@ -128,6 +169,13 @@ fn pack_lanes_avx2(lanes: View, lines: Lines, tiles: &mut [Tile]) {
     pack_lanes_with(lanes, lines, tiles, |tile| super::avx2::transpose(tile));
 }
 
+/// [`pack_lanes`] compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+fn pack_lanes_avx512(lanes: View, lines: Lines, tiles: &mut [Tile]) {
+    pack_lanes_with(lanes, lines, tiles, |tile| super::avx2::transpose(tile));
+}
+
 #[inline(always)] // To be compiled with the caller's instructions.
 fn pack_lanes_with(lanes: View, lines: Lines, tiles: &mut [Tile], transpose: impl Fn(&mut Tile)) {
     // The lines that lie together in memory; the other kind is reached by transposing the tile.
@@ -136,9 +184,17 @@ fn pack_lanes_with(lanes: View, lines: Lines, tiles: &mut [Tile], transpose: imp
     } else {
         Lines::Lanes
     };
-    for (index, tile) in tiles.iter_mut().enumerate() {
+    let (groups, depth_tiles) = (lanes.rows.div_ceil(LANES), lanes.columns.div_ceil(DEPTH));
+    for place in 0..groups * depth_tiles {
+        // In the order of memory.
+        let (group, index) = match natural {
+            Lines::Lanes => (place / depth_tiles, place % depth_tiles),
+            Lines::Pairs => (place % groups, place / groups),
+        };
+        let rows = group * LANES..lanes.rows.min((group + 1) * LANES);
         let depth = index * DEPTH..lanes.columns.min((index + 1) * DEPTH);
-        let part = lanes.part(0..lanes.rows, depth);
+        let part = lanes.part(rows, depth);
+        let tile = &mut tiles[group * depth_tiles + index];
         if part.rows < LANES || part.columns < DEPTH {
             *tile = Tile::ZERO;
         }

@@ -3,8 +3,10 @@
 
 use half::bf16;
 
-use super::pack::round;
-use super::{Level, PANEL_COLUMNS, PackedBf16, level, multiply_at, multiply_panels_at};
+use super::pack::{DEPTH, round};
+use super::{
+    Level, PANEL_COLUMNS, PackedBf16, level, multiply_at, multiply_panels_at, multiply_shared_at,
+};
 use crate::{
     View,
     test_matrices::{Matrix, Order, Random},
@@ -174,34 +176,30 @@ fn is_split_freely(level: Level) {
     }
 }
 
-/// Threads that share one `c`.
+/// Threads that share one product leave the bits that one leaves by itself: few rows and many, beyond the rows and the
+/// depth that are packed at a time, with a last panel that is not full.
 fn is_shared_by_threads(level: Level) {
-    struct Shared(*mut f32);
-    // SAFETY: the threads below write to disjoint columns.
-    unsafe impl Sync for Shared {}
     let mut random = Random(4);
-    let (m, k, n) = (40, 96, 16 * 9);
-    let a = Matrix::random(&mut random, m, k, Order::Columns);
-    let packed = PackedBf16::new(Matrix::random(&mut random, k, n, Order::Rows).view());
-    let mut whole = vec![0.0; m * n];
-    multiply_at(level, a.view(), &packed, &mut whole, n, false);
-    let mut parts = vec![0.0; m * n];
-    let shared = &Shared(parts.as_mut_ptr());
-    std::thread::scope(|scope| {
-        for panel in (0..9).step_by(3) {
-            let (a, packed) = (&a, &packed);
-            scope.spawn(move || {
-                for _ in 0..20 {
-                    let range = panel..panel + 3;
-                    // SAFETY: each thread has three panels of its own.
-                    unsafe {
-                        multiply_panels_at(level, a.view(), packed, range, shared.0, n, false);
-                    }
-                }
-            });
+    for (m, k, n, gap, order) in [
+        (1, 96, 16 * 9, 0, Order::Rows),
+        (40, 96, 16 * 9, 3, Order::Columns),
+        (33, 1540, 16 * 30 + 7, 0, Order::Rows),
+        (200, 200, 16 * 5 + 1, 1, Order::Scattered),
+        (3, 0, 40, 0, Order::Rows),
+    ] {
+        let a = Matrix::random(&mut random, m, k, order);
+        let packed = PackedBf16::new(Matrix::random(&mut random, k, n, Order::Rows).view());
+        let start = random.values(m * (n + gap));
+        for accumulate in [false, true] {
+            let [mut whole, mut shared] = [start.clone(), start.clone()];
+            multiply_at(level, a.view(), &packed, &mut whole, n + gap, accumulate);
+            multiply_shared_at(level, a.view(), &packed, &mut shared, n + gap, accumulate);
+            assert!(
+                shared == whole,
+                "{level:?}: {m} x {k} x {n} on threads differs from the whole"
+            );
         }
-    });
-    assert!(parts == whole, "{level:?}: threads differ from the whole");
+    }
 }
 
 fn propagates_non_finite(level: Level) {
@@ -293,46 +291,45 @@ fn rounding_is_to_nearest_even_as_half_rounds() {
     }
 }
 
-/// A second matrix in the same allocation leaves nothing of the first.
+/// Matrices side by side are packed as each by itself, whatever its order in memory and however many panels are packed
+/// together.
 #[test]
-fn packing_again_forgets_the_first_matrix() {
+fn matrices_side_by_side_are_packed_as_each_alone() {
     let mut random = Random(8);
-    let mut packed = PackedBf16::new(Matrix::random(&mut random, 70, 90, Order::Rows).view());
-    for (k, n, order) in [
-        (33, 17, Order::Columns),
-        (64, 90, Order::Rows),
-        (5, 3, Order::Gaps),
-    ] {
-        let matrix = Matrix::random(&mut random, k, n, order);
-        packed.pack(matrix.view());
-        let fresh = PackedBf16::new(matrix.view());
-        let identity: Vec<f32> = (0..k * k).map(|i| f32::from(i / k == i % k)).collect();
-        let products = [&packed, &fresh].map(|packed| {
-            let mut c = vec![9.0; k * n];
-            multiply_at(
-                Level::Portable,
-                View::new(&identity, k, k, k),
-                packed,
-                &mut c,
-                n,
-                false,
-            );
-            c
-        });
-        let expected: Vec<f64> = rounded(matrix.view());
-        for product in products {
-            assert!(
-                product
-                    .iter()
-                    .map(|&x| f64::from(x))
-                    .eq(expected.iter().copied())
-            );
+    for k in [5, 64, 70, 700] {
+        let parts: Vec<Matrix> = [320, 48, 16, 433]
+            .into_iter()
+            .zip([Order::Rows, Order::Columns, Order::Scattered, Order::Gaps])
+            .map(|(n, order)| Matrix::random(&mut random, k, n, order))
+            .collect();
+        let views: Vec<View> = parts.iter().map(Matrix::view).collect();
+        let beside = PackedBf16::beside(&views);
+        assert_eq!((beside.k(), beside.n()), (k, 320 + 48 + 16 + 433));
+        let mut panel = 0;
+        for view in views {
+            let alone = PackedBf16::new(view);
+            let depth = 0..k.div_ceil(DEPTH);
+            for own in 0..alone.panels() {
+                assert_eq!(
+                    alone.panel(own, depth.clone()),
+                    beside.panel(panel, depth.clone())
+                );
+                panel += 1;
+            }
+            // By the definition: the identity gives what is packed.
+            let columns = view.columns;
+            let identity: Vec<f32> = (0..k * k).map(|i| f32::from(i / k == i % k)).collect();
+            let mut c = vec![9.0; k * columns];
+            let identity = View::new(&identity, k, k, k);
+            multiply_at(Level::Portable, identity, &alone, &mut c, columns, false);
+            assert!(c.iter().map(|&x| f64::from(x)).eq(rounded(view)));
         }
+        assert_eq!(panel, beside.panels());
     }
 }
 
 #[test]
-#[should_panic(expected = "a is 2 x 3, b 4 x 5")]
+#[should_panic(expected = "[2, 3] times [4, 5]")]
 fn shapes_must_agree() {
     let b = PackedBf16::new(View::new(&[0.0; 20], 4, 5, 5));
     multiply_at(

@@ -5,6 +5,8 @@
 use std::sync::OnceLock;
 
 use crate::PANEL;
+#[cfg(target_arch = "x86_64")]
+use crate::tiles::{Amx, has_amx};
 
 /// The instructions that multiply eight-bit numbers, slowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +17,8 @@ pub enum Int8Level {
     Avx2,
     /// AVX512-VNNI's sums of four products.
     Avx512Vnni,
+    /// AMX-INT8's tiles.
+    Amx,
 }
 
 impl Int8Level {
@@ -24,6 +28,7 @@ impl Int8Level {
             Self::Portable => "plain code",
             Self::Avx2 => "AVX2",
             Self::Avx512Vnni => "AVX512-VNNI",
+            Self::Amx => "AMX-INT8",
         }
     }
 
@@ -43,10 +48,12 @@ pub fn int8_level() -> Int8Level {
 fn detect() -> Int8Level {
     if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
         Int8Level::Portable
-    } else if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
-        Int8Level::Avx512Vnni
-    } else {
+    } else if !(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")) {
         Int8Level::Avx2
+    } else if has_amx(Amx::Int8) {
+        Int8Level::Amx
+    } else {
+        Int8Level::Avx512Vnni
     }
 }
 

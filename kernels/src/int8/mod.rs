@@ -6,6 +6,10 @@
 //!
 //! The right-hand matrix is packed once ([`PackedInt8`]) in one layout for all levels, the left-hand one on the fly.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod lanes;
 mod multiply;
 mod pack;

@@ -4,17 +4,19 @@
     reason = "threads write disjoint columns of one matrix, by instructions chosen at run time"
 )]
 
-use std::cell::RefCell;
-use std::ops::Range;
+use std::{cell::RefCell, marker::PhantomData, ops::Range};
 
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::lanes::{Avx2, Vnni};
 use super::{
     Int8Level, PackedInt8, int8_level,
     lanes::{Lanes, Plain},
     pack::{DEPTH, LeftBlock, QUADS, RightBlock, round_rows},
+};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    amx::AmxTiles,
+    lanes::{Avx2, Vnni},
 };
 use crate::{
     PANEL, Start, View,
@@ -108,10 +110,10 @@ fn with_rows(
 
 /// A product whose left side is rounded.
 #[derive(Clone, Copy)]
-struct Product<'a> {
-    rows: &'a [LeftBlock],
+pub(super) struct Product<'a> {
+    pub(super) rows: &'a [LeftBlock],
     m: usize,
-    right: &'a PackedInt8,
+    pub(super) right: &'a PackedInt8,
     out: Output,
     start: Start,
 }
@@ -134,20 +136,22 @@ impl Product<'_> {
                 Int8Level::Avx2 => avx2(self, panels),
                 #[cfg(target_arch = "x86_64")]
                 Int8Level::Avx512Vnni => vnni(self, panels),
+                #[cfg(target_arch = "x86_64")]
+                Int8Level::Amx => amx(self, panels),
                 #[cfg(not(target_arch = "x86_64"))]
-                Int8Level::Avx2 | Int8Level::Avx512Vnni => {
+                Int8Level::Avx2 | Int8Level::Avx512Vnni | Int8Level::Amx => {
                     unreachable!("{level:?} on another architecture")
                 }
             }
         }
     }
 
-    /// Multiplies with some panels, `L::PANELS` at a time.
+    /// Multiplies with some panels, `T::PANELS` at a time.
     ///
     /// # Safety
-    /// As [`run`](Self::run), on a CPU with the instructions of `L`.
+    /// As [`run`](Self::run), on a CPU with the instructions of `T`.
     #[inline(always)]
-    unsafe fn panels<L: Lanes>(&self, panels: Range<usize>) {
+    unsafe fn panels<T: Tiles>(&self, mut kind: T, panels: Range<usize>) {
         let depth = self.right.k().div_ceil(DEPTH);
         let mut start = self.start;
         // A product over nothing still writes its zeros.
@@ -155,9 +159,10 @@ impl Product<'_> {
             let blocks = first..depth.min(first + MOST_BLOCKS);
             let mut panel = panels.start;
             while panel < panels.end {
-                let is_whole = panel + L::PANELS <= panels.end;
+                let is_whole = panel + T::PANELS <= panels.end;
+                let width = if is_whole { T::PANELS } else { 1 };
                 let mut row = 0;
-                let tiles = self.m.div_ceil(L::ROWS);
+                let tiles = self.m.div_ceil(T::ROWS);
                 for tile in 0..tiles {
                     // Rows are shared out evenly: a last tile of one row would wait for its few sums.
                     let rows = (self.m - row).div_ceil(tiles - tile);
@@ -169,39 +174,17 @@ impl Product<'_> {
                         start,
                     };
                     // SAFETY: the caller's promise, for these rows and panels.
-                    unsafe {
-                        if L::PANELS == 2 && is_whole {
-                            self.tiles::<L, 2>(rows, &place);
-                        } else {
-                            self.tiles::<L, 1>(rows, &place);
-                        }
-                    }
+                    unsafe { kind.tile(self, [rows, width], &place) }
                     row += rows;
                 }
-                panel += if is_whole { L::PANELS } else { 1 };
+                panel += width;
             }
             // What is there is now the sum so far.
             start = Start::Existing;
         }
     }
 
-    #[inline(always)]
-    unsafe fn tiles<L: Lanes, const PANELS: usize>(&self, rows: usize, place: &Place) {
-        // SAFETY: the caller's promise. What no level asks for is not compiled for it.
-        unsafe {
-            match rows.min(L::ROWS) {
-                1 => self.tile::<L, 1, PANELS>(place),
-                2 => self.tile::<L, 2, PANELS>(place),
-                3 if L::ROWS >= 3 => self.tile::<L, 3, PANELS>(place),
-                4 if L::ROWS >= 4 => self.tile::<L, 4, PANELS>(place),
-                5 if L::ROWS >= 5 => self.tile::<L, 5, PANELS>(place),
-                _ if L::ROWS >= 6 => self.tile::<L, 6, PANELS>(place),
-                _ => unreachable!("tiles have at most {} rows", L::ROWS),
-            }
-        }
-    }
-
-    /// `ROWS` rows by `PANELS` panels over some blocks.
+    /// `ROWS` rows by `PANELS` panels over some blocks, by vectors.
     #[inline(always)]
     unsafe fn tile<L: Lanes, const ROWS: usize, const PANELS: usize>(&self, place: &Place) {
         // Loops rather than `array::from_fn`, whose closures would not be compiled for the instructions of `L`.
@@ -225,15 +208,10 @@ impl Product<'_> {
         }
         // SAFETY: the CPU has the instructions of `L` (the caller's promise), here and below.
         let mut sums = unsafe { [[L::load(&[0.0; PANEL]); PANELS]; ROWS] };
-        if place.start == Start::Existing {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (p, sums) in sums.iter_mut().enumerate() {
-                    let mut edge = [0.0; PANEL];
-                    // SAFETY: the caller's promise for these rows and panels.
-                    let cells = unsafe { self.cells(place.row + r, place.panel + p) };
-                    edge[..cells.len()].copy_from_slice(cells);
-                    *sums = unsafe { L::load(&edge) };
-                }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (p, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise for these rows and panels.
+                *sums = unsafe { L::load(&self.start(place, place.row + r, place.panel + p)) };
             }
         }
         let is_first = place.row == 0;
@@ -272,12 +250,27 @@ impl Product<'_> {
         }
     }
 
+    /// What a row's sums in a panel start from.
+    ///
+    /// # Safety
+    /// As [`cells`](Self::cells).
+    #[inline(always)]
+    pub(super) unsafe fn start(&self, place: &Place, row: usize, panel: usize) -> [f32; PANEL] {
+        let mut edge = [0.0; PANEL];
+        if place.start == Start::Existing {
+            // SAFETY: the caller's promise.
+            let cells = unsafe { self.cells(row, panel) };
+            edge[..cells.len()].copy_from_slice(cells);
+        }
+        edge
+    }
+
     /// A row's columns of a panel.
     ///
     /// # Safety
     /// The output holds them, and they are this thread's alone while the slice lives.
     #[inline(always)]
-    unsafe fn cells<'a>(&self, row: usize, panel: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn cells<'a>(&self, row: usize, panel: usize) -> &'a mut [f32] {
         let from = panel * PANEL;
         // SAFETY: the caller's promise.
         unsafe {
@@ -288,14 +281,66 @@ impl Product<'_> {
 }
 
 /// Where a tile lies.
-struct Place {
-    row: usize,
-    panel: usize,
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) panel: usize,
     /// Of the sum.
-    blocks: Range<usize>,
+    pub(super) blocks: Range<usize>,
     /// Blocks of a whole sum.
-    depth: usize,
-    start: Start,
+    pub(super) depth: usize,
+    pub(super) start: Start,
+}
+
+/// How tiles of a product are computed.
+pub(super) trait Tiles {
+    /// Most rows of a tile.
+    const ROWS: usize;
+    /// Panels of a tile.
+    const PANELS: usize;
+
+    /// Some rows by [`PANELS`](Self::PANELS) panels, or by one.
+    ///
+    /// # Safety
+    /// The output holds these rows and panels, which no other thread touches, and the CPU has the instructions.
+    unsafe fn tile(&mut self, product: &Product<'_>, rows_panels: [usize; 2], place: &Place);
+}
+
+/// Tiles by vectors.
+struct Vectors<L>(PhantomData<L>);
+
+impl<L: Lanes> Vectors<L> {
+    #[inline(always)]
+    unsafe fn rows<const PANELS: usize>(product: &Product<'_>, rows: usize, place: &Place) {
+        // SAFETY: the contract of `Tiles`. What no level asks for is not compiled for it.
+        unsafe {
+            match rows.min(L::ROWS) {
+                1 => product.tile::<L, 1, PANELS>(place),
+                2 => product.tile::<L, 2, PANELS>(place),
+                3 if L::ROWS >= 3 => product.tile::<L, 3, PANELS>(place),
+                4 if L::ROWS >= 4 => product.tile::<L, 4, PANELS>(place),
+                5 if L::ROWS >= 5 => product.tile::<L, 5, PANELS>(place),
+                _ if L::ROWS >= 6 => product.tile::<L, 6, PANELS>(place),
+                _ => unreachable!("tiles have at most {} rows", L::ROWS),
+            }
+        }
+    }
+}
+
+impl<L: Lanes> Tiles for Vectors<L> {
+    const ROWS: usize = L::ROWS;
+    const PANELS: usize = L::PANELS;
+
+    #[inline(always)]
+    unsafe fn tile(&mut self, product: &Product<'_>, [rows, panels]: [usize; 2], place: &Place) {
+        // SAFETY: the contract of the trait.
+        unsafe {
+            if L::PANELS == 2 && panels == 2 {
+                Self::rows::<2>(product, rows, place);
+            } else {
+                Self::rows::<1>(product, rows, place);
+            }
+        }
+    }
 }
 
 /// Plain code, compiled for the vector instructions that this CPU has.
@@ -310,7 +355,7 @@ unsafe fn plain(product: &Product<'_>, panels: Range<usize>) {
         #[inline(always)]
         fn with_simd<S: pulp::Simd>(self, _: S) {
             // SAFETY: the promise of whoever calls `plain`, which alone makes a task; plain code asks nothing of a CPU.
-            unsafe { self.0.panels::<Plain>(self.1) }
+            unsafe { self.0.panels(Vectors::<Plain>(PhantomData), self.1) }
         }
     }
     pulp::Arch::new().dispatch(Task(*product, panels));
@@ -320,12 +365,19 @@ unsafe fn plain(product: &Product<'_>, panels: Range<usize>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(product: &Product<'_>, panels: Range<usize>) {
     // SAFETY: the caller's promise.
-    unsafe { product.panels::<Avx2>(panels) }
+    unsafe { product.panels(Vectors::<Avx2>(PhantomData), panels) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni,fma")]
 unsafe fn vnni(product: &Product<'_>, panels: Range<usize>) {
     // SAFETY: the caller's promise.
-    unsafe { product.panels::<Vnni>(panels) }
+    unsafe { product.panels(Vectors::<Vnni>(PhantomData), panels) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,fma")]
+unsafe fn amx(product: &Product<'_>, panels: Range<usize>) {
+    // SAFETY: the caller's promise.
+    unsafe { product.panels(AmxTiles::default(), panels) }
 }

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::Int8Level;
 use crate::{PANEL, View, matrix::SHARED_ELEMENTS, vectorized::vectorized};
 
 /// Steps along `k` in a block; operands are filled up with zeros to a multiple of it.
@@ -43,7 +45,7 @@ pub(super) struct LeftBlock {
 }
 
 impl LeftBlock {
-    const ZERO: Self = Self {
+    pub(super) const ZERO: Self = Self {
         quads: [0; QUADS],
         scale: 0.0,
         start: 0,
@@ -230,17 +232,34 @@ pub(super) fn round_rows(view: View<'_>, blocks: &mut Vec<LeftBlock>, is_shared:
     });
 }
 
+fn round_some(view: View<'_>, blocks: &mut [LeftBlock]) {
+    #[cfg(target_arch = "x86_64")]
+    if Int8Level::Avx512Vnni.is_available() {
+        return super::avx512::round_some(view, blocks);
+    }
+    round_some_plain(view, blocks);
+}
+
 vectorized! {
-fn round_some(view: View<'_>, blocks: &mut [LeftBlock]) -> () = round_some_loop
+pub(super) fn round_some_plain(view: View<'_>, blocks: &mut [LeftBlock]) -> () = round_some_plain_loop
 }
 
 #[inline(always)]
-fn round_some_loop(view: View<'_>, blocks: &mut [LeftBlock]) {
+fn round_some_plain_loop(view: View<'_>, blocks: &mut [LeftBlock]) {
+    round_some_with(view, blocks, round_block);
+}
+
+#[inline(always)] // To be compiled with the caller's instructions.
+pub(super) fn round_some_with(
+    view: View<'_>,
+    blocks: &mut [LeftBlock],
+    round: impl Fn(&[f32; DEPTH]) -> LeftBlock,
+) {
     let depth = view.columns.div_ceil(DEPTH).max(1);
     for (row, blocks) in blocks.chunks_exact_mut(depth).enumerate() {
         for (index, block) in blocks.iter_mut().enumerate() {
             let columns = index * DEPTH..view.columns.min((index + 1) * DEPTH);
-            *block = round_block(&gather(view.part(row..row + 1, columns)));
+            *block = round(&gather(view.part(row..row + 1, columns)));
         }
     }
 }
@@ -289,7 +308,7 @@ fn round_block(cells: &[f32; DEPTH]) -> LeftBlock {
 /// What a block's numbers are multiples of, and its inverse; `poison` is NaN where an element is not finite, and makes
 /// every product with the block NaN.
 #[inline(always)]
-fn scale(largest: f32, poison: f32) -> (f32, f32) {
+pub(super) fn scale(largest: f32, poison: f32) -> (f32, f32) {
     let scale = largest / LARGEST;
     // Numbers whose scale has no inverse in f32 are as good as zero.
     if scale.is_normal() && poison == 0.0 {
@@ -299,10 +318,11 @@ fn scale(largest: f32, poison: f32) -> (f32, f32) {
     }
 }
 
+/// Beyond 2²³ f32 has no fractions: adding this rounds, and leaves the integer in the low bits.
+pub(super) const INTEGERS: f32 = 12_582_912.0;
+
 /// The nearest integer to `x * inverse`, even in a tie, at most 127 in magnitude, in the low bits.
 #[inline(always)]
 fn round(x: f32, inverse: f32) -> u32 {
-    // Beyond 2²³ f32 has no fractions: adding rounds, and leaves the integer in the low bits.
-    const INTEGERS: f32 = 12_582_912.0;
     (x * inverse + INTEGERS).to_bits()
 }

@@ -1,7 +1,12 @@
 #![allow(clippy::float_cmp)] // Where equality is asserted, every bit is meant.
 #![allow(clippy::print_stdout)] // Levels that ran or were skipped are named.
 
-use super::{Int8Level, PackedInt8, multiply, multiply::multiply_at, multiply_shared, pack::DEPTH};
+use super::{
+    Int8Level, PackedInt8, multiply,
+    multiply::multiply_at,
+    multiply_shared,
+    pack::{DEPTH, LeftBlock, round_some_plain},
+};
 use crate::{
     Start, View,
     test_matrices::{Matrix, Order, Random},
@@ -130,7 +135,7 @@ fn is_by_definition(level: Int8Level) {
         let mut order = || ORDERS[edges.below(4)];
         run(m, k, n, order(), order(), gap);
     }
-    for m in 1..=14 {
+    for m in 1..=34 {
         run(m, 70, 48, Order::Rows, Order::Rows, 0);
     }
     // Across the boundaries of what is summed at a time.
@@ -210,7 +215,52 @@ macro_rules! level_tests {
     })+ };
 }
 
-level_tests!(portable Portable avx2 Avx2 avx512_vnni Avx512Vnni);
+level_tests!(portable Portable avx2 Avx2 avx512_vnni Avx512Vnni amx Amx);
+
+/// Rounding by intrinsics and by plain code give the same blocks, in every layout, at the ends of f32, and where something
+/// is not finite.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn rounding_by_avx512_has_the_bits_of_plain_code() {
+    for_level(Int8Level::Avx512Vnni, |_| {
+        let mut random = Random(5);
+        let ends = [
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1e-40,
+            -1e-45,
+            -0.0,
+            0.5,
+        ];
+        for (rows, columns) in [(1, 1), (3, 64), (5, 200), (2, 63)] {
+            for order in ORDERS {
+                for end in ends {
+                    let mut matrix = Matrix::random(&mut random, rows, columns, order);
+                    let at = random.below(rows * columns);
+                    matrix.set(at / columns, at % columns, end);
+                    let view = matrix.view();
+                    let blocks = rows * columns.div_ceil(DEPTH);
+                    let mut rounded =
+                        [vec![LeftBlock::ZERO; blocks], vec![LeftBlock::ZERO; blocks]];
+                    round_some_plain(view, &mut rounded[0]);
+                    super::avx512::round_some(view, &mut rounded[1]);
+                    let [plain, vectors] = rounded;
+                    for (plain, vectors) in plain.iter().zip(&vectors) {
+                        assert_eq!(plain.scale.is_nan(), vectors.scale.is_nan(), "{end}");
+                        if !plain.scale.is_nan() {
+                            assert_eq!(plain.scale.to_bits(), vectors.scale.to_bits(), "{end}");
+                            assert_eq!(plain.quads, vectors.quads, "{end}");
+                            assert_eq!(plain.start, vectors.start, "{end}");
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
 
 #[test]
 fn threads_and_neighbours_change_no_bit() {
