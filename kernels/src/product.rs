@@ -21,10 +21,13 @@ const TILE_ROWS: usize = 6;
 /// Elements of a sum that are gone through before the next panel's: two panels' rows, 24 KiB, stay in the first cache for all
 /// tiles, and the left side in the second.
 const MOST_DEPTH: usize = 192;
+/// Rows that are gone through before the next ones: what they are multiplied from stays in the second cache.
+const MOST_ROWS: usize = 96;
 /// Steps of a sum between which lines are fetched.
 const STEPS: usize = 8;
-/// Panels between which a shared product is split among threads.
-const PANELS_PER_TASK: usize = 2;
+/// Fewest panels of a shared product's task, and the most tasks for each thread: threads that end early find others.
+const LEAST_PANELS: usize = 2;
+const TASKS_PER_THREAD: usize = 32;
 
 /// `c = a·b` or `c += a·b` on the calling thread: `a` `[m, k]`, `c` `[m, n]` in rows of `c_stride`.
 ///
@@ -36,7 +39,7 @@ pub fn multiply(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, star
     check(&a, [b.k, b.n], c.len(), c_stride);
     let out = Output::new(c, c_stride);
     // SAFETY: `c` is borrowed mutably and holds all rows and columns (checked).
-    unsafe { panels(&a, b, 0..b.count(), out, start) }
+    unsafe { part(&a, b, [0..a.rows, 0..b.count()], out, start) }
 }
 
 /// Runs work on one of rayon's threads, from where parallel parts start without waking anyone.
@@ -51,12 +54,21 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
     check(&a, [b.k, b.n], c.len(), c_stride);
     let out = Output::new(c, c_stride);
-    let tasks = b.count().div_ceil(PANELS_PER_TASK);
-    (0..tasks).into_par_iter().for_each(|task| {
-        let range = task * PANELS_PER_TASK..((task + 1) * PANELS_PER_TASK).min(b.count());
+    // Many rows are split too: each task's own stay with it.
+    let parts = a.rows.div_ceil(MOST_ROWS);
+    let each = (parts * b.count())
+        .div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
+        .next_multiple_of(LEAST_PANELS);
+    let tasks = b.count().div_ceil(each.max(1));
+    (0..parts * tasks).into_par_iter().for_each(|task| {
+        let (row, panel) = (task / tasks * MOST_ROWS, task % tasks * each);
+        let place = [
+            row..a.rows.min(row + MOST_ROWS),
+            panel..b.count().min(panel + each),
+        ];
         // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task writes
-        // the columns of its own panels alone.
-        unsafe { panels(&a, b, range, out, start) }
+        // its own rows and the columns of its own panels alone.
+        unsafe { part(&a, b, place, out, start) }
     });
 }
 
@@ -100,18 +112,21 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
+/// Some rows and panels of a product.
+///
 /// # Safety
-/// `out` holds `a.rows` rows whose columns of these panels no other thread touches.
-unsafe fn panels(
+/// `out` holds these rows, whose columns of these panels no other thread touches.
+unsafe fn part(
     a: &View<'_>,
     b: Panels<'_>,
-    range: std::ops::Range<usize>,
+    [rows, range]: [std::ops::Range<usize>; 2],
     out: Output,
     start: Start,
 ) {
     Arch::new().dispatch(Product {
         a: *a,
         b,
+        rows,
         range,
         out,
         start,
@@ -122,6 +137,7 @@ unsafe fn panels(
 struct Product<'a> {
     a: View<'a>,
     b: Panels<'a>,
+    rows: std::ops::Range<usize>,
     range: std::ops::Range<usize>,
     out: Output,
     start: Start,
@@ -153,27 +169,36 @@ impl Product<'_> {
         let depth = self.b.k.div_ceil(parts);
         let whole = self.range.len() / PANELS * PANELS;
         let rest = self.range.start + whole..self.range.end;
-        for part in 0..parts {
-            self.depth = part * depth..((part + 1) * depth).min(self.b.k);
-            for panel in (self.range.start..rest.start).step_by(PANELS) {
-                self.panels::<S, VECTORS, PANELS>(simd, panel);
+        let start = self.start;
+        for row in self.rows.clone().step_by(MOST_ROWS) {
+            let rows = row..self.rows.end.min(row + MOST_ROWS);
+            self.start = start;
+            for part in 0..parts {
+                self.depth = part * depth..((part + 1) * depth).min(self.b.k);
+                for panel in (self.range.start..rest.start).step_by(PANELS) {
+                    self.panels::<S, VECTORS, PANELS>(simd, &rows, panel);
+                }
+                for panel in rest.clone() {
+                    self.panels::<S, VECTORS, 1>(simd, &rows, panel);
+                }
+                // What is there is now the sum so far: the order of the sum is that of k all the same.
+                self.start = Start::Existing;
             }
-            for panel in rest.clone() {
-                self.panels::<S, VECTORS, 1>(simd, panel);
-            }
-            // What is there is now the sum so far: the order of the sum is that of k all the same.
-            self.start = Start::Existing;
         }
     }
 
     #[inline(always)]
-    fn panels<S: Simd, const VECTORS: usize, const PANELS: usize>(&self, simd: S, panel: usize) {
-        let m = self.a.rows;
-        let tiles = m.div_ceil(TILE_ROWS);
-        let mut row = 0;
+    fn panels<S: Simd, const VECTORS: usize, const PANELS: usize>(
+        &self,
+        simd: S,
+        rows: &std::ops::Range<usize>,
+        panel: usize,
+    ) {
+        let tiles = rows.len().div_ceil(TILE_ROWS);
+        let mut row = rows.start;
         for tile in 0..tiles {
             // Rows are shared out evenly: a last tile of one row would wait for its few sums.
-            let rows = (m - row).div_ceil(tiles - tile);
+            let count = (rows.end - row).div_ceil(tiles - tile);
             let place = Place {
                 row,
                 panel,
@@ -185,7 +210,7 @@ impl Product<'_> {
                     self.tile::<S, VECTORS, PANELS, $rows>(simd, place)
                 };
             }
-            match rows {
+            match count {
                 1 => tile!(1),
                 2 => tile!(2),
                 3 => tile!(3),
@@ -193,7 +218,7 @@ impl Product<'_> {
                 5 => tile!(5),
                 _ => tile!(6),
             }
-            row += rows;
+            row += count;
         }
     }
 
@@ -219,7 +244,7 @@ impl Product<'_> {
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
         let cells = |r: usize, p: usize| {
             let from = (panel + p) * PANEL;
-            // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `panels`).
+            // SAFETY: the row lies in the output, and these columns belong to this call alone (contract of `part`).
             unsafe {
                 let at = self.out.at(row + r, from);
                 std::slice::from_raw_parts_mut(at, PANEL.min(self.b.n - from))

@@ -39,7 +39,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn products(m in 0..40_usize, k in 0..90_usize, n in 1..70_usize, gap in 0..3_usize, turned: bool, added: bool, seed: u64) {
+    fn products(
+        // Beyond the rows, and the steps of a sum, that are gone through at a time.
+        m in prop_oneof![3 => 0..40_usize, 1 => 90..220_usize], k in prop_oneof![3 => 0..90_usize, 1 => 190..400_usize],
+        n in 1..70_usize, gap in 0..3_usize, turned: bool, added: bool, seed: u64
+    ) {
         let (a, b) = (numbers(seed, m * k), numbers(seed ^ 1, k * n));
         let left = if turned { View::new(&a, k, m, m).transposed() } else { View::new(&a, m, k, k) };
         let right = if turned { View::new(&b, n, k, k).transposed() } else { View::new(&b, k, n, n) };
