@@ -25,6 +25,8 @@ use crate::{
 
 /// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
 const MOST_BLOCKS: usize = 768 / DEPTH;
+/// Rows that are gone through before the next ones: what they are multiplied from stays in the second cache.
+const MOST_ROWS: usize = 96;
 /// Fewest panels of a thread's task, and tasks for each thread: few, and yet threads that end early find others.
 const LEAST_PANELS: usize = 4;
 const TASKS_PER_THREAD: usize = 4;
@@ -152,6 +154,19 @@ impl Product<'_> {
     /// As [`run`](Self::run), on a CPU with the instructions of `T`.
     #[inline(always)]
     unsafe fn panels<T: Tiles>(&self, mut kind: T, panels: Range<usize>) {
+        for row in (0..self.m).step_by(MOST_ROWS) {
+            let rows = row..self.m.min(row + MOST_ROWS);
+            // SAFETY: the caller's promise.
+            unsafe { self.rows(&mut kind, &rows, &panels) }
+        }
+    }
+
+    /// The same for some rows.
+    ///
+    /// # Safety
+    /// As [`panels`](Self::panels).
+    #[inline(always)]
+    unsafe fn rows<T: Tiles>(&self, kind: &mut T, rows: &Range<usize>, panels: &Range<usize>) {
         let depth = self.right.k().div_ceil(DEPTH);
         let mut start = self.start;
         // A product over nothing still writes its zeros.
@@ -161,11 +176,11 @@ impl Product<'_> {
             while panel < panels.end {
                 let is_whole = panel + T::PANELS <= panels.end;
                 let width = if is_whole { T::PANELS } else { 1 };
-                let mut row = 0;
-                let tiles = self.m.div_ceil(T::ROWS);
+                let mut row = rows.start;
+                let tiles = rows.len().div_ceil(T::ROWS);
                 for tile in 0..tiles {
                     // Rows are shared out evenly: a last tile of one row would wait for its few sums.
-                    let rows = (self.m - row).div_ceil(tiles - tile);
+                    let count = (rows.end - row).div_ceil(tiles - tile);
                     let place = Place {
                         row,
                         panel,
@@ -174,8 +189,8 @@ impl Product<'_> {
                         start,
                     };
                     // SAFETY: the caller's promise, for these rows and panels.
-                    unsafe { kind.tile(self, [rows, width], &place) }
-                    row += rows;
+                    unsafe { kind.tile(self, [count, width], &place) }
+                    row += count;
                 }
                 panel += width;
             }

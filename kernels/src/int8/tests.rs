@@ -139,7 +139,7 @@ fn is_by_definition(level: Int8Level) {
         run(m, 70, 48, Order::Rows, Order::Rows, 0);
     }
     // Across the boundaries of what is summed at a time.
-    for (m, k, n) in [(1, 767, 33), (5, 769, 31), (3, 1537, 17)] {
+    for (m, k, n) in [(1, 767, 33), (5, 769, 31), (3, 1537, 17), (99, 830, 18)] {
         run(m, k, n, Order::Rows, Order::Columns, 0);
     }
 }
