@@ -43,6 +43,7 @@ impl Lines {
     /// # Safety
     /// `fill` must write each of them.
     unsafe fn filled(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Self {
+        debug_assert!(len.is_multiple_of(PANEL), "{len} elements in lines");
         let count = len / PANEL;
         let mut lines = Vec::with_capacity(count);
         let spare = lines.spare_capacity_mut()[..count].as_mut_ptr();
@@ -200,14 +201,17 @@ impl Packed {
     }
 }
 
-/// The panels of matrices with `k` rows side by side, every element of them.
+/// Matrices with `k` rows side by side, each with its own panels of a packed one: `size` cells a panel.
 ///
 /// # Panics
-/// If the rows differ, or a matrix but the last has columns that do not fill whole panels.
-fn fill_panels(views: &[View<'_>], k: usize, cells: &mut [MaybeUninit<f32>]) {
-    if k == 0 {
-        return;
-    }
+/// If the rows differ, or a matrix but the last has columns that do not fill whole panels, or there are more cells.
+pub(crate) fn side_by_side<'v, 'c, T>(
+    views: &[View<'v>],
+    k: usize,
+    size: usize,
+    cells: &'c mut [T],
+) -> Vec<(View<'v>, &'c mut [T])> {
+    let mut parts = Vec::with_capacity(views.len());
     let mut rest = cells;
     for (index, view) in views.iter().enumerate() {
         assert_eq!(view.rows, k, "matrices side by side have the same rows");
@@ -217,10 +221,25 @@ fn fill_panels(views: &[View<'_>], k: usize, cells: &mut [MaybeUninit<f32>]) {
             view.columns
         );
         let panels;
-        (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * PANEL * k);
-        let size = PANEL * k;
+        (panels, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL) * size);
+        parts.push((*view, panels));
+    }
+    assert!(rest.is_empty(), "the matrices make up all panels");
+    parts
+}
+
+/// The panels of matrices with `k` rows side by side, every element of them.
+///
+/// # Panics
+/// As [`side_by_side`].
+fn fill_panels(views: &[View<'_>], k: usize, cells: &mut [MaybeUninit<f32>]) {
+    let size = PANEL * k;
+    for (view, panels) in side_by_side(views, k, size, cells) {
+        if panels.is_empty() {
+            continue;
+        }
         let fill = |(index, panel): (usize, &mut [MaybeUninit<f32>])| {
-            fill_panel(view, index * PANEL, panel);
+            fill_panel(&view, index * PANEL, panel);
         };
         if panels.len() < SHARED_ELEMENTS {
             panels.chunks_exact_mut(size).enumerate().for_each(fill);
@@ -228,7 +247,6 @@ fn fill_panels(views: &[View<'_>], k: usize, cells: &mut [MaybeUninit<f32>]) {
             panels.par_chunks_exact_mut(size).enumerate().for_each(fill);
         }
     }
-    assert!(rest.is_empty(), "the matrices make up all panels");
 }
 
 /// The panel of the columns from `start` on, every element of it.

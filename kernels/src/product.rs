@@ -22,7 +22,7 @@ const TILE_ROWS: usize = 6;
 /// tiles, and the left side in the second.
 const MOST_DEPTH: usize = 192;
 /// Rows that are gone through before the next ones: what they are multiplied from stays in the second cache.
-const MOST_ROWS: usize = 96;
+pub(crate) const MOST_ROWS: usize = 96;
 /// Steps of a sum between which lines are fetched.
 const STEPS: usize = 8;
 /// Fewest panels of a shared product's task, and the most tasks for each thread: threads that end early find others.
@@ -47,14 +47,14 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
-/// The same with the columns split among rayon's threads: for few rows and wide matrices, as in decoding.
+/// [`multiply`] with rows and columns split among rayon's threads.
 ///
 /// # Panics
 /// As [`multiply`].
 pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usize, start: Start) {
     check(&a, [b.k, b.n], c.len(), c_stride);
     let out = Output::new(c, c_stride);
-    // Many rows are split too: each task's own stay with it.
+    // Rows that are gone through together belong to one task.
     let parts = a.rows.div_ceil(MOST_ROWS);
     let each = (parts * b.count())
         .div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
@@ -232,15 +232,16 @@ impl Product<'_> {
         let Place { row, panel, .. } = place;
         let k = self.depth.len();
         let (line, step) = (self.a.row_stride, self.a.column_stride);
-        let first = row * line + self.depth.start * step;
+        let mut left = self.a.data.as_ptr();
         // Rows of no elements have no place.
         if k > 0 {
+            let first = row * line + self.depth.start * step;
             assert!(
                 first + (ROWS - 1) * line + (k - 1) * step < self.a.data.len(),
                 "the view holds its rows"
             );
+            left = left.wrapping_add(first);
         }
-        let mut left = self.a.data.as_ptr().wrapping_add(first);
         let mut sums = [[[simd.splat_f32s(0.0); VECTORS]; PANELS]; ROWS];
         let cells = |r: usize, p: usize| {
             let from = (panel + p) * PANEL;

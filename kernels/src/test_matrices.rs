@@ -68,6 +68,8 @@ impl Matrix {
         }
     }
 
+    /// Only what is written for one processor needs single elements.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn set(&mut self, row: usize, column: usize, value: f32) {
         let [row_stride, column_stride] = self.strides();
         self.data[row * row_stride + column * column_stride] = value;

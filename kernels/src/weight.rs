@@ -68,6 +68,7 @@ impl Weight {
     /// # Panics
     /// If there is none, or their rows differ.
     pub fn beside(views: &[View<'_>], packing: impl Into<Packing>) -> Vec<Self> {
+        assert!(!views.is_empty(), "no matrices to pack");
         let packing = packing.into();
         let mut before = views.iter().take(views.len().saturating_sub(1));
         if !before.all(|view| view.columns.is_multiple_of(PANEL)) {

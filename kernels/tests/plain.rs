@@ -339,6 +339,36 @@ fn logits_that_are_not_finite() {
     near(&[softmax.log_prob(0.0, 1.0)], &[-(2.0_f64.ln())], 1e-6);
 }
 
+/// Matrices side by side, large enough to be packed by several threads, are multiplied with as each alone.
+#[test]
+fn matrices_side_by_side() {
+    for (k, widths) in [(300, [1_024, 16, 901]), (0, [16, 32, 5]), (7, [16, 16, 1])] {
+        let a = numbers(1, 2 * k);
+        let left = View::new(&a, 2, k, k);
+        let n: usize = widths.iter().sum();
+        let parts = widths.map(|width| numbers(width as u64, k * width));
+        let views = [0, 1, 2].map(|part| View::new(&parts[part], k, widths[part], widths[part]));
+        let mut together = vec![1.0; 2 * n];
+        let beside = Packed::beside(&views);
+        multiply(left, beside.panels(), &mut together, n, Start::Zero);
+        let mut first = 0;
+        for (view, width) in views.into_iter().zip(widths) {
+            let mut alone = vec![1.0; 2 * width];
+            multiply(
+                left,
+                Packed::new(view).panels(),
+                &mut alone,
+                width,
+                Start::Zero,
+            );
+            for (row, alone) in alone.chunks_exact(width).enumerate() {
+                assert_eq!(&together[row * n + first..][..width], alone);
+            }
+            first += width;
+        }
+    }
+}
+
 #[test]
 fn a_sum_of_nothing_is_zero() {
     let mut c = vec![3.0; 5 * 20];

@@ -288,7 +288,7 @@ impl Block<'_> {
     /// Multiplies with `panels`; the last one of `b` by way of scratch where it is not full.
     ///
     /// # Safety
-    /// `out` must be the place of the block's first row and of column 0, under the contract of
+    /// The level must be available, and `out` the place of the block's first row and of column 0, under the contract of
     /// [`multiply_panels_at`].
     unsafe fn run(
         &self,
@@ -304,7 +304,7 @@ impl Block<'_> {
         let full = panels.start..panels.end.min(self.right.n() / PANEL_COLUMNS);
         if !full.is_empty() {
             let out = out.at(0, full.start * PANEL_COLUMNS);
-            // SAFETY: these panels' columns are all below `n`, so they are ours to write.
+            // SAFETY: these panels' columns are all below `n`, so they are ours to write; the level is the caller's promise.
             unsafe { self.run_full(level, full.clone(), out, rows, wide) };
         }
         if full.end.max(full.start) == panels.end {
@@ -342,7 +342,7 @@ impl Block<'_> {
     /// Multiplies with full panels.
     ///
     /// # Safety
-    /// The block's rows at `out` must be ours to read and write for the width of the panels.
+    /// The block's rows at `out` must be ours to read and write for the width of the panels, and the level available.
     unsafe fn run_full(
         &self,
         level: Level,
@@ -351,7 +351,7 @@ impl Block<'_> {
         rows: &[Tile],
         wide: &[Wide],
     ) {
-        // SAFETY: the caller's promise; `multiply_panels_at` asserted that the level is available.
+        // SAFETY: the caller's promise.
         unsafe {
             match level {
                 Level::Portable => portable::run(self, wide, panels, out),

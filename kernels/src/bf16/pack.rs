@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::{View, matrix::SHARED_ELEMENTS};
+use crate::{
+    View,
+    matrix::{SHARED_ELEMENTS, side_by_side},
+};
 
 /// Columns in a panel of a [`PackedBf16`]; the last panel is filled up with zeros.
 pub(crate) const PANEL_COLUMNS: usize = LANES;
@@ -55,17 +58,8 @@ impl PackedBf16 {
         packed
             .tiles
             .resize(packed.panels() * depth_tiles, Tile::ZERO);
-        let mut rest = &mut packed.tiles[..];
-        for (index, view) in views.iter().enumerate() {
-            assert_eq!(view.rows, k, "matrices side by side have the same rows");
-            assert!(
-                index + 1 == views.len() || view.columns.is_multiple_of(PANEL_COLUMNS),
-                "{} columns beside others",
-                view.columns
-            );
-            let tiles;
-            (tiles, rest) = rest.split_at_mut(view.columns.div_ceil(PANEL_COLUMNS) * depth_tiles);
-            pack_panels(*view, tiles);
+        for (view, tiles) in side_by_side(views, k, depth_tiles, &mut packed.tiles) {
+            pack_panels(view, tiles);
         }
         packed
     }
@@ -107,7 +101,7 @@ fn pack_panels(view: View, tiles: &mut [Tile]) {
         let first = strip * STRIP * LANES;
         let columns = first..view.columns.min(first + STRIP * LANES);
         let strip = view.part(0..view.rows, columns);
-        pack_lanes(strip.transposed(), Lines::Pairs, tiles);
+        pack_lanes(strip.transposed(), TileLines::Pairs, tiles);
     };
     let size = STRIP * depth_tiles.max(1);
     if view.rows * view.columns < SHARED_ELEMENTS {
@@ -121,7 +115,7 @@ fn pack_panels(view: View, tiles: &mut [Tile]) {
 pub(super) fn pack_rows(view: View, tiles: &mut Vec<Tile>) {
     let depth_tiles = view.columns.div_ceil(DEPTH);
     tiles.resize(view.rows.div_ceil(LANES) * depth_tiles, Tile::ZERO);
-    pack_lanes(view, Lines::Lanes, tiles);
+    pack_lanes(view, TileLines::Lanes, tiles);
 }
 
 /// The same on rayon's threads.
@@ -136,13 +130,13 @@ pub(super) fn pack_rows_shared(view: View, tiles: &mut Vec<Tile>) {
     let groups = tiles.par_chunks_exact_mut(depth_tiles).enumerate();
     groups.for_each(|(group, tiles)| {
         let rows = group * LANES..view.rows.min((group + 1) * LANES);
-        pack_lanes(view.part(rows, 0..view.columns), Lines::Lanes, tiles);
+        pack_lanes(view.part(rows, 0..view.columns), TileLines::Lanes, tiles);
     });
 }
 
 /// What the lines of a tile hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
+enum TileLines {
     /// One row of the left operand each.
     Lanes,
     /// One pair along `k` each.
@@ -150,7 +144,7 @@ enum Lines {
 }
 
 /// Packs lanes, the rows of `lanes`, into tiles: groups of 16 lanes, tiles along their columns within.
-fn pack_lanes(lanes: View, lines: Lines, tiles: &mut [Tile]) {
+fn pack_lanes(lanes: View, lines: TileLines, tiles: &mut [Tile]) {
     #[cfg(target_arch = "x86_64")]
     if super::level::avx512() {
         // SAFETY: the CPU has these instructions.
@@ -165,31 +159,36 @@ fn pack_lanes(lanes: View, lines: Lines, tiles: &mut [Tile]) {
 /// [`pack_lanes`] compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn pack_lanes_avx2(lanes: View, lines: Lines, tiles: &mut [Tile]) {
+fn pack_lanes_avx2(lanes: View, lines: TileLines, tiles: &mut [Tile]) {
     pack_lanes_with(lanes, lines, tiles, |tile| super::avx2::transpose(tile));
 }
 
 /// [`pack_lanes`] compiled for AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
-fn pack_lanes_avx512(lanes: View, lines: Lines, tiles: &mut [Tile]) {
+fn pack_lanes_avx512(lanes: View, lines: TileLines, tiles: &mut [Tile]) {
     pack_lanes_with(lanes, lines, tiles, |tile| super::avx2::transpose(tile));
 }
 
 #[inline(always)] // To be compiled with the caller's instructions.
-fn pack_lanes_with(lanes: View, lines: Lines, tiles: &mut [Tile], transpose: impl Fn(&mut Tile)) {
+fn pack_lanes_with(
+    lanes: View,
+    lines: TileLines,
+    tiles: &mut [Tile],
+    transpose: impl Fn(&mut Tile),
+) {
     // The lines that lie together in memory; the other kind is reached by transposing the tile.
     let natural = if lanes.row_stride == 1 && lanes.column_stride != 1 {
-        Lines::Pairs
+        TileLines::Pairs
     } else {
-        Lines::Lanes
+        TileLines::Lanes
     };
     let (groups, depth_tiles) = (lanes.rows.div_ceil(LANES), lanes.columns.div_ceil(DEPTH));
     for place in 0..groups * depth_tiles {
         // In the order of memory.
         let (group, index) = match natural {
-            Lines::Lanes => (place / depth_tiles, place % depth_tiles),
-            Lines::Pairs => (place % groups, place / groups),
+            TileLines::Lanes => (place / depth_tiles, place % depth_tiles),
+            TileLines::Pairs => (place % groups, place / groups),
         };
         let rows = group * LANES..lanes.rows.min((group + 1) * LANES);
         let depth = index * DEPTH..lanes.columns.min((index + 1) * DEPTH);
@@ -199,9 +198,9 @@ fn pack_lanes_with(lanes: View, lines: Lines, tiles: &mut [Tile], transpose: imp
             *tile = Tile::ZERO;
         }
         match natural {
-            Lines::Lanes if part.column_stride == 1 => fill_lanes(part, tile),
-            Lines::Lanes => fill_scattered(part, tile),
-            Lines::Pairs => fill_pairs(part, tile),
+            TileLines::Lanes if part.column_stride == 1 => fill_lanes(part, tile),
+            TileLines::Lanes => fill_scattered(part, tile),
+            TileLines::Pairs => fill_pairs(part, tile),
         }
         if natural != lines {
             transpose(tile);

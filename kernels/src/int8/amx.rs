@@ -79,7 +79,7 @@ impl AmxTiles {
         let right = &product.right.panel(place.panel)[place.blocks.clone()];
         // The panel after this one is fetched from memory meanwhile.
         let next = place.panel + 1;
-        let coming = (place.row == 0 && next < product.right.panels())
+        let coming = (place.is_first && next < product.right.panels())
             .then(|| &product.right.panel(next)[place.blocks.clone()]);
         // SAFETY: the CPU has AVX-512 (the contract of the trait), here and below.
         let mut sums = unsafe { [_mm512_setzero_ps(); ROWS] };

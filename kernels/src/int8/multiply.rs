@@ -20,13 +20,11 @@ use super::{
 };
 use crate::{
     PANEL, Start, View,
-    product::{Output, check, prefetch},
+    product::{MOST_ROWS, Output, check, prefetch},
 };
 
 /// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
 const MOST_BLOCKS: usize = 768 / DEPTH;
-/// Rows that are gone through before the next ones: what they are multiplied from stays in the second cache.
-const MOST_ROWS: usize = 96;
 /// Fewest panels of a thread's task, and tasks for each thread: few, and yet threads that end early find others.
 const LEAST_PANELS: usize = 4;
 const TASKS_PER_THREAD: usize = 4;
@@ -183,6 +181,7 @@ impl Product<'_> {
                     let count = (rows.end - row).div_ceil(tiles - tile);
                     let place = Place {
                         row,
+                        is_first: tile == 0,
                         panel,
                         blocks: blocks.clone(),
                         depth,
@@ -229,14 +228,13 @@ impl Product<'_> {
                 *sums = unsafe { L::load(&self.start(place, place.row + r, place.panel + p)) };
             }
         }
-        let is_first = place.row == 0;
         for block in 0..count {
             let mut ints = [[unsafe { L::start(0) }; PANELS]; ROWS];
             for (ints, left) in ints.iter_mut().zip(&left) {
                 *ints = [unsafe { L::start(left[block].start) }; PANELS];
             }
             for quad in 0..QUADS {
-                if is_first {
+                if place.is_first {
                     for coming in &coming {
                         prefetch(&raw const coming[block].lines[quad]);
                     }
@@ -298,6 +296,8 @@ impl Product<'_> {
 /// Where a tile lies.
 pub(super) struct Place {
     pub(super) row: usize,
+    /// Of a panel's tiles: the one during which the coming panels are fetched.
+    pub(super) is_first: bool,
     pub(super) panel: usize,
     /// Of the sum.
     pub(super) blocks: Range<usize>,

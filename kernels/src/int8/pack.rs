@@ -4,7 +4,11 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::Int8Level;
-use crate::{PANEL, View, matrix::SHARED_ELEMENTS, vectorized::vectorized};
+use crate::{
+    PANEL, View,
+    matrix::{SHARED_ELEMENTS, side_by_side},
+    vectorized::vectorized,
+};
 
 /// Steps along `k` in a block; operands are filled up with zeros to a multiple of it.
 pub(super) const DEPTH: usize = 64;
@@ -79,16 +83,7 @@ impl PackedInt8 {
         let count = n_panels(n) * depth;
         let mut blocks = Vec::new();
         blocks.resize(count, RightBlock::ZERO);
-        let mut rest = &mut blocks[..];
-        for (index, view) in views.iter().enumerate() {
-            assert_eq!(view.rows, k, "matrices side by side have the same rows");
-            assert!(
-                index + 1 == views.len() || view.columns.is_multiple_of(PANEL),
-                "{} columns beside others",
-                view.columns
-            );
-            let panels;
-            (panels, rest) = rest.split_at_mut(n_panels(view.columns) * depth);
+        for (view, panels) in side_by_side(views, k, depth, &mut blocks) {
             let fill = |(index, panel): (usize, &mut [RightBlock])| {
                 let columns = index * PANEL..view.columns.min((index + 1) * PANEL);
                 pack_panel(view.part(0..k, columns), panel);

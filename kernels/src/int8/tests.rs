@@ -1,12 +1,7 @@
 #![allow(clippy::float_cmp)] // Where equality is asserted, every bit is meant.
 #![allow(clippy::print_stdout)] // Levels that ran or were skipped are named.
 
-use super::{
-    Int8Level, PackedInt8, multiply,
-    multiply::multiply_at,
-    multiply_shared,
-    pack::{DEPTH, LeftBlock, round_some_plain},
-};
+use super::{Int8Level, PackedInt8, multiply, multiply::multiply_at, multiply_shared, pack::DEPTH};
 use crate::{
     Start, View,
     test_matrices::{Matrix, Order, Random},
@@ -222,6 +217,8 @@ level_tests!(portable Portable avx2 Avx2 avx512_vnni Avx512Vnni amx Amx);
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn rounding_by_avx512_has_the_bits_of_plain_code() {
+    use super::pack::{LeftBlock, round_some_plain};
+
     for_level(Int8Level::Avx512Vnni, |_| {
         let mut random = Random(5);
         let ends = [
@@ -289,6 +286,13 @@ fn threads_and_neighbours_change_no_bit() {
         }
         first += view.columns;
     }
+    // More rows, and longer sums, than are gone through at a time.
+    let long = Matrix::random(&mut random, 200, 830, Order::Rows);
+    let right = PackedInt8::new(Matrix::random(&mut random, 830, 35, Order::Rows).view());
+    let [mut whole, mut split] = [vec![0.0; 200 * 35], vec![0.0; 200 * 35]];
+    multiply(long.view(), &right, &mut whole, 35, Start::Zero);
+    multiply_shared(long.view(), &right, &mut split, 35, Start::Zero);
+    assert!(whole == split);
     // No columns, no rows.
     let none = PackedInt8::new(View::new(&[], k, 0, 0));
     multiply_shared(a.view(), &none, &mut [], 0, Start::Zero);
