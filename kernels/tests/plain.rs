@@ -351,6 +351,17 @@ fn matrices_side_by_side() {
         let mut together = vec![1.0; 2 * n];
         let beside = Packed::beside(&views);
         multiply(left, beside.panels(), &mut together, n, Start::Zero);
+        let mut plain = Vec::new();
+        for row in 0..2 {
+            for (part, width) in parts.iter().zip(widths) {
+                plain.extend((0..width).map(|column| {
+                    let terms = (0..k)
+                        .map(|i| f64::from(a[row * k + i]) * f64::from(part[i * width + column]));
+                    terms.sum::<f64>()
+                }));
+            }
+        }
+        near(&together, &plain, 1e-4);
         let mut first = 0;
         for (view, width) in views.into_iter().zip(widths) {
             let mut alone = vec![1.0; 2 * width];
