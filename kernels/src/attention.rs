@@ -586,7 +586,7 @@ impl HeadCache {
 
     fn grow(&mut self) {
         let capacity = (2 * self.capacity).max(PANEL);
-        self.keys.resize(self.head_dim * capacity);
+        self.keys.grow(self.head_dim * capacity);
         let mut values = Lines::zeros(self.head_dim.div_ceil(PANEL) * PANEL * capacity);
         if self.capacity > 0 {
             let panels = self.values.chunks_exact(self.capacity * PANEL);

@@ -17,7 +17,7 @@ mod exponential;
 mod int8;
 #[allow(
     unsafe_code,
-    reason = "a packed matrix's memory is written once, and not zeroed before; its lines are read as elements"
+    reason = "a packed matrix's memory is written once, and not zeroed before"
 )]
 mod matrix;
 mod norm;

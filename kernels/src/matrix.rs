@@ -16,42 +16,59 @@ pub(crate) fn holds(len: usize, lines: usize, stride: usize, width: usize) -> bo
     needed.is_some_and(|needed| needed <= len)
 }
 
-/// Elements in whole rows of a panel, each of which lies in one line of the caches: a vector read across two takes twice
-/// as long.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Lines(Vec<Line>);
+/// Elements that begin with a line of the caches, so that each row of a panel is one: a vector read across two lines takes
+/// twice as long.
+///
+/// Allocated as any others are and begun where a line does, for allocators put aligned blocks where they fit badly.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    cells: Vec<f32>,
+    start: usize,
+}
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; PANEL]);
+/// Bytes of a line.
+const LINE: usize = PANEL * size_of::<f32>();
 
 impl Lines {
-    /// As many lines of zeros as `len` elements need.
     pub(crate) fn zeros(len: usize) -> Self {
-        let mut lines = Self::default();
-        lines.resize(len);
-        lines
+        let mut cells = vec![0.0; len + PANEL - 1];
+        let start = line_start(cells.as_ptr());
+        cells.truncate(start + len);
+        Self { cells, start }
     }
 
-    /// Holds as many lines as `len` elements need; new ones are zeros.
-    pub(crate) fn resize(&mut self, len: usize) {
-        self.0.resize(len.div_ceil(PANEL), Line([0.0; PANEL]));
+    /// Grows to `len` elements; new ones are zeros.
+    pub(crate) fn grow(&mut self, len: usize) {
+        let mut grown = Self::zeros(len);
+        grown[..self.len()].copy_from_slice(self);
+        *self = grown;
     }
 
-    /// `len` elements, whole lines, that `fill` writes.
+    /// `len` elements that `fill` writes.
     ///
     /// # Safety
     /// `fill` must write each of them.
     unsafe fn filled(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Self {
-        debug_assert!(len.is_multiple_of(PANEL), "{len} elements in lines");
-        let count = len / PANEL;
-        let mut lines = Vec::with_capacity(count);
-        let spare = lines.spare_capacity_mut()[..count].as_mut_ptr();
-        // SAFETY: a line is PANEL elements, and these lines are borrowed from here alone.
-        fill(unsafe { std::slice::from_raw_parts_mut(spare.cast(), count * PANEL) });
-        // SAFETY: the caller's promise.
-        unsafe { lines.set_len(count) };
-        Self(lines)
+        let mut cells = Vec::with_capacity(len + PANEL - 1);
+        let start = line_start(cells.as_ptr());
+        cells.resize(start, 0.0);
+        fill(&mut cells.spare_capacity_mut()[..len]);
+        // SAFETY: those before `start` are zeros, and the caller promises the others.
+        unsafe { cells.set_len(start + len) };
+        Self { cells, start }
+    }
+}
+
+/// Elements from here to where a line begins.
+fn line_start(cells: *const f32) -> usize {
+    (LINE - cells.addr() % LINE) % LINE / size_of::<f32>()
+}
+
+impl Clone for Lines {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeros(self.len());
+        copy.copy_from_slice(self);
+        copy
     }
 }
 
@@ -59,19 +76,15 @@ impl std::ops::Deref for Lines {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: a line is PANEL elements without anything between them.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * PANEL) }
+        &self.cells[self.start..]
     }
 }
 
 impl std::ops::DerefMut for Lines {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * PANEL) }
+        &mut self.cells[self.start..]
     }
 }
-
-const _: () = assert!(size_of::<Line>() == PANEL * size_of::<f32>());
 
 /// A strided view: element (r, c) is `data[r * row_stride + c * column_stride]`.
 #[derive(Debug, Clone, Copy)]
