@@ -72,6 +72,20 @@ pub fn multiply_shared(a: View<'_>, b: Panels<'_>, c: &mut [f32], c_stride: usiz
     });
 }
 
+/// Runs work on rayon's threads for all panels of a matrix, some of them at a time: tasks are few, and yet threads that end
+/// early find others.
+pub(crate) fn share_panels(panels: usize, work: impl Fn(std::ops::Range<usize>) + Sync) {
+    const LEAST_PANELS: usize = 4;
+    const TASKS_PER_THREAD: usize = 4;
+    let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
+    let each = panels.div_ceil(tasks).max(1);
+    let each = each.next_multiple_of(LEAST_PANELS);
+    let tasks = panels.div_ceil(each);
+    (0..tasks)
+        .into_par_iter()
+        .for_each(|task| work(task * each..panels.min((task + 1) * each)));
+}
+
 /// That `a` times a `[k, n]` matrix is defined, and fits into `c_len` elements in rows of `c_stride`.
 ///
 /// # Panics

@@ -3,18 +3,12 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::pack::{DEPTH, LANES, Tile, Wide, pack_rows, pack_rows_shared, widen};
 use super::{Level, PANEL_COLUMNS, PackedBf16, level, portable};
 use crate::{
     View,
-    product::{self, check},
+    product::{self, check, share_panels},
 };
-
-/// Fewest panels of a shared product's task, and tasks for each thread: few, and yet threads that end early find others.
-const LEAST_PANELS: usize = 4;
-const TASKS_PER_THREAD: usize = 4;
 
 /// `c[r * c_stride + j] = (accumulate ? c[r * c_stride + j] : 0) + Σ_k bf16(a[r, k]) · b[k, j]`
 /// at this machine's best [`Level`], on the calling thread.
@@ -81,29 +75,22 @@ pub(crate) fn multiply_shared_at(
     assert!(level.is_available(), "{level:?} is not available");
     check(&a, [b.k(), b.n()], c.len(), c_stride);
     let out = product::Output::new(c, c_stride);
-    let each = b
-        .panels()
-        .div_ceil(TASKS_PER_THREAD * rayon::current_num_threads())
-        .next_multiple_of(LEAST_PANELS);
     // Taken and not borrowed: a thread that waits for others takes on other work, another product too.
     let mut rows = SHARED_ROWS.take();
     for block in blocks(level, [a.rows, a.columns]) {
         pack_rows_shared(a.part(block.rows.clone(), block.depth.clone()), &mut rows);
         let block = block.of(b, accumulate);
-        (0..b.panels().div_ceil(each.max(1)))
-            .into_par_iter()
-            .for_each(|task| {
-                let panels = task * each..b.panels().min((task + 1) * each);
-                let out = Output {
-                    start: out.at(block.first_row, 0),
-                    row_stride: c_stride,
-                };
-                SCRATCH.with_borrow_mut(|scratch| {
-                    // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each
-                    // task writes the columns of its own panels alone.
-                    unsafe { block.run(level, panels, out, &rows, &mut scratch.side) }
-                });
+        share_panels(b.panels(), |panels| {
+            let out = Output {
+                start: out.at(block.first_row, 0),
+                row_stride: c_stride,
+            };
+            SCRATCH.with_borrow_mut(|scratch| {
+                // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task
+                // writes the columns of its own panels alone.
+                unsafe { block.run(level, panels, out, &rows, &mut scratch.side) }
             });
+        });
     }
     SHARED_ROWS.set(rows);
 }

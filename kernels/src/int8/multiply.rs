@@ -6,8 +6,6 @@
 
 use std::{cell::RefCell, marker::PhantomData, ops::Range};
 
-use rayon::prelude::*;
-
 use super::{
     Int8Level, PackedInt8, int8_level,
     lanes::{Lanes, Plain},
@@ -20,14 +18,11 @@ use super::{
 };
 use crate::{
     PANEL, Start, View,
-    product::{MOST_ROWS, Output, check, prefetch},
+    product::{MOST_ROWS, Output, check, prefetch, share_panels},
 };
 
 /// Blocks along `k` that are gone through before the next panels: 24 KiB of two panels, which the first cache holds.
 const MOST_BLOCKS: usize = 768 / DEPTH;
-/// Fewest panels of a thread's task, and tasks for each thread: few, and yet threads that end early find others.
-const LEAST_PANELS: usize = 4;
-const TASKS_PER_THREAD: usize = 4;
 
 thread_local! {
     static ROWS: RefCell<Vec<LeftBlock>> = RefCell::default();
@@ -71,12 +66,7 @@ pub(crate) fn multiply_shared(
     start: Start,
 ) {
     with_rows(a, b, c, c_stride, start, true, |product| {
-        let tasks = TASKS_PER_THREAD * rayon::current_num_threads();
-        let each = b.panels().div_ceil(tasks).max(1);
-        let each = each.next_multiple_of(LEAST_PANELS);
-        let tasks = b.panels().div_ceil(each);
-        (0..tasks).into_par_iter().for_each(|task| {
-            let panels = task * each..b.panels().min((task + 1) * each);
+        share_panels(b.panels(), |panels| {
             // SAFETY: `c` is borrowed mutably for the whole call and holds all rows and columns (checked); each task
             // writes the columns of its own panels alone.
             unsafe { product.run(int8_level(), panels) }
