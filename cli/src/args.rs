@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, builder::TypedValueParser};
+use clap::{
+    Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use trainer::AnswerDtype;
 
 /// Reinforcement learning for reasoning language models, with the policy's entropy under control.
 #[derive(Debug, Parser)]
@@ -209,6 +213,11 @@ pub(crate) struct SftArgs {
     pub(crate) overrides: Vec<String>,
 }
 
+fn answer_dtype() -> impl TypedValueParser<Value = AnswerDtype> {
+    PossibleValuesParser::new(AnswerDtype::ALL.map(|(name, _)| name))
+        .map(|name| AnswerDtype::named(&name).expect("one of the possible values"))
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
     /// A Hugging Face folder or hub name [default: the bundled base]
@@ -249,6 +258,9 @@ pub(crate) struct EvalArgs {
     /// Write every response with its score to this file, a line a problem
     #[arg(long, value_name = "FILE")]
     pub(crate) responses: Option<PathBuf>,
+    /// What the model computes in; f16 on a GPU, int8 on the CPU alone [default: the `model.dtype` of --config, else f32]
+    #[arg(long, value_name = "TYPE", value_parser = answer_dtype())]
+    pub(crate) dtype: Option<AnswerDtype>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
@@ -299,6 +311,9 @@ pub(crate) struct GenerateArgs {
     /// Print a JSON line a sample, with token ids and log-probabilities
     #[arg(long)]
     pub(crate) json: bool,
+    /// What the model computes in; f16 on a GPU, int8 on the CPU alone [default: f32]
+    #[arg(long, value_name = "TYPE", value_parser = answer_dtype())]
+    pub(crate) dtype: Option<AnswerDtype>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }

@@ -1,4 +1,4 @@
-//! `fit`, `compare` and `report` as a person calls them.
+//! `fit`, `compare`, `report`, `eval` and `generate` as a person calls them.
 #![allow(clippy::unwrap_used, reason = "a broken test fails")]
 
 use std::{
@@ -484,6 +484,55 @@ fn a_comparison_whose_run_fails_says_which_and_why() {
     for words in ["variant 'gone', seed 7", "/no/such/model", "seed-7.log"] {
         assert!(error.contains(words), "'{words}' is not in: {error}");
     }
+}
+
+/// The log-probabilities of what a command that writes answers wrote to `file`.
+fn answered(args: &[&str], file: &Path) -> Vec<f64> {
+    let file_text = file.display().to_string();
+    done(&[args, &["--responses", &file_text]].concat());
+    let line: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let log_probs = &line["samples"][0]["rollout"]["sampler_log_probs"];
+    serde_json::from_value(log_probs.clone()).unwrap()
+}
+
+#[test]
+fn a_model_answers_in_the_type_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = file(dir.path(), "config.toml", "model.dtype = \"bf16\"\n");
+    let at = |name: &str| dir.path().join(name);
+    let eval = ["eval", "--limit", "1", "--max-new-tokens", "4"];
+    let answer = |more: &[&str], name: &str| answered(&[&eval, more].concat(), &at(name));
+    let exact = answer(&[], "f32.jsonl");
+    let rounded = answer(&["--dtype", "bf16"], "bf16.jsonl");
+    let coarse = answer(&["--dtype", "int8"], "int8.jsonl");
+    let of_a_run = answer(&["--config", &config], "config.jsonl");
+    let overruled = answer(&["--config", &config, "--dtype", "f32"], "overruled.jsonl");
+    assert_eq!(of_a_run, rounded);
+    assert_eq!(overruled, exact);
+    let gap = |other: &[f64]| (other[0] - exact[0]).abs();
+    for other in [&rounded, &coarse] {
+        assert!((1e-7..0.1).contains(&gap(other)), "{other:?}, {exact:?}");
+    }
+    assert_ne!(rounded, coarse);
+
+    let generate = [
+        "generate",
+        "10+20+30+40=\n",
+        "--json",
+        "--max-new-tokens",
+        "4",
+    ];
+    let generated = |dtype: &str| done(&[&generate[..], &["--dtype", dtype]].concat()).0;
+    assert_eq!(generated("f32"), done(&generate).0);
+    assert_ne!(generated("f32"), generated("bf16"));
+
+    assert!(refused(&[&eval[..], &["--dtype", "f16"]].concat()).contains("--dtype: f16"));
+    let half = file(dir.path(), "half.toml", "model.dtype = \"f16\"\n");
+    let error = refused(&[&eval[..], &["--config", &half]].concat());
+    assert!(
+        error.contains("model.dtype") && error.contains("--dtype"),
+        "{error}"
+    );
 }
 
 #[test]

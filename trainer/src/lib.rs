@@ -45,6 +45,7 @@
 //! ```
 
 mod answer;
+mod answering;
 mod base;
 mod batch;
 mod checkpoint;
@@ -86,6 +87,7 @@ mod tiny;
 mod update;
 
 pub use answer::{AnswerKey, Answerer};
+pub use answering::{AnswerDtype, load_to_answer};
 pub use base::{bundled_base, bundled_tokenizer, load_policy};
 pub use batch::{Collated, Sequence, TokenBudget, micro_batches};
 pub use checkpoint::{changed_settings, list_checkpoints, newest_checkpoint, remove_surplus};

@@ -477,18 +477,22 @@ pub(crate) fn prepare(
         Memory::Auto | Memory::Small => Recompute::Block,
     };
     let tensors = tensor_dtype(&policy.model, dtype);
-    let compute = if dtype == Dtype::Bf16 && tensors == DType::F32 {
-        Compute::Bf16
-    } else {
-        Compute::F32
-    };
     let execution = Execution {
         recompute,
-        compute,
+        compute: compute(dtype, tensors),
         ..policy.model.execution()
     };
     policy.model = policy.model.with_execution(execution);
     (policy, tensors)
+}
+
+/// What the CPU's own loops round to where a model computes in `dtype` and its tensors are of the type `tensors`.
+pub(crate) fn compute(dtype: Dtype, tensors: DType) -> Compute {
+    if dtype == Dtype::Bf16 && tensors == DType::F32 {
+        Compute::Bf16
+    } else {
+        Compute::F32
+    }
 }
 
 /// A model as it computes in `dtype`, without gradients.

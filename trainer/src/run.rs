@@ -281,8 +281,12 @@ impl Trainer {
         let (policy, dtype) = prepare(policy, config.model.dtype, config.update.memory, tokens);
         let policy = lora::hold_frozen(policy, dtype);
         let start = start.with_execution(policy.model.execution());
-        TrainConfig::check_dtype(&policy.model.device(), dtype)?;
-        config.check_rollout_dtype(policy.model.is_fused())?;
+        TrainConfig::check_dtype("model.dtype", &policy.model.device(), dtype)?;
+        TrainConfig::check_rollout_dtype(
+            "rollout.dtype",
+            config.rollout.dtype,
+            policy.model.is_fused(),
+        )?;
         let mut sampling = config.sampling();
         sampling.stop_token_ids = policy.end_token_ids();
         let objective = match loss {

@@ -342,7 +342,7 @@ pub fn train_supervised(
     let workers = workers(policy.config.parameters(), &policy.model.device());
     let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
-    TrainConfig::check_dtype(&policy.model.device(), dtype)?;
+    TrainConfig::check_dtype("model.dtype", &policy.model.device(), dtype)?;
     let mut report = SftReport::default();
     let (mut skipped, mut skipped_in_a_row) = (0, 0);
     for step in 0..config.steps {

@@ -3,22 +3,19 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
-use burn::tensor::DType;
 use policy::Policy;
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
 use serde_json::{Map, json};
-use trainer::load_policy;
+use trainer::load_to_answer;
 
 use super::print_json;
 use crate::{args::GenerateArgs, device, progress};
 
 pub(crate) fn run(args: GenerateArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?;
-    let policy = load_policy(
-        args.model.as_deref().unwrap_or_default(),
-        DType::F32,
-        &device,
-    )?;
+    let dtype = args.dtype.unwrap_or_default();
+    let model = args.model.as_deref().unwrap_or_default();
+    let policy = load_to_answer(model, (dtype, "--dtype"), &device)?;
     let prompt_ids = prompt_ids(&policy, &args)?;
     let key = |sample| SampleKey {
         seed: args.seed,

@@ -34,10 +34,7 @@ pub(super) fn read_problem(
             .find_map(|field| object.get(*field).and_then(text))
             .unwrap_or_else(stem),
         numbers: read_numbers(object, position)?,
-        solution: object
-            .get("solution")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
+        solution: read_solution(object).map(str::to_owned),
     })
 }
 
@@ -81,6 +78,19 @@ fn without_steps(text: &str) -> String {
         Some(found) => found.text.replace(',', ""),
         None => text.trim().to_owned(),
     }
+}
+
+/// What is called a solution, else an answer in GSM8K's form, which is one.
+fn read_solution(object: &Map<String, Value>) -> Option<&str> {
+    let text = |field: &str| object.get(field).and_then(Value::as_str);
+    text("solution").or_else(|| text("answer").filter(|answer| has_steps(answer)))
+}
+
+/// Whether anything leads to the `#### 72` of an answer in GSM8K's form.
+fn has_steps(answer: &str) -> bool {
+    let steps = answer.split_once("####").map(|(steps, _)| steps);
+    steps.is_some_and(|steps| !steps.trim().is_empty())
+        && extract_by_rule(ExtractionRule::Hashes, answer).is_some()
 }
 
 fn boxed_in_solution(object: &Map<String, Value>) -> Option<String> {

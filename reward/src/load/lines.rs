@@ -19,8 +19,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 ///
 /// The prompt is `problem`, `question` or `prompt`. The answer is `answer` (text, number, boolean,
 /// or a list of them; where it is a text with a `#### 72` line, as in GSM8K, what follows the
-/// hashes without commas), else `final_answer`, else the last box in `solution`. `id` defaults to
-/// the line's number, `source` to the file's stem. Blank lines and a byte order mark are skipped.
+/// hashes without commas), else `final_answer`, else the last box in `solution`. Where there is no `solution`,
+/// such an answer's whole text is it. `id` defaults to the line's number, `source` to the file's
+/// stem. Blank lines and a byte order mark are skipped.
 ///
 /// # Errors
 /// If the file cannot be read, holds no problem, or a line is too long, broken, or lacks a prompt
@@ -130,6 +131,8 @@ fn parse_line(
 mod tests {
     use std::io::Write;
 
+    use serde_json::json;
+
     use super::*;
 
     fn file_with(contents: &[u8]) -> tempfile::NamedTempFile {
@@ -199,6 +202,21 @@ mod tests {
             file.path().file_stem().unwrap().to_string_lossy()
         );
         assert_eq!(problems[1].numbers, Some(vec![1, -2]));
+    }
+
+    #[test]
+    fn a_worked_answer_is_a_solution_where_there_is_no_other() {
+        let solution = |line: &str| load(line.as_bytes()).unwrap()[0].solution.clone();
+        let worked = "2+2 = <<2+2=4>>4\n#### 4";
+        let line = |rest: &str| format!(r#"{{"question": "q", {rest}}}"#);
+        let given = |field: &str, text: &str| format!("{}: {}", json!(field), json!(text));
+        let answer = given("answer", worked);
+        assert_eq!(solution(&line(&answer)).as_deref(), Some(worked));
+        let both = format!("{answer}, {}", given("solution", "so 4"));
+        assert_eq!(solution(&line(&both)).as_deref(), Some("so 4"));
+        for bare in ["4", "#### 4", "\n #### 4"] {
+            assert_eq!(solution(&line(&given("answer", bare))), None, "{bare:?}");
+        }
     }
 
     #[test]

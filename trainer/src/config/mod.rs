@@ -183,15 +183,19 @@ impl TrainConfig {
         self.monitor.validate()
     }
 
-    /// Refuses a type that the model's device does not compute in.
-    pub(crate) fn check_dtype(device: &Device, dtype: DType) -> Result<(), TrainerError> {
+    /// Refuses a type, which `setting` asks for, that the model's device does not compute in.
+    pub(crate) fn check_dtype(
+        setting: &str,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<(), TrainerError> {
         let is_cpu = device.clone().inner() == Device::flex();
         let message = if is_cpu && dtype == DType::F16 {
-            "model.dtype = \"f16\" is for GPUs without bf16; on the CPU use bf16 or f32".to_owned()
+            format!("{setting}: f16 is for GPUs without bf16; on the CPU use bf16 or f32")
         } else if !device.supports_dtype(dtype) {
             let name = dtype.name();
             format!(
-                "model.dtype: the device does not compute in {name}; `anneal devices` lists its types"
+                "{setting}: the device does not compute in {name}; `anneal devices` lists its types"
             )
         } else {
             return Ok(());
@@ -199,22 +203,24 @@ impl TrainConfig {
         Err(TrainerError::Config { message })
     }
 
-    /// Generation in another type than training is the CPU's own loops' alone.
-    pub(crate) fn check_rollout_dtype(&self, is_fused: bool) -> Result<(), TrainerError> {
-        let rounds = self
-            .rollout
-            .dtype
-            .filter(|&dtype| dtype != RolloutDtype::F32);
-        if let (Some(dtype), false) = (rounds, is_fused) {
-            return Err(TrainerError::Config {
-                message: format!(
-                    "rollout.dtype = \"{}\" is for `--device flex` on a CPU with vector instructions alone; set model.dtype = \"bf16\", \
-                     which generates and trains in it",
-                    dtype.name()
-                ),
-            });
-        }
-        Ok(())
+    /// Refuses a type to generate in, which `setting` asks for, where the CPU's own loops do not compute the model: nothing else rounds
+    /// for generation alone.
+    pub(crate) fn check_rollout_dtype(
+        setting: &str,
+        dtype: Option<RolloutDtype>,
+        is_fused: bool,
+    ) -> Result<(), TrainerError> {
+        let rounds = dtype.filter(|&dtype| dtype != RolloutDtype::F32);
+        let (Some(dtype), false) = (rounds, is_fused) else {
+            return Ok(());
+        };
+        Err(TrainerError::Config {
+            message: format!(
+                "{setting}: {} for generation alone is for `--device flex` on a CPU with vector instructions; elsewhere take bf16 as \
+                 the model's own type",
+                dtype.name()
+            ),
+        })
     }
 
     /// Groups must be large enough for rewards to differ in, and for the estimator to compare.

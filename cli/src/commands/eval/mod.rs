@@ -5,12 +5,12 @@ mod responses;
 mod sets;
 
 use anyhow::{Result, bail};
-use burn::{module::Module, tensor::DType};
 use policy::Policy;
 use rollout::SamplingParams;
 use serde_json::{Value, json};
 use trainer::{
-    AnswerKey, Answerer, Group, PromptFormat, PromptStyle, TrainConfig, TrainerError, load_policy,
+    AnswerDtype, AnswerKey, Answerer, Group, PromptFormat, PromptStyle, TrainConfig, TrainerError,
+    load_to_answer,
 };
 
 use self::{
@@ -39,7 +39,15 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let sets = sets(args, &config)?;
     let file = args.responses.as_deref().map(ResponseFile::create);
     let file = file.transpose()?;
-    let policy = load_policy(&config.model.path, DType::F32, &device)?;
+    let dtype = match args.dtype {
+        Some(dtype) => (dtype, "--dtype"),
+        // So that a checkpoint answers as its run's validation did.
+        None => (
+            AnswerDtype::Model(config.model.dtype),
+            "model.dtype of --config, where no --dtype is given",
+        ),
+    };
+    let policy = load_to_answer(&config.model.path, dtype, &device)?;
     let mut reports = Vec::new();
     let mut responses = Vec::new();
     for set in &sets {
@@ -120,7 +128,7 @@ impl<'a> Evaluation<'a> {
     fn answer(&self, params: &SamplingParams, samples: usize) -> Result<Vec<Group>> {
         let answerer = Answerer {
             policy: self.policy,
-            model: self.policy.model.valid().cast(DType::F32),
+            model: self.policy.model.clone(),
             format: self.format.clone(),
             reward: self.set.reward.as_ref(),
             params,
