@@ -1,6 +1,9 @@
-//! Progress on stderr: live on a terminal, silent when piped.
+//! Progress on stderr: live on a terminal, a line a minute at most in a log.
 
-use std::{fmt::Write, time::Duration};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use rollout::Progress;
@@ -15,6 +18,37 @@ pub(crate) fn bar(length: u64, unit: &str) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
+}
+
+/// Says where long work stands where no bar is shown, now and then.
+#[derive(Debug)]
+pub(crate) struct Heartbeat {
+    last: Instant,
+}
+
+impl Heartbeat {
+    /// Between two lines.
+    const PAUSE: Duration = Duration::from_mins(1);
+
+    pub(crate) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+        }
+    }
+
+    /// The line that `describe` makes, with how long yet, where it is time for one.
+    pub(crate) fn line(
+        &mut self,
+        bar: &ProgressBar,
+        describe: impl FnOnce() -> String,
+    ) -> Option<String> {
+        if !bar.is_hidden() || self.last.elapsed() < Self::PAUSE {
+            return None;
+        }
+        self.last = Instant::now();
+        let left = HumanDuration(bar.eta());
+        Some(format!("{}  {left:#} left", describe()))
+    }
 }
 
 /// How long yet, once something that is done tells how long things take.

@@ -7,6 +7,17 @@ use trainer::StepMetrics;
 
 use crate::report::{EARLY_FRACTION, LEAST_POINTS, WINDOW_STEPS};
 
+/// What of the law these points cannot tell, if so.
+pub(crate) fn shape_note(fit: &LawFit) -> Option<String> {
+    let is_believed = fit.doubt().is_none();
+    (is_believed && !fit.shows_its_shape()).then(|| {
+        format!(
+            "a line in H has R² {:.3}: over this range of entropy the law is not told from it",
+            fit.linear_r_squared
+        )
+    })
+}
+
 /// The steps so far.
 #[derive(Debug)]
 pub(crate) struct Summary {
@@ -121,6 +132,7 @@ impl Summary {
             "law R = -a·e^H + b a {:.3}, b {:.3}, ceiling {:.3} ± {half:.3}, R² {:.3}",
             fit.a, fit.b, fit.ceiling, fit.r_squared
         ));
+        lines.extend(shape_note(&fit).map(|note| format!("note: {note}")));
         if let Some(doubt) = fit.doubt() {
             lines.push(format!("warning: the law does not hold here: {doubt}"));
         }

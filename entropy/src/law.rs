@@ -33,6 +33,8 @@ pub struct LawFit {
     pub rmse: f64,
     /// Share of the reward's variance explained; 0 where the reward is constant.
     pub r_squared: f64,
+    /// The same of a line in H itself, `R = -a·H + b`: what the exponential has to beat for its shape to be seen.
+    pub linear_r_squared: f64,
     /// 95 % interval of `a`.
     pub a_ci95: [f64; 2],
     /// 95 % interval of `b`.
@@ -99,6 +101,9 @@ pub enum LawDoubt {
 /// Least share of the reward's variance that a law worth the name explains.
 const LEAST_R_SQUARED: f64 = 0.5;
 
+/// By how much R² must be above a line's in H for the law's shape to be seen.
+const LEAST_GAIN_OVER_A_LINE: f64 = 0.01;
+
 /// Largest error of a residual, relative to the terms that cancel in it.
 const ROUNDING: f64 = 1e-12;
 
@@ -116,6 +121,11 @@ impl LawFit {
     /// The 95 % interval of one more measurement at an entropy: wider than the line's by the points' own scatter.
     pub fn prediction_ci95(&self, entropy_nats: f64) -> [f64; 2] {
         self.interval(entropy_nats, 1.0)
+    }
+
+    /// Whether these points tell the exponential from a line in H. Where entropy spans little, as near 0, e^H is next to a line.
+    pub fn shows_its_shape(&self) -> bool {
+        self.r_squared - self.linear_r_squared >= LEAST_GAIN_OVER_A_LINE
     }
 
     /// Two standard errors of a correlation that is 0, and a third at least.
@@ -229,6 +239,7 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         } else {
             0.0
         },
+        linear_r_squared: linear_r_squared(points, y_mean, syy),
         a_ci95: interval(a, quantile * (variance / sxx).sqrt()),
         b_ci95: interval(b, half_width(0.0)),
         ceiling: b - a,
@@ -240,6 +251,19 @@ pub fn fit_law(points: &[LawPoint]) -> Result<LawFit, EntropyError> {
         },
         scatter,
     })
+}
+
+/// Share of the reward's variance that a line in H explains, by the square of their correlation.
+fn linear_r_squared(points: &[LawPoint], y_mean: f64, syy: f64) -> f64 {
+    let h_mean = points.iter().map(|p| p.entropy).sum::<f64>() / points.len() as f64;
+    let sum = |f: &dyn Fn(&LawPoint) -> f64| points.iter().map(f).sum::<f64>();
+    let shh = sum(&|p| (p.entropy - h_mean).powi(2));
+    let shy = sum(&|p| (p.entropy - h_mean) * (p.reward - y_mean));
+    if syy > 0.0 && shh > 0.0 {
+        shy * shy / (shh * syy)
+    } else {
+        0.0
+    }
 }
 
 /// Fits the first ⌊`first_fraction`·n⌋ points and predicts the rest of the run with that fit.
@@ -338,6 +362,28 @@ fn check(points: &[LawPoint]) -> Result<(), EntropyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_exponential_is_told_from_a_line_where_entropy_spans_enough() {
+        let law = |largest: f64| -> Vec<LawPoint> {
+            let entropies = (0..=20).map(|i| largest * f64::from(i) / 20.0);
+            let point = |entropy: f64| LawPoint {
+                entropy,
+                reward: 2.0 - entropy.exp(),
+            };
+            entropies.map(point).collect()
+        };
+        let near_zero = fit_law(&law(0.1)).unwrap();
+        assert!(!near_zero.shows_its_shape() && near_zero.linear_r_squared > 0.999);
+        let wide = fit_law(&law(2.0)).unwrap();
+        assert!(wide.shows_its_shape());
+        // numpy.corrcoef(h, 2 - exp(h))[0, 1] ** 2
+        assert!(
+            (wide.linear_r_squared - 0.934_078_639_924_509_6).abs() < 1e-9,
+            "{}",
+            wide.linear_r_squared
+        );
+    }
 
     fn points(pairs: &[(f64, f64)]) -> Vec<LawPoint> {
         pairs

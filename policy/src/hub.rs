@@ -22,7 +22,7 @@ const CONFIG_FILE: &str = "config.json";
 /// The folder of a model: `name_or_path` itself where it is a folder, else the hub's `ORGANISATION/MODEL` or
 /// `ORGANISATION/MODEL@REVISION`, fetched into hf-hub's cache.
 ///
-/// `HF_HOME` and `HF_ENDPOINT` are followed as by hf-hub. With `HF_HUB_OFFLINE` set, or without a network, a model
+/// `HF_HOME` and `HF_ENDPOINT` are followed as by hf-hub, and `HF_TOKEN` comes before the token that `HF_HOME` keeps. With `HF_HUB_OFFLINE` set, or without a network, a model
 /// that was fetched before is taken from the cache.
 ///
 /// # Errors
@@ -49,6 +49,7 @@ pub fn resolve_model(name_or_path: &str) -> Result<PathBuf, PolicyError> {
     let hub = Hub {
         cache: Cache::from_env(),
         endpoint: env::var("HF_ENDPOINT").ok(),
+        token: env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()),
         offline,
     };
     hub.folder(&name)
@@ -102,6 +103,8 @@ impl HubName {
 struct Hub {
     cache: Cache,
     endpoint: Option<String>,
+    /// Who asks, where that is not what the cache's own file says.
+    token: Option<String>,
     offline: bool,
 }
 
@@ -142,6 +145,9 @@ impl Hub {
 
     fn fetch(&self, name: &HubName) -> Result<PathBuf, Failure> {
         let mut builder = ApiBuilder::from_cache(self.cache.clone());
+        if let Some(token) = &self.token {
+            builder = builder.with_token(Some(token.clone()));
+        }
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.clone());
         }
@@ -209,7 +215,8 @@ fn failure(name: &HubName, error: &ApiError) -> Failure {
     };
     match status(&request.to_string()) {
         Some(401 | 403) => {
-            let message = "the hub refuses it: a model that is private, gated or does not exist";
+            let message = "the hub refuses it: a model that is private, gated or does not exist; set HF_TOKEN to a token that may \
+                           read it, after asking for access on its page where it is gated";
             Failure::Other(name.error(message))
         }
         Some(404) => Failure::Other(name.error("the hub has no such model, revision or file")),

@@ -89,14 +89,24 @@ pub enum RewardError {
     },
     /// No field holds the answer.
     #[error(
-        "{path}, line {line}: no answer; give `answer`, `final_answer`, or a `solution` that ends \
-         in \\boxed{{…}}"
+        "{path}, line {line}: no answer; give `answer`, `final_answer`, `ground_truth`, or a `solution` that \
+         ends in \\boxed{{…}}"
     )]
     MissingAnswer {
         /// The file.
         path: PathBuf,
         /// The line.
         line: usize,
+    },
+    /// The file is a table of another form.
+    #[error(
+        "{path} is a Parquet file; problems are JSON lines: \
+         python3 -c 'import pandas; pandas.read_parquet(\"{path}\").to_json(\"problems.jsonl\", orient=\"records\", lines=True)' \
+         makes them of it"
+    )]
+    Parquet {
+        /// The file.
+        path: PathBuf,
     },
     /// The file holds no problem.
     #[error("{path} holds no problems: give one JSON object per line")]

@@ -9,6 +9,9 @@ pub struct Problem {
     pub id: String,
     /// What the model reads, before any chat template.
     pub prompt: String,
+    /// What the model is told before it, as a chat's system message; none where the file says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
     /// The gold answer as text: a number, LaTeX, or a word.
     pub answer: String,
     /// The data source's or the task's name.
@@ -31,6 +34,7 @@ pub(crate) fn test_problem(answer: &str) -> Problem {
         prompt: "p".into(),
         answer: answer.into(),
         source: "test".into(),
+        system: None,
         numbers: None,
         solution: None,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExternalStats, Problem, Response, Score, Verifier};
+use crate::{ExternalStats, ExtractionRule, Problem, Response, Score, Verifier};
 
 /// Says whether scores are not wanted any more.
 pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -39,13 +39,25 @@ pub struct VerifierReward {
     /// The verifier asked.
     #[serde(skip)]
     pub verifier: Verifier,
+    /// The one rule that an answer must be found by; unset, any will do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<ExtractionRule>,
+    /// Whether a response that the limit on tokens cut short is wrong, whatever it says.
+    pub truncated_is_wrong: bool,
     /// Whether an undecided answer has no reward, rather than that of a wrong one.
     pub undecided_is_missing: bool,
 }
 
 impl Reward for VerifierReward {
     fn score(&self, problem: &Problem, response: &Response<'_>) -> Score {
-        let verdict = self.verifier.verify(&problem.answer, response.text);
+        if self.truncated_is_wrong && response.truncated {
+            return Score::binary(false, None, "truncated");
+        }
+        let verifier = Verifier {
+            required_rule: self.rule.or(self.verifier.required_rule),
+            ..self.verifier
+        };
+        let verdict = verifier.verify(&problem.answer, response.text);
         let undecided = verdict.reason.is_undecided();
         let reason = verdict.reason.as_str();
         let score = Score::binary(verdict.correct, verdict.pred_answer, reason);
@@ -95,6 +107,28 @@ mod tests {
         assert!(!missing.correct);
         let decided = reward.score(&problem("7"), &"8".into());
         assert_eq!((decided.reward, decided.undecided), (Some(0.0), false));
+    }
+
+    #[test]
+    fn an_answer_may_have_to_be_boxed_and_complete() {
+        let cut = |text| Response {
+            text,
+            tokens: 3,
+            truncated: true,
+        };
+        let (stated, boxed) = ("It is 7, but wait", r"\boxed{7}");
+        let lenient = VerifierReward::default();
+        assert!(lenient.score(&problem("7"), &cut(stated)).correct);
+        let strict = VerifierReward {
+            rule: Some(ExtractionRule::Boxed),
+            truncated_is_wrong: true,
+            ..lenient
+        };
+        let score = strict.score(&problem("7"), &stated.into());
+        assert_eq!(score, Score::binary(false, None, "no_answer"));
+        let score = strict.score(&problem("7"), &cut(boxed));
+        assert_eq!(score, Score::binary(false, None, "truncated"));
+        assert!(strict.score(&problem("7"), &boxed.into()).correct);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a response earns.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub struct Score {
     pub extracted: Option<String>,
     /// Why, in a few words joined by underscores.
     pub reason: Cow<'static, str>,
+    /// What each part of a sum gave, by its name and before its weight; empty where the reward is no sum.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, f64>,
 }
 
 impl Score {
@@ -57,6 +60,7 @@ impl Score {
             undecided: false,
             extracted: None,
             reason: reason.into(),
+            parts: BTreeMap::new(),
         }
     }
 }

@@ -945,6 +945,18 @@ fn stages_of_ones_own_are_those_of_the_configuration() {
     let (loss, rollout) = (&trainer.config().loss, &trainer.config().rollout);
     assert_eq!(loss.aggregation, Some(Aggregation::SeqMeanTokenMean));
     assert_eq!(rollout.filter_groups, Some(false));
+    // So too where nobody chose one.
+    let stages = Stages::default()
+        .with_loss(OfSequences)
+        .with_estimator(OfAll);
+    let mut unset = config(&SMALL);
+    (unset.loss.aggregation, unset.rollout.filter_groups) = (None, None);
+    let trainer = Trainer::compose(unset, base(), stages).unwrap();
+    assert_eq!(trainer.config().rollout.filter_groups, Some(false));
+    assert_eq!(
+        trainer.config().loss.aggregation,
+        Some(Aggregation::SeqMeanTokenMean)
+    );
     let alone = config(
         &[
             &SMALL[..],
@@ -969,4 +981,18 @@ fn stages_of_ones_own_are_those_of_the_configuration() {
     );
     let stages = Stages::default().with_reward(reward::ExactTextReward::default());
     Trainer::compose(unreadable, base(), stages).unwrap();
+    // The verifier reads them as a part among others too; other parts do not.
+    for (parts, is_read) in [
+        (
+            "reward.parts=[{type=\"verifier\"}, {type=\"overlong\"}]",
+            true,
+        ),
+        ("reward.parts=[{type=\"task\"}, {type=\"overlong\"}]", true),
+        ("reward.parts=[{type=\"exact_text\"}]", false),
+    ] {
+        let config = config(&[&SMALL[..], &[setting.as_str(), parts]].concat());
+        let refused = Trainer::new(config, base()).err();
+        let is_refused = matches!(refused, Some(TrainerError::UnreadableGold { .. }));
+        assert_eq!(is_refused, is_read, "{parts}");
+    }
 }

@@ -7,7 +7,9 @@ use entropy::{
 };
 
 use crate::{
-    Difficulty, Group, PartMetrics, StepMetrics, Trainer, experience::Experience, step::Sampling,
+    Difficulty, Group, PartMetrics, StepMetrics, Trainer,
+    experience::Experience,
+    step::{MeanOf, Sampling},
 };
 
 /// A step's figures, and the covariance of each of its tokens in the experiences' order.
@@ -28,10 +30,14 @@ impl Trainer {
         let weights = experiences.iter().map(|row| row.weights.as_ref());
         let weights = weights.collect::<Option<Vec<_>>>();
         let responses = sampling.responses as f64;
+        let reward_mean = sampling.rewards.iter().sum::<f64>() / sampling.rewards.len() as f64;
         let parts = Parts::new(&sampling.groups, experiences, &covariances);
         let metrics = StepMetrics {
             step: self.state.step,
-            reward_mean: sampling.rewards.iter().sum::<f64>() / sampling.rewards.len() as f64,
+            reward_mean,
+            reward_std: spread(&sampling.rewards, reward_mean),
+            reward_parts: means(&sampling.parts),
+            accuracy_by_source: several(means(&sampling.right_by_source)),
             accuracy_mean: sampling.correct as f64 / responses,
             entropy_sampled: sampled_entropy(&log_probs, &ones).unwrap_or(f64::NAN),
             covariance_mean: summary.as_ref().map_or(f64::NAN, |summary| summary.mean),
@@ -188,8 +194,19 @@ impl<'a> Parts<'a> {
     }
 }
 
+fn means(sums: &BTreeMap<String, MeanOf>) -> BTreeMap<String, f64> {
+    let means = sums.iter().map(|(name, sum)| (name.clone(), sum.mean()));
+    means.collect()
+}
+
+/// The standard deviation of some rewards about their mean; none of none.
+fn spread(rewards: &[f64], mean: f64) -> Option<f64> {
+    let squares = rewards.iter().map(|reward| (reward - mean).powi(2));
+    (!rewards.is_empty()).then(|| (squares.sum::<f64>() / rewards.len() as f64).sqrt())
+}
+
 /// Parts, where there is more than one.
-fn several<K>(parts: BTreeMap<K, PartMetrics>) -> BTreeMap<K, PartMetrics> {
+fn several<K, V>(parts: BTreeMap<K, V>) -> BTreeMap<K, V> {
     if parts.len() > 1 {
         parts
     } else {

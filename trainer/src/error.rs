@@ -109,6 +109,11 @@ pub enum TrainerError {
         /// The model's context.
         context_tokens: usize,
     },
+    /// All problems of a file are too long.
+    #[error(
+        "data.drop_overlong leaves no problem to train on: each is too long for the model's context; lower rollout.max_new_tokens"
+    )]
+    NoneFits,
     /// A gold answer that no response could be compared with.
     #[error(
         "problem '{id}': the answer {answer:?} is no mathematics that the verifier reads; correct it, or score by another reward (reward.parts)"

@@ -17,8 +17,14 @@ pub struct StepMetrics {
     pub step: u64,
     #[serde(deserialize_with = "nullable")]
     pub reward_mean: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_std: Option<f64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub reward_parts: BTreeMap<String, f64>,
     #[serde(deserialize_with = "nullable")]
     pub accuracy_mean: f64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub accuracy_by_source: BTreeMap<String, f64>,
     #[serde(deserialize_with = "nullable")]
     pub entropy_token_mean: f64,
     #[serde(deserialize_with = "nullable")]
@@ -156,7 +162,10 @@ impl Default for StepMetrics {
         Self {
             step: 0,
             reward_mean: f64::NAN,
+            reward_std: None,
+            reward_parts: BTreeMap::new(),
             accuracy_mean: f64::NAN,
+            accuracy_by_source: BTreeMap::new(),
             entropy_token_mean: f64::NAN,
             entropy_response_mean: f64::NAN,
             entropy_rollout_temperature: f64::NAN,

@@ -54,6 +54,7 @@ impl Trainer {
                     prompt: String::new(),
                     answer: String::new(),
                     source: "made up".into(),
+                    system: None,
                     numbers: None,
                     solution: None,
                 },

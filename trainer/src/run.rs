@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
 
 use burn::{module::Module, optim::ModuleOptimizer, tensor::DType};
@@ -78,7 +79,7 @@ pub struct RunState {
 }
 
 /// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
-pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError> {
+fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError> {
     check(
         "the policy's device",
         policy.model.device().is_autodiff(),
@@ -88,7 +89,7 @@ pub(crate) fn check_tracks_gradients(policy: &Policy) -> Result<(), TrainerError
 }
 
 /// Refuses a policy that cannot be trained or asked.
-fn check_policy(policy: &Policy) -> Result<(), TrainerError> {
+pub(crate) fn check_policy(policy: &Policy) -> Result<(), TrainerError> {
     policy.require_tokenizer()?;
     check(
         "the policy's weights",
@@ -263,9 +264,12 @@ impl Trainer {
         let named = config.loss.loss;
         let used = loss.as_deref().unwrap_or(named.policy_loss());
         config.validate_for(used, estimator.as_ref())?;
-        let source = ProblemSource::with_parts(&config, task, reward)?;
+        let mut source = ProblemSource::with_parts(&config, task, reward)?;
         check_filter(&config, &source)?;
         check_policy(&policy)?;
+        if config.data.drop_overlong {
+            source.drop_overlong(&policy, &config)?;
+        }
         let length = row_length(&policy.config, config.rollout.max_new_tokens);
         let tokens = TokenBudget::new(
             config.update.max_tokens,
@@ -452,6 +456,8 @@ impl Trainer {
             folder.append(&metrics)?;
             observer.on_event(Event::Step(&metrics));
         }
+        let mut saved_at = Instant::now();
+        let longest = self.config.checkpoint.minutes * 60.0;
         while self.state.step < self.config.steps && self.state.ended.is_none() {
             self.stop.obey()?;
             let before = self.state.clone();
@@ -462,9 +468,11 @@ impl Trainer {
             let is_best = outcome?;
             self.stop.set_mid_step(false);
             let keeps = self.config.checkpoint.keep_best && is_best;
-            if keeps || self.is_due(self.config.checkpoint.every) {
+            let is_late = longest > 0.0 && saved_at.elapsed().as_secs_f64() >= longest;
+            if keeps || is_late || self.is_due(self.config.checkpoint.every) {
                 self.save(folder, observer)?;
                 *saved = self.state.step;
+                saved_at = Instant::now();
             }
         }
         Ok(())
@@ -552,6 +560,13 @@ impl Trainer {
         if of_update > of_step {
             warnings.push(format!(
                 "update.mini_batch_prompts = {of_update} is more than rollout.prompts_per_step = {of_step}: a step makes one update"
+            ));
+        }
+        let overlong = self.source.overlong();
+        if overlong > 0 {
+            warnings.push(format!(
+                "data.drop_overlong: {overlong} problems are left out, whose prompts leave no room for rollout.max_new_tokens = {}",
+                self.config.rollout.max_new_tokens
             ));
         }
         if self.config.rollout.filter_by != FilterBy::default() && !self.config.filters_groups() {

@@ -29,8 +29,8 @@ use crate::{
     optimizer::{adamw, clip, gradient_norm, is_finite},
     parallel::{map_ordered, workers},
     pass::Pass,
-    run::check_tracks_gradients,
-    source::Epochs,
+    run::check_policy,
+    source::{Epochs, check_gold, keep},
     update::MOST_SKIPPED_IN_A_ROW,
 };
 
@@ -156,6 +156,9 @@ pub struct SftReport {
     pub loss: f64,
     /// Updates skipped, their gradient not being finite.
     pub skipped: u64,
+    /// Problems left out because they are too long for the model's context (`data.drop_overlong`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overlong: u64,
     /// Share of held-out problems answered right, greedily.
     pub greedy_accuracy: Option<f64>,
     /// Share of held-out answers right when sampled at temperature 1.
@@ -164,18 +167,34 @@ pub struct SftReport {
     pub sampled_entropy_nats: Option<f64>,
 }
 
+/// The rate for a model that has learnt something, where none is given: [`SftConfig::default`]'s is for one that has not.
+const PRETRAINED_LEARNING_RATE: f64 = 1e-5;
+const LORA_LEARNING_RATE: f64 = 1e-4;
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what serde calls takes a reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl SftConfig {
     /// Reads a file, if one is given, and applies `key=value` overrides.
     ///
     /// # Errors
     /// As [`TrainConfig::load`](crate::TrainConfig::load).
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Self, TrainerError> {
-        let config: Self = load_layers(
-            file,
-            overrides,
-            &crate::config::known_sft_keys()?,
-            Vec::new(),
-        )?;
+        let known = crate::config::known_sft_keys()?;
+        let mut config: Self = load_layers(file, overrides, &known, Vec::new())?;
+        if !config.model.path.is_empty() {
+            let rate = match config.lora {
+                Some(_) => LORA_LEARNING_RATE,
+                None => PRETRAINED_LEARNING_RATE,
+            };
+            let vetted = vec![("optimizer.learning_rate".to_owned(), rate.into())];
+            config = load_layers(file, overrides, &known, vetted)?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -306,11 +325,16 @@ impl Lessons {
             }
             Self::File(epochs) => {
                 let problem = epochs.problem(index).clone();
-                let solution = problem.solution.clone().unwrap_or_default();
+                let solution = solution(&problem).to_owned();
                 (problem, solution)
             }
         }
     }
+}
+
+/// The solution of a file's problem, which has one.
+fn solution(problem: &Problem) -> &str {
+    problem.solution.as_deref().unwrap_or_default()
 }
 
 /// Trains a policy, whose weights must be f32, on worked solutions; its device must track gradients. Adapters are merged at the end,
@@ -325,8 +349,9 @@ pub fn train_supervised(
     policy: Policy,
     on_progress: &mut dyn FnMut(SftProgress) -> ControlFlow<()>,
 ) -> Result<(Policy, SftReport), TrainerError> {
-    check_tracks_gradients(&policy)?;
-    let lessons = Lessons::new(config)?;
+    config.validate()?;
+    check_policy(&policy)?;
+    let mut lessons = Lessons::new(config)?;
     let validation = Validation::new(config)?;
     if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
         let message = "stop_at_accuracy needs problems to validate on: set data.validation and validation_problems".into();
@@ -334,6 +359,20 @@ pub fn train_supervised(
     }
     // All that the input can get wrong is found before the first update is paid for.
     validation.check(config, &policy)?;
+    let mut report = SftReport::default();
+    if let Lessons::File(epochs) = &mut lessons
+        && config.data.drop_overlong
+    {
+        report.overlong = keep(&mut epochs.problems, |problem| {
+            match tokens(config, &policy, false, problem, solution(problem)) {
+                Err(TrainerError::LessonTooLong { .. }) => Ok(false),
+                lesson => lesson.map(|_| true),
+            }
+        })? as u64;
+        if epochs.problems.is_empty() {
+            return Err(TrainerError::NoneFits);
+        }
+    }
     if let Lessons::File(epochs) = &lessons {
         let count = epochs.problems.len() as u64;
         (0..count).try_for_each(|index| sequence(config, &policy, &lessons, index).map(drop))?;
@@ -343,7 +382,6 @@ pub fn train_supervised(
     let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
     let (mut policy, dtype) = prepare(policy, config.model.dtype, Memory::Auto, MICRO_BATCH_TOKENS);
     TrainConfig::check_dtype("model.dtype", &policy.model.device(), dtype)?;
-    let mut report = SftReport::default();
     let (mut skipped, mut skipped_in_a_row) = (0, 0);
     for step in 0..config.steps {
         let size = config.batch_size as u64;
@@ -373,10 +411,19 @@ pub fn train_supervised(
         let done = step + 1;
         let every = config.validation_every;
         let is_due = done == config.steps || (every > 0 && done.is_multiple_of(every));
-        if is_due {
-            report = validation.evaluate(config, &policy)?;
-        }
-        (report.steps, report.loss, report.skipped) = (done, loss, skipped);
+        // Accuracies are those of this update's model, or none.
+        let measured = if is_due {
+            validation.evaluate(config, &policy)?
+        } else {
+            SftReport::default()
+        };
+        report = SftReport {
+            steps: done,
+            loss,
+            skipped,
+            overlong: report.overlong,
+            ..measured
+        };
         let validation = is_due.then_some(report);
         let tokens = sequences.iter().map(Sequence::response_tokens).sum();
         let answer = on_progress(SftProgress {
@@ -389,7 +436,7 @@ pub fn train_supervised(
         });
         let stop = config.stop_at_accuracy;
         let reached = stop < 1.0 && report.sampled_accuracy.is_some_and(|x| x >= stop);
-        if (is_due && reached) || answer.is_break() {
+        if reached || answer.is_break() {
             break;
         }
     }
@@ -459,18 +506,29 @@ fn sequence(
     index: u64,
 ) -> Result<Sequence, TrainerError> {
     let is_task = matches!(lessons, Lessons::Task { .. });
+    let (problem, solution) = lessons.lesson(config.seed, index);
+    tokens(config, policy, is_task, &problem, &solution)
+}
+
+/// A problem with its solution in tokens.
+fn tokens(
+    config: &SftConfig,
+    policy: &Policy,
+    is_task: bool,
+    problem: &Problem,
+    solution: &str,
+) -> Result<Sequence, TrainerError> {
     let format = PromptFormat::new(policy, &config.data, is_task)?;
     let end = policy.end_token_id().ok_or_else(|| TrainerError::Config {
         message: "the model has no end token, so no answer could be taught to end".into(),
     })?;
-    let (problem, solution) = lessons.lesson(config.seed, index);
-    let prompt = format.encode(&problem)?;
-    let mut response = policy.require_tokenizer()?.encode(&solution, false)?;
+    let prompt = format.encode(problem)?;
+    let mut response = policy.require_tokenizer()?.encode(solution, false)?;
     response.push(end);
     let context_tokens = policy.config.max_position_embeddings;
     if prompt.len() + response.len() > context_tokens {
         return Err(TrainerError::LessonTooLong {
-            id: problem.id,
+            id: problem.id.clone(),
             tokens: prompt.len() + response.len(),
             context_tokens,
         });
@@ -492,6 +550,7 @@ impl Validation {
             let file = config.data.validation.as_deref();
             let mut problems = file.map_or(Ok(Vec::new()), load_problems)?;
             problems.truncate(count);
+            check_gold(&problems)?;
             return Ok(Self {
                 problems,
                 is_task: false,
@@ -584,5 +643,24 @@ impl SftConfig {
             stop_token_ids: policy.end_token_ids(),
             ..SamplingParams::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_has_learnt_something_has_a_lower_rate() {
+        let rate = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|&setting| setting.into()).collect();
+            let config = SftConfig::load(None, &settings).unwrap();
+            config.optimizer.learning_rate
+        };
+        let model = "model.path=a/b";
+        assert_eq!(rate(&[]), 1e-3);
+        assert_eq!(rate(&[model]), 1e-5);
+        assert_eq!(rate(&[model, "lora={}"]), 1e-4);
+        assert_eq!(rate(&[model, "optimizer.learning_rate=2e-4"]), 2e-4);
     }
 }

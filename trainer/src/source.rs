@@ -5,13 +5,14 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use policy::Policy;
 use rand::seq::SliceRandom;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use reward::{
     Problem, Reward, Split, StopCheck, Task, VerifierReward, gold_is_readable, load_problems,
 };
 
-use crate::{TrainConfig, TrainerError};
+use crate::{PromptFormat, TrainConfig, TrainerError};
 
 /// Training and validation problems, and the reward that scores answers to them.
 pub struct ProblemSource {
@@ -22,6 +23,8 @@ pub struct ProblemSource {
     reward: Box<dyn Reward>,
     /// What scores validations where that is not `reward`: a task trained on, a file validated on.
     validation_reward: Option<Box<dyn Reward>>,
+    /// How many of the files' problems were left out for their length.
+    overlong: usize,
     seed: u64,
 }
 
@@ -63,8 +66,11 @@ impl ProblemSource {
         task: Option<Box<dyn Task>>,
         reward: Option<Box<dyn Reward>>,
     ) -> Result<Self, TrainerError> {
-        // Else the verifier reads no answer.
-        let is_verified = reward.is_none() && config.reward.parts.is_empty();
+        let is_given = reward.is_some();
+        let has_parts = is_given || !config.reward.parts.is_empty();
+        // Whether the verifier reads gold answers, and its not reading one is an error.
+        let is_verified =
+            |own_is_verifier| !is_given && config.reward.asks_verifier(own_is_verifier);
         let chosen = |own: Box<dyn Reward>| match reward {
             Some(reward) => Ok(reward),
             None => config.reward.build(own),
@@ -82,12 +88,13 @@ impl ProblemSource {
             .map(from_file)
             .transpose()?;
         let verifier = || Box::new(VerifierReward::default()) as Box<dyn Reward>;
-        if is_verified {
+        // A file's validation beside a task has the verifier by itself, and parts are the task's.
+        if is_verified(config.data.train.is_some() || !has_parts) {
             check_gold(validation.iter().flatten())?;
         }
         if let Some(path) = &config.data.train {
             let problems = load_problems(path)?;
-            if is_verified {
+            if is_verified(true) {
                 check_gold(&problems)?;
             }
             return Ok(Self {
@@ -96,6 +103,7 @@ impl ProblemSource {
                 validates_task: false,
                 reward: chosen(verifier())?,
                 validation_reward: None,
+                overlong: 0,
                 seed: config.seed,
             });
         }
@@ -107,7 +115,7 @@ impl ProblemSource {
         let validates_task = validation.is_none();
         let validation = validation.unwrap_or_else(|| (0..count as u64).map(held_out).collect());
         // A file's problems are not the task's; a reward that is given, or the configuration's own, is for both.
-        let has_own = !validates_task && is_verified;
+        let has_own = !validates_task && !has_parts;
         let reward = chosen(task.reward())?;
         Ok(Self {
             training: Training::Task(task),
@@ -115,6 +123,7 @@ impl ProblemSource {
             validates_task,
             reward,
             validation_reward: has_own.then(verifier),
+            overlong: 0,
             seed: config.seed,
         })
     }
@@ -144,6 +153,36 @@ impl ProblemSource {
             Training::File(epochs) => longest(&epochs.problems),
         };
         longest.unwrap_or(0)
+    }
+
+    /// Leaves out those problems of files whose prompts have no room for the longest response.
+    ///
+    /// # Errors
+    /// A problem that cannot be encoded, or none left to train on.
+    pub(crate) fn drop_overlong(
+        &mut self,
+        policy: &Policy,
+        config: &TrainConfig,
+    ) -> Result<(), TrainerError> {
+        let format = PromptFormat::new(policy, &config.data, false)?;
+        let context = policy.config.max_position_embeddings;
+        let room = context.saturating_sub(config.rollout.max_new_tokens);
+        let fits = |problem: &Problem| Ok(format.encode(problem)?.len() <= room);
+        if let Training::File(epochs) = &mut self.training {
+            self.overlong += keep(&mut epochs.problems, fits)?;
+            if epochs.problems.is_empty() {
+                return Err(TrainerError::NoneFits);
+            }
+        }
+        if !self.validates_task {
+            self.overlong += keep(&mut self.validation, fits)?;
+        }
+        Ok(())
+    }
+
+    /// Problems that were left out for their length.
+    pub(crate) fn overlong(&self) -> usize {
+        self.overlong
     }
 
     /// The held-out problems.
@@ -193,6 +232,20 @@ pub fn check_gold<'a>(problems: impl IntoIterator<Item = &'a Problem>) -> Result
         }),
         None => Ok(()),
     }
+}
+
+/// Keeps the problems that fit, and says how many others there were.
+pub(crate) fn keep(
+    problems: &mut Vec<Problem>,
+    fits: impl Fn(&Problem) -> Result<bool, TrainerError>,
+) -> Result<usize, TrainerError> {
+    let count = problems.len();
+    for problem in std::mem::take(problems) {
+        if fits(&problem)? {
+            problems.push(problem);
+        }
+    }
+    Ok(count - problems.len())
 }
 
 /// A file's problems without end, epoch after epoch.

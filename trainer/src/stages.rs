@@ -28,6 +28,7 @@ use reward::{Reward, Task};
 ///             prompt: format!("2*{number}="),
 ///             answer: (2 * number).to_string(),
 ///             source: "doubles".into(),
+///             system: None,
 ///             numbers: None,
 ///             solution: None,
 ///         }

@@ -1,6 +1,6 @@
 //! One training step: sample, score, filter, measure, update.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
     AnswerKey, Event, FilterBy, Group, Observer, ResponseFigures, StepMetrics, Trainer,
@@ -39,6 +39,28 @@ pub(crate) struct Sampling {
     pub(crate) correct: usize,
     pub(crate) tokens: u64,
     pub(crate) truncated: usize,
+    /// By the rewards' parts.
+    pub(crate) parts: BTreeMap<String, MeanOf>,
+    /// Whether answers are right, by the problems' sources.
+    pub(crate) right_by_source: BTreeMap<String, MeanOf>,
+}
+
+/// A mean as it is added up, in order.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MeanOf {
+    sum: f64,
+    count: u64,
+}
+
+impl MeanOf {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    pub(crate) fn mean(self) -> f64 {
+        self.sum / self.count as f64
+    }
 }
 
 impl Trainer {
@@ -48,6 +70,8 @@ impl Trainer {
     /// A stage's error, or too many gradients in a row that are not finite.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Result<StepOutcome, TrainerError> {
         let started = Instant::now();
+        // The weights are those of the last step: a request to stop is obeyed at once until the first update.
+        self.stop.set_mid_step(false);
         self.state.step += 1;
         let sampling = self.sample_groups(observer)?;
         let outcome = self.learn(sampling, started, observer)?;
@@ -261,6 +285,8 @@ impl Sampling {
             let right = right.count();
             self.groups_all_right += usize::from(right == group.samples.len());
             self.groups_all_wrong += usize::from(right == 0);
+            let source = group.problem.source.clone();
+            let of_source = self.right_by_source.entry(source).or_default();
             for sample in &group.samples {
                 self.responses += 1;
                 let reward = sample.score.finite_reward();
@@ -268,6 +294,11 @@ impl Sampling {
                 self.rewards.extend(reward);
                 self.undecided += usize::from(sample.score.undecided);
                 self.correct += usize::from(sample.score.correct);
+                of_source.add(f64::from(u8::from(sample.score.correct)));
+                let parts = sample.score.parts.iter();
+                for (name, &reward) in parts.filter(|(_, reward)| reward.is_finite()) {
+                    self.parts.entry(name.clone()).or_default().add(reward);
+                }
                 self.tokens += sample.rollout.response_ids.len() as u64;
                 self.truncated += usize::from(sample.rollout.finish.is_truncated());
             }
@@ -295,7 +326,7 @@ mod tests {
     use reward::{Problem, Score};
 
     use super::*;
-    use crate::{RunFolder, Stages, TrainConfig, newest_checkpoint, tiny};
+    use crate::{RunFolder, Stages, TrainConfig, list_checkpoints, newest_checkpoint, tiny};
 
     #[test]
     fn groups_are_filtered_where_the_advantage_compares_them() {
@@ -445,6 +476,58 @@ mod tests {
             .unwrap();
         assert_eq!(step, 4);
         assert_eq!(trainer.state().law.len(), 2);
+    }
+
+    #[test]
+    fn long_steps_are_saved_by_the_clock() {
+        let saved = |minutes: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let minutes = format!("checkpoint.minutes={minutes}");
+            let config = tiny::config(&[
+                "steps=3",
+                "checkpoint.every=0",
+                "checkpoint.keep=0",
+                &minutes,
+            ]);
+            let mut folder = RunFolder::create(&dir.path().join("run"), &config).unwrap();
+            let mut trainer = Trainer::new(config, tiny::policy()).unwrap();
+            trainer.run(&mut folder, &mut |_: Event<'_>| ()).unwrap();
+            let checkpoints = list_checkpoints(folder.path()).unwrap();
+            checkpoints
+                .into_iter()
+                .map(|(step, _)| step)
+                .collect::<Vec<_>>()
+        };
+        let mut every = saved("1e-9");
+        every.sort_unstable();
+        assert_eq!(every, [1, 2, 3]);
+        assert_eq!(saved("0"), [3]);
+        assert_eq!(saved("60"), [3]);
+    }
+
+    #[test]
+    fn a_sum_s_parts_and_the_problems_sources_have_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("problems.jsonl");
+        let line = |source: &str, prompt: &str| {
+            format!("{{\"source\": \"{source}\", \"problem\": \"{prompt}\", \"answer\": \"2\"}}\n")
+        };
+        std::fs::write(&file, line("a", "1+1=") + &line("b", "0+2=")).unwrap();
+        let train = format!("data.train={}", file.display());
+        let parts = "reward.parts=[{type=\"verifier\"}, {type=\"overlong\", weight=0.5, max_tokens=4, cache_tokens=4}]";
+        let config = tiny::config(&[&train, "data.instruction=", parts]);
+        let mut trainer = Trainer::new(config, tiny::policy()).unwrap();
+        let metrics = trainer.step(&mut |_: Event<'_>| ()).unwrap().metrics;
+        let of = |name: &str| metrics.reward_parts[name];
+        assert!((-1.0..0.0).contains(&of("overlong")), "{metrics:?}");
+        assert!((of("verifier") - metrics.accuracy_mean).abs() < 1e-12);
+        let sum = of("verifier") + 0.5 * of("overlong");
+        assert!((sum - metrics.reward_mean).abs() < 1e-12);
+        assert!(metrics.reward_std.is_some_and(|std| std > 0.0));
+        let by_source = &metrics.accuracy_by_source;
+        assert_eq!(by_source.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let mean = by_source.values().sum::<f64>() / 2.0;
+        assert!((mean - metrics.accuracy_mean).abs() < 1e-12);
     }
 
     #[test]

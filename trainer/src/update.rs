@@ -78,6 +78,11 @@ impl Trainer {
                 mini_batch: index as u64,
             };
             let place = index % mini_batches.len();
+            // Nothing is learnt from it, and the optimizer's moments would move the weights all the same.
+            if mini_batches[place].iter().all(|row| row.is_masked) {
+                first = None;
+                continue;
+            }
             let batch = MiniBatch {
                 entropy_bonus,
                 updates_before: updates.moved,

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use anyhow::Result;
 use policy::Policy;
 use rollout::{Engine, EngineOptions, Generator, Request, Rollout, SampleKey, SamplingParams};
-use serde_json::{Map, json};
-use trainer::load_to_answer;
+use serde_json::json;
+use trainer::{DataSection, PromptFormat, PromptStyle, load_to_answer};
 
 use super::print_json;
 use crate::{args::GenerateArgs, device, progress};
@@ -51,17 +51,22 @@ pub(crate) fn run(args: GenerateArgs) -> Result<()> {
 }
 
 fn prompt_ids(policy: &Policy, args: &GenerateArgs) -> Result<Vec<u32>> {
-    let tokenizer = policy.require_tokenizer()?;
     let prompt = if args.escapes {
         unescaped(&args.prompt)
     } else {
         args.prompt.clone()
     };
-    let Some(template) = tokenizer.chat_template().filter(|_| !args.plain) else {
-        return Ok(tokenizer.encode(&prompt, true)?);
+    let data = DataSection {
+        prompt: if args.plain {
+            PromptStyle::Plain
+        } else {
+            PromptStyle::Auto
+        },
+        ..DataSection::default()
     };
-    let messages = [json!({"role": "user", "content": prompt})];
-    Ok(tokenizer.encode(&template.render(&messages, true, &Map::new())?, false)?)
+    // As in training, templates that tell the date included.
+    let format = PromptFormat::new(policy, &data, true)?;
+    Ok(format.encode_text(&prompt, None)?)
 }
 
 /// A shell makes it hard to end an argument in a newline, which the built-in tasks' prompts do.

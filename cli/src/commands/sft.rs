@@ -8,7 +8,7 @@ use policy::{OutputFolder, SaveDtype};
 use trainer::{SftConfig, SftReport, load_policy, train_supervised};
 
 use super::{print_json, say, train::quoted};
-use crate::{args::SftArgs, device, progress, signals::Signals};
+use crate::{args::SftArgs, device, progress, progress::Heartbeat, signals::Signals};
 
 pub(crate) fn run(args: SftArgs) -> Result<()> {
     let device = device::parse(&args.device.device)?.autodiff();
@@ -26,12 +26,17 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
         config.steps
     ));
     let bar = progress::bar(config.steps, "step");
+    let mut heartbeat = Heartbeat::new();
     let mut tokens = 0;
     let (policy, report) = train_supervised(&config, policy, &mut |progress| {
         tokens += progress.tokens;
         bar.set_position(progress.step);
         let speed = tokens as f64 / bar.elapsed().as_secs_f64();
-        bar.set_message(format!("loss {:.4}  {speed:.0} tokens/s", progress.loss));
+        let line = format!("loss {:.4}  {speed:.0} tokens/s", progress.loss);
+        bar.set_message(line.clone());
+        if let Some(line) = heartbeat.line(&bar, || format!("step {}: {line}", progress.step)) {
+            say(&line);
+        }
         if let Some(line) = progress.validation.as_ref().and_then(describe) {
             bar.suspend(|| say(&format!("step {}: {line}", progress.step)));
         }
@@ -44,6 +49,12 @@ pub(crate) fn run(args: SftArgs) -> Result<()> {
     bar.finish_and_clear();
     policy.save(out.path(), SaveDtype::F32)?;
     out.publish()?;
+    if report.overlong > 0 {
+        say(&format!(
+            "note: {} problems were left out, too long for the model's context",
+            report.overlong
+        ));
+    }
     if report.skipped > 0 {
         say(&format!(
             "note: {} updates were skipped, their gradient not being finite",

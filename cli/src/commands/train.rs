@@ -15,8 +15,8 @@ use trainer::{
 
 use super::say;
 use crate::{
-    advice::Advised, allocator, args::TrainArgs, device, progress, report::Report,
-    signals::Signals, summary::Summary,
+    advice::Advised, allocator, args::TrainArgs, device, progress, progress::Heartbeat,
+    report::Report, signals::Signals, summary::Summary,
 };
 
 pub(crate) fn run(args: TrainArgs) -> Result<()> {
@@ -272,6 +272,9 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
 /// Shows a run as it goes.
 struct Watch {
     bar: ProgressBar,
+    heartbeat: Heartbeat,
+    /// Steps since one taught anything.
+    idle: u64,
     summary: Summary,
     last: String,
 }
@@ -299,6 +302,8 @@ impl Watch {
         bar.set_position(trainer.state().step);
         Ok(Self {
             bar,
+            heartbeat: Heartbeat::new(),
+            idle: 0,
             summary,
             last: String::new(),
         })
@@ -330,6 +335,14 @@ impl Watch {
             if !self.bar.is_hidden() {
                 self.last = self.summary.line(metrics);
             }
+            self.watch_idleness(metrics);
+            let summary = &self.summary;
+            let line = self.heartbeat.line(&self.bar, || {
+                format!("step {:>4}  {}", metrics.step, summary.line(metrics))
+            });
+            if let Some(line) = line {
+                say(&line);
+            }
         }
         // In a log too, where these few lines are all that tells how far a run is.
         if let Some(accuracy) = metrics.validation_accuracy {
@@ -346,6 +359,28 @@ impl Watch {
             self.bar.suspend(|| say(&line));
         }
         self.show("");
+    }
+
+    /// Warns of steps whose groups were all right or all wrong, the first time after three of them.
+    fn watch_idleness(&mut self, metrics: &StepMetrics) {
+        const FIRST: u64 = 3;
+        self.idle = if metrics.groups_kept == 0 {
+            self.idle + 1
+        } else {
+            0
+        };
+        if self.idle >= FIRST
+            && (self.idle / FIRST).is_power_of_two()
+            && self.idle.is_multiple_of(FIRST)
+        {
+            let warning = format!(
+                "warning: the last {} steps taught nothing: the answers to each problem were rewarded alike ({:.1} % right); take \
+                 problems that the model solves now and then",
+                self.idle,
+                100.0 * metrics.accuracy_mean
+            );
+            self.bar.suspend(|| say(&warning));
+        }
     }
 
     fn show(&self, doing: &str) {

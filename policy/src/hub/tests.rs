@@ -35,12 +35,20 @@ fn serve() -> String {
 fn answer(mut stream: TcpStream) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let request = lines.next().unwrap().unwrap();
-    let ranged = lines
+    let headers: Vec<String> = lines
         .map_while(Result::ok)
         .take_while(|line| !line.is_empty())
-        .any(|line| line.eq_ignore_ascii_case("range: bytes=0-0"));
+        .map(|line| line.to_ascii_lowercase())
+        .collect();
+    let has = |header: &str| headers.iter().any(|line| line == header);
+    let ranged = has("range: bytes=0-0");
     let path = request.split(' ').nth(1).unwrap();
-    let (status, body) = body(path);
+    let (status, body) =
+        if path.contains("organisation/gated") && !has("authorization: bearer secret") {
+            ("401 Unauthorized", "who are you".to_owned())
+        } else {
+            body(&path.replace("gated", "model"))
+        };
     let length = body.len();
     let shown = if ranged { &body[..1] } else { &body };
     let reply = format!(
@@ -70,6 +78,7 @@ fn hub(cache: &Path, endpoint: &str, offline: bool) -> Hub {
     Hub {
         cache: Cache::new(cache.to_owned()),
         endpoint: Some(endpoint.into()),
+        token: None,
         offline,
     }
 }
@@ -136,6 +145,27 @@ fn a_model_is_fetched_with_its_shards_and_then_found_without_a_network() {
     );
     fs::remove_file(folder.join("model-2.safetensors")).unwrap();
     assert!(hub(cache.path(), NOWHERE, true).folder(&name).is_err());
+}
+
+#[test]
+fn a_gated_model_needs_a_token() {
+    let cache = tempfile::tempdir().unwrap();
+    let name = HubName::parse("organisation/gated").unwrap();
+    let endpoint = serve();
+    let asked = |token: Option<&str>| {
+        let token = token.map(str::to_owned);
+        let hub = Hub {
+            token,
+            ..hub(cache.path(), &endpoint, false)
+        };
+        hub.folder(&name)
+    };
+    for token in [None, Some("wrong")] {
+        let error = asked(token).unwrap_err().to_string();
+        assert!(error.contains("HF_TOKEN"), "{error}");
+    }
+    let folder = asked(Some("secret")).unwrap();
+    assert!(folder.join(CONFIG_FILE).exists());
 }
 
 #[test]

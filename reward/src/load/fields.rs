@@ -6,6 +6,7 @@ use super::Position;
 use crate::{ExtractionRule, Problem, RewardError, extract_by_rule};
 
 const PROMPT_FIELDS: [&str; 3] = ["problem", "question", "prompt"];
+const ANSWER_FIELDS: [&str; 3] = ["answer", "final_answer", "ground_truth"];
 const ID_FIELDS: [&str; 3] = ["id", "unique_id", "idx"];
 const SOURCE_FIELDS: [&str; 2] = ["source", "data_source"];
 
@@ -22,12 +23,14 @@ pub(super) fn read_problem(
             .to_string_lossy()
             .into_owned()
     };
+    let (prompt, system) = read_prompt(object, position)?;
     Ok(Problem {
         id: ID_FIELDS
             .iter()
             .find_map(|field| object.get(*field).and_then(text))
             .unwrap_or_else(|| position.line.to_string()),
-        prompt: read_prompt(object, position)?,
+        prompt,
+        system,
         answer: read_answer(object, position)?,
         source: SOURCE_FIELDS
             .iter()
@@ -38,13 +41,29 @@ pub(super) fn read_problem(
     })
 }
 
-fn read_prompt(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+/// The prompt, and what comes before it as a system message.
+fn read_prompt(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<(String, Option<String>), RewardError> {
+    let own_system = || {
+        object
+            .get("system")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     for field in PROMPT_FIELDS {
         match object.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
-            Some(Value::String(text)) => return Ok(text.clone()),
-            Some(_) => return Err(position.wrong_type(field, "a string")),
+            Some(Value::String(text)) => return Ok((text.clone(), own_system())),
+            Some(Value::Array(messages)) => {
+                let expected = "a string, or a list of messages: one of role `user`, and before it one of role `system` or none";
+                let read = read_messages(messages);
+                let (prompt, system) = read.ok_or_else(|| position.wrong_type(field, expected))?;
+                return Ok((prompt, system.or_else(own_system)));
+            }
+            Some(_) => return Err(position.wrong_type(field, "a string or a list of messages")),
         }
     }
     Err(RewardError::MissingPrompt {
@@ -53,9 +72,29 @@ fn read_prompt(object: &Map<String, Value>, position: Position<'_>) -> Result<St
     })
 }
 
+/// A user's message, and a system message before it, as verl's and TRL's sets have them.
+fn read_messages(messages: &[Value]) -> Option<(String, Option<String>)> {
+    let text = |message: &Value, role: &str| {
+        let is_of = message.get("role").and_then(Value::as_str) == Some(role);
+        let text = message.get("content").and_then(Value::as_str);
+        text.filter(|_| is_of).map(str::to_owned)
+    };
+    let (system, user) = match messages {
+        [user] => (None, user),
+        [system, user] => (Some(text(system, "system")?), user),
+        _ => return None,
+    };
+    let prompt = text(user, "user").filter(|text| !text.trim().is_empty())?;
+    Some((prompt, system))
+}
+
 fn read_answer(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
-    for field in ["answer", "final_answer"] {
-        let text = match object.get(field) {
+    // verl's sets have it among what their scorers take.
+    let of_verl = object.get("reward_model");
+    let of_verl = of_verl.and_then(|scorer| scorer.get("ground_truth"));
+    let answers = ANSWER_FIELDS.map(|field| (field, object.get(field)));
+    for (field, value) in answers.into_iter().chain([("ground_truth", of_verl)]) {
+        let text = match value {
             None | Some(Value::Null) => continue,
             Some(Value::Array(items)) => list_text(items),
             Some(value) => scalar_text(value),

@@ -13,13 +13,16 @@ use crate::{Problem, RewardError};
 /// The longest line that [`load_problems`] reads: 16 MiB.
 pub const DEFAULT_MAX_LINE_BYTES: usize = 16 << 20;
 
+/// What Parquet files begin with.
+const PARQUET_MARK: &[u8] = b"PAR1";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads problems from JSON lines, in the file's order.
 ///
-/// The prompt is `problem`, `question` or `prompt`. The answer is `answer` (text, number, boolean,
+/// The prompt is `problem`, `question` or `prompt`: a text, or a list of a user's message with a system message before it
+/// or none; `system` has that too. The answer is `answer` (text, number, boolean,
 /// or a list of them; where it is a text with a `#### 72` line, as in GSM8K, what follows the
-/// hashes without commas), else `final_answer`, else the last box in `solution`. Where there is no `solution`,
+/// hashes without commas), else `final_answer`, `ground_truth` or that of `reward_model`, else the last box in `solution`. Where there is no `solution`,
 /// such an answer's whole text is it. `id` defaults to the line's number, `source` to the file's
 /// stem. Blank lines and a byte order mark are skipped.
 ///
@@ -50,6 +53,9 @@ pub fn load_problems_capped(
         let position = Position { path, line };
         if !read_line(&mut reader, &mut bytes, max_line_bytes, position)? {
             break;
+        }
+        if line == 1 && bytes.starts_with(PARQUET_MARK) {
+            return Err(RewardError::Parquet { path: path.into() });
         }
         if let Some(object) = parse_line(&bytes, position)? {
             problems.push(read_problem(&object, position)?);
@@ -184,6 +190,51 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_verl_and_trl_are_read() {
+        let line = json!({
+            "data_source": "math_dapo",
+            "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}],
+            "reward_model": {"ground_truth": "2", "style": "rule"},
+        });
+        let problem = &load(line.to_string().as_bytes()).unwrap()[0];
+        assert_eq!(
+            (problem.prompt.as_str(), problem.answer.as_str()),
+            ("1+1?", "2")
+        );
+        assert_eq!(problem.system.as_deref(), Some("Be brief."));
+        let line = json!({"prompt": [{"role": "user", "content": "1+1?"}], "ground_truth": 2});
+        let problem = &load(line.to_string().as_bytes()).unwrap()[0];
+        assert_eq!(
+            (problem.answer.as_str(), problem.system.as_deref()),
+            ("2", None)
+        );
+        let line = json!({"prompt": "1+1?", "answer": 2, "system": "Be brief."});
+        let problem = &load(line.to_string().as_bytes()).unwrap()[0];
+        assert_eq!(problem.system.as_deref(), Some("Be brief."));
+        for messages in [
+            json!([]),
+            json!([{"role": "assistant", "content": "2"}]),
+            json!([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]),
+            json!([{"role": "user", "content": " "}]),
+            json!([{"role": "user", "content": [{"type": "text", "text": "a"}]}]),
+            json!(["1+1?"]),
+        ] {
+            let line = json!({"prompt": messages, "answer": 2}).to_string();
+            let error = load(line.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("role `user`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_parquet_file_is_told_from_broken_lines() {
+        let error = load(b"PAR1\x15\x04\x15\xff").unwrap_err().to_string();
+        assert!(
+            error.contains("Parquet") && error.contains("to_json"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn keeps_ids_sources_and_prompts() {
         let text = "\u{feff}{\"problem\": \"p\", \"question\": \"q\", \"answer\": 1, \
                     \"unique_id\": \"a/1\", \"data_source\": \"set\"}\r\n\n  \n\
@@ -226,6 +277,7 @@ mod tests {
             prompt: "3 7 -> 21\n".into(),
             answer: "21".into(),
             source: "countdown".into(),
+            system: None,
             numbers: Some(vec![3, 7]),
             solution: Some("3*7".into()),
         };

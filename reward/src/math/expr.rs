@@ -145,7 +145,7 @@ impl Expr {
     }
 
     /// The letters of a word: a text, a symbol, or a product of nothing but symbols.
-    pub(super) fn as_word(&self) -> Option<String> {
+    pub(crate) fn as_word(&self) -> Option<String> {
         match self {
             Self::Text(text) => Some(plain_word(text)),
             Self::Symbol(name) => Some(name.to_lowercase()),

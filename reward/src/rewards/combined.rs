@@ -13,6 +13,8 @@ pub struct CombinedReward {
 
 /// A part of a [`CombinedReward`].
 pub struct WeightedReward {
+    /// What the part is called in [`Score::parts`]; each has a name of its own.
+    pub name: String,
     /// What its reward is multiplied by.
     pub weight: f64,
     /// The reward.
@@ -44,10 +46,13 @@ impl Reward for CombinedReward {
         let Some(judgment) = scores.get(self.judge()) else {
             return Score::missing("no_reward_given");
         };
+        let named = self.parts.iter().zip(&scores);
+        let named = named.filter_map(|(part, score)| Some((part.name.clone(), score.reward?)));
         let without_reward = scores.iter().find(|score| score.reward.is_none());
         Score {
             reward: self.sum(&scores),
             reason: without_reward.unwrap_or(judgment).reason.clone(),
+            parts: named.collect(),
             ..judgment.clone()
         }
     }
@@ -98,7 +103,11 @@ mod tests {
 
     fn part(weight: f64, reward: impl Reward + 'static) -> WeightedReward {
         let reward = Box::new(reward);
-        WeightedReward { weight, reward }
+        WeightedReward {
+            name: format!("{weight}"),
+            weight,
+            reward,
+        }
     }
 
     fn format() -> FormatReward {
@@ -154,6 +163,7 @@ mod tests {
         let score = reward.score(&test_problem("7"), &"".into());
         let expected = Score {
             reward: Some(1.0),
+            parts: score.parts.clone(),
             ..wrong
         };
         assert_eq!(score, expected);
@@ -164,7 +174,11 @@ mod tests {
     fn form_alone_judges_nothing() {
         let reward = CombinedReward::new(vec![part(1.0, format())]);
         let score = reward.score(&test_problem("7"), &r"\boxed{7}".into());
-        assert_eq!(score, Score::of(1.0, "well_formed"));
+        let expected = Score {
+            parts: [("1".to_owned(), 1.0)].into(),
+            ..Score::of(1.0, "well_formed")
+        };
+        assert_eq!(score, expected);
         assert!(!reward.judges_correctness());
         assert_eq!(reward.external_stats(), None);
     }
@@ -177,9 +191,11 @@ mod tests {
             part(0.0, Always(Score::missing("external_timeout"))),
         ]);
         let score = reward.score(&test_problem("7"), &"".into());
+        // The part that has none is not among the parts' rewards.
         let expected = Score {
             reward: None,
             reason: "external_timeout".into(),
+            parts: [("1".to_owned(), 1.0)].into(),
             ..right
         };
         assert_eq!(score, expected);

@@ -83,6 +83,19 @@ impl RewardConfig {
         settings.require(tasks <= 1, "parts", tasks, "must hold it once at most")
     }
 
+    /// Whether the verifier reads gold answers of problems whose own reward is, or is not, the verifier's.
+    pub fn asks_verifier(&self, own_is_verifier: bool) -> bool {
+        let asks = |part: &RewardPart| match part.reward {
+            RewardKind::Verifier(_) => true,
+            RewardKind::Task(_) => own_is_verifier,
+            _ => false,
+        };
+        match self.parts.as_slice() {
+            [] => own_is_verifier,
+            parts => parts.iter().any(asks),
+        }
+    }
+
     /// The sum of the parts, or `default` where there are none. It starts the external programs.
     ///
     /// # Errors
@@ -93,9 +106,31 @@ impl RewardConfig {
             return Ok(default);
         }
         let mut task = Some(default);
-        let parts = self.parts.iter().map(|part| part.build(&mut task));
-        let parts = parts.collect::<Result<_, _>>()?;
+        let parts = self.parts.iter().zip(self.names());
+        let parts = parts.map(|(part, name)| {
+            Ok(WeightedReward {
+                name,
+                weight: part.weight,
+                reward: part.reward.build(&mut task)?,
+            })
+        });
+        let parts = parts.collect::<Result<_, RewardError>>()?;
         Ok(Box::new(CombinedReward::new(parts)))
+    }
+
+    /// The parts' types, the second of a type with a 2 behind it, and so on.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for part in &self.parts {
+            let name = part.reward.name();
+            let before = self.parts[..names.len()].iter();
+            let same = before.filter(|other| other.reward.name() == name).count();
+            names.push(match same {
+                0 => name.to_owned(),
+                same => format!("{name}_{}", same + 1),
+            });
+        }
+        names
     }
 }
 
@@ -107,13 +142,6 @@ impl RewardPart {
         let requirement = "must be a finite number";
         settings.require(self.weight.is_finite(), "weight", self.weight, requirement)?;
         self.reward.validate()
-    }
-
-    fn build(&self, task: &mut Option<Box<dyn Reward>>) -> Result<WeightedReward, RewardError> {
-        Ok(WeightedReward {
-            weight: self.weight,
-            reward: self.reward.build(task)?,
-        })
     }
 }
 
@@ -170,6 +198,8 @@ mod tests {
         [[parts]]
         type = "verifier"
         undecided_is_missing = true
+        rule = "boxed"
+        truncated_is_wrong = true
         [[parts]]
         type = "exact_text"
         weight = 2
@@ -277,9 +307,28 @@ mod tests {
     }
 
     #[test]
+    fn it_is_known_whether_the_verifier_reads_gold_answers() {
+        for (text, of_a_task, of_a_file) in [
+            ("", false, true),
+            ("[[parts]]\ntype = 'task'", false, true),
+            ("[[parts]]\ntype = 'exact_text'", false, false),
+            (
+                "[[parts]]\ntype = 'exact_text'\n[[parts]]\ntype = 'verifier'",
+                true,
+                true,
+            ),
+        ] {
+            let config = parse(text).unwrap();
+            assert_eq!(config.asks_verifier(false), of_a_task, "{text}");
+            assert_eq!(config.asks_verifier(true), of_a_file, "{text}");
+        }
+    }
+
+    #[test]
     fn parts_are_built_into_their_sum() {
-        let text = "[[parts]]\ntype = 'exact_text'\nweight = 2\n\
-                    [[parts]]\ntype = 'overlong'\nmax_tokens = 10\ncache_tokens = 4";
+        let text = "[[parts]]\ntype = 'exact_text'\nweight = 1.5\n\
+                    [[parts]]\ntype = 'overlong'\nmax_tokens = 10\ncache_tokens = 4\n\
+                    [[parts]]\ntype = 'exact_text'\nweight = 0.5";
         let reward = parse(text).unwrap();
         let reward = reward.build(Box::new(CountdownReward::default())).unwrap();
         let response = Response {
@@ -289,6 +338,13 @@ mod tests {
         };
         let score = reward.score(&test_problem("Paris"), &response);
         assert_eq!((score.reward, score.correct), (Some(1.75), true));
+        let parts = [
+            ("exact_text", 1.0),
+            ("exact_text_2", 1.0),
+            ("overlong", -0.25),
+        ];
+        let parts = parts.map(|(name, reward)| (name.to_owned(), reward));
+        assert_eq!(score.parts, parts.into());
         assert_eq!(reward.external_stats(), None);
     }
 }

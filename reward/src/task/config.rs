@@ -192,6 +192,7 @@ mod tests {
     #[test]
     fn problems_of_another_kind_get_their_answer_alone() {
         let problem = Problem {
+            system: None,
             id: "1".into(),
             prompt: "How many?".into(),
             answer: "7".into(),

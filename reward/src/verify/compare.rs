@@ -43,6 +43,14 @@ fn decide(
     pred_text: &str,
     budget: &Budget,
 ) -> Result<VerdictReason, Undecided> {
+    if let Some(word) = spelled(gold_text, gold) {
+        let is_same = pred.as_word().is_some_and(|pred| pred == word);
+        return Ok(if is_same {
+            VerdictReason::EqualWords
+        } else {
+            VerdictReason::DifferentWords
+        });
+    }
     let found = equal(gold, pred, budget)?;
     if found.is_equal() {
         return Ok(found.into());
@@ -62,6 +70,17 @@ fn decide(
         }
     }
     Ok(found.into())
+}
+
+/// The letters of an answer that is read as a product of variables and is a word: three letters or more with nothing between them, such as
+/// `Paris`. Two, as in `ab` or `AC`, are a product, a segment or two choices, which all may be turned round.
+fn spelled(text: &str, read: &Expr) -> Option<String> {
+    const LEAST_LETTERS: usize = 3;
+    let letters = text.trim().trim_end_matches('.');
+    let is_run = letters.chars().all(char::is_alphabetic);
+    let is_long = letters.chars().nth(LEAST_LETTERS - 1).is_some();
+    let is_product = matches!(read, Expr::Product(_));
+    read.as_word().filter(|_| is_run && is_long && is_product)
 }
 
 /// A lone number with a comma for its point, as one with a point.

@@ -129,6 +129,35 @@ mod tests {
     }
 
     #[test]
+    fn words_are_no_products_of_their_letters() {
+        for (gold, right, wrong) in [
+            ("listen", r"\boxed{listen}", r"\boxed{silent}"),
+            ("Paris", r"\boxed{\text{paris}}", r"\boxed{pairs}"),
+            ("triangle", r"\boxed{Triangle}", r"\boxed{integral}"),
+        ] {
+            assert!(verify(gold, right).correct, "{right}");
+            let verdict = verify(gold, wrong);
+            assert_eq!(
+                (verdict.correct, verdict.reason),
+                (false, VerdictReason::DifferentWords),
+                "{wrong}"
+            );
+        }
+        // Products of variables, segments and choices may be turned round.
+        for (gold, pred) in [
+            ("ab", "ba"),
+            ("AC", "CA"),
+            ("2abc", "2cab"),
+            ("$a b c$", "cba"),
+        ] {
+            assert!(
+                verify(gold, &format!(r"\boxed{{{pred}}}")).correct,
+                "{gold} {pred}"
+            );
+        }
+    }
+
+    #[test]
     fn a_required_rule_takes_no_other() {
         let verifier = Verifier {
             required_rule: Some(ExtractionRule::Hashes),

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{SftConfig, TrainerError};
 
+/// The table whose keys nobody knows but the model.
+const TEMPLATE_ARGUMENTS: &str = "data.template_arguments";
+
 /// Every dotted key that a run's configuration may hold, of all types of its tagged tables.
 pub(super) fn known_keys() -> Result<Vec<String>, TrainerError> {
     let mut keys = Vec::new();
@@ -39,6 +42,7 @@ pub(super) fn known_keys() -> Result<Vec<String>, TrainerError> {
     }
     add_tasks(&mut add)?;
     keys.push("model".to_owned());
+    keys.push(TEMPLATE_ARGUMENTS.to_owned());
     keys.sort();
     keys.dedup();
     Ok(keys)
@@ -52,6 +56,7 @@ fn with_every_option() -> TrainConfig {
         data: DataSection {
             train: Some(PathBuf::new()),
             validation: Some(PathBuf::new()),
+            system: Some(String::new()),
             ..DataSection::default()
         },
         rollout: RolloutSection {
@@ -125,7 +130,13 @@ fn default_of<T: DeserializeOwned + Serialize>(
 
 /// The keys of a supervised run's configuration.
 pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
-    let mut keys: Vec<String> = ["data.train", "data.validation"].map(str::to_owned).into();
+    let keys = [
+        "data.train",
+        "data.validation",
+        "data.system",
+        TEMPLATE_ARGUMENTS,
+    ];
+    let mut keys: Vec<String> = keys.map(str::to_owned).into();
     let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
         collect_keys(
             &text.parse().map_err(|error| config_error(&error))?,
@@ -166,7 +177,11 @@ pub(super) fn check_keys(table: &Table, known: &[String], place: &str) -> Result
 }
 
 pub(super) fn check_key(key: &str, known: &[String], place: &str) -> Result<(), TrainerError> {
-    if known.iter().any(|name| name == key) {
+    // What a template takes is the model's affair.
+    let is_argument = key
+        .strip_prefix(TEMPLATE_ARGUMENTS)
+        .is_some_and(|rest| rest.starts_with('.'));
+    if is_argument || known.iter().any(|name| name == key) {
         return Ok(());
     }
     Err(TrainerError::UnknownKey {
@@ -176,42 +191,102 @@ pub(super) fn check_key(key: &str, known: &[String], place: &str) -> Result<(), 
     })
 }
 
-/// Names that other tools have for a setting, by their last part.
-const ALIASES: [(&str, &str); 30] = [
+/// Names that other tools have for a setting, by their last part: those of SETTINGS.md, and what else people write.
+const ALIASES: [(&str, &str); 90] = [
+    ("critic.optim.lr", "critic.learning_rate"),
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
     ("n", "rollout.group_size"),
     ("num_generations", "rollout.group_size"),
     ("train_batch_size", "rollout.prompts_per_step"),
     ("batch_size", "rollout.prompts_per_step"),
+    ("generation_batch_size", "rollout.prompts_per_step"),
     ("max_completion_length", "rollout.max_new_tokens"),
     ("max_response_length", "rollout.max_new_tokens"),
+    ("max_tokens", "rollout.max_new_tokens"),
+    ("val_kwargs.temperature", "validation.temperature"),
+    ("temperature", "rollout.temperature"),
     ("ppo_mini_batch_size", "update.mini_batch_prompts"),
+    ("ppo_max_token_len_per_gpu", "update.max_tokens"),
+    ("ppo_micro_batch_size_per_gpu", "update.max_tokens"),
     ("ppo_epochs", "update.epochs"),
     ("num_iterations", "update.epochs"),
+    ("mask_truncated_completions", "update.mask_truncated"),
     ("val", "data.validation"),
     ("val_files", "data.validation"),
     ("train_files", "data.train"),
     ("dataset", "data.train"),
+    ("shuffle_dataset", "data.shuffle"),
     ("kl_coef", "loss.reference_kl.coef"),
+    ("kl_loss_coef", "loss.reference_kl.coef"),
+    ("use_kl_loss", "loss.reference_kl.coef"),
+    ("use_kl_in_reward", "loss.reference_kl.place"),
+    ("kl_loss_type", "loss.reference_kl.estimator"),
+    ("kl_penalty", "loss.reference_kl.estimator"),
     ("beta", "loss.reference_kl.coef"),
+    ("rollout_is", "loss.rollout_correction.level"),
+    ("rollout_is_threshold", "loss.rollout_correction.threshold"),
     ("entropy_coeff", "entropy.bonus.coef"),
+    ("entropy_coef", "entropy.bonus.coef"),
+    ("top_entropy_quantile", "entropy.top_entropy.top_fraction"),
+    ("epsilon", "loss.clip_low"),
+    ("epsilon_high", "loss.clip_high"),
+    ("clip_ratio", "loss.clip_low"),
     ("clip_ratio_low", "loss.clip_low"),
     ("clip_ratio_high", "loss.clip_high"),
+    ("cliprange", "loss.clip_low"),
+    ("clip_ratio_c", "loss.dual_clip"),
+    ("delta", "loss.dual_clip"),
+    ("loss_agg_mode", "loss.aggregation"),
+    ("loss_mode", "loss.type"),
+    ("loss_type", "loss.aggregation"),
+    ("importance_sampling_level", "loss.type"),
+    ("clip_cov_ratio", "loss.fraction"),
+    ("clip_cov_lb", "loss.cov_low"),
+    ("clip_cov_ub", "loss.cov_high"),
+    ("kl_cov_ratio", "loss.top_fraction"),
+    ("ppo_kl_coef", "loss.kl_coef"),
+    ("sapo_temperature_pos", "loss.tau_pos"),
+    ("sapo_temperature_neg", "loss.tau_neg"),
     ("adv_estimator", "advantage.type"),
+    ("norm_adv_by_std_in_grpo", "advantage.type"),
+    ("scale_rewards", "advantage.scale"),
+    ("lam", "advantage.lambda"),
+    ("cliprange_value", "critic.clip"),
+    ("critic_warmup", "critic.warmup_steps"),
+    ("filter_groups.enable", "rollout.filter_groups"),
+    ("metric", "rollout.filter_by"),
+    ("max_num_gen_batches", "rollout.max_sampling_rounds"),
     ("lr_scheduler_type", "optimizer.schedule"),
     ("lr_warmup_steps", "optimizer.warmup_steps"),
     ("warmup_ratio", "optimizer.warmup_steps"),
     ("min_lr_ratio", "optimizer.final_ratio"),
+    ("grad_clip", "optimizer.max_grad_norm"),
+    ("adam_beta1", "optimizer.beta_1"),
+    ("adam_beta2", "optimizer.beta_2"),
+    ("adam_epsilon", "optimizer.epsilon"),
     ("lora_r", "lora.rank"),
+    ("r", "lora.rank"),
     ("lora_target_modules", "lora.targets"),
     ("lora_rank", "lora.rank"),
     ("lora_alpha", "lora.alpha"),
     ("target_modules", "lora.targets"),
+    ("total_training_steps", "steps"),
+    ("max_steps", "steps"),
+    ("epochs", "steps"),
+    ("total_epochs", "steps"),
+    ("num_train_epochs", "steps"),
+    ("test_freq", "validation.every"),
+    ("eval_steps", "validation.every"),
+    ("save_freq", "checkpoint.every"),
+    ("save_steps", "checkpoint.every"),
+    ("save_total_limit", "checkpoint.keep"),
+    ("max_actor_ckpt_to_keep", "checkpoint.keep"),
+    ("bf16", "model.dtype"),
 ];
 
-/// The known key that was probably meant: one that is nearly the same, one of the same section or of another that ends alike,
-/// one by another tool's name, or the one with the fewest letters between.
+/// The known key that was probably meant: one but for a slip, one by another tool's name, one that is nearly the same, one of the same section or of another that
+/// ends alike, or the one with the fewest letters between.
 fn nearest_key(key: &str, known: &[String]) -> String {
     let distance = |name: &String| strsim::damerau_levenshtein(name, key);
     let nearest = |names: &mut dyn Iterator<Item = &String>| {
@@ -224,8 +299,10 @@ fn nearest_key(key: &str, known: &[String]) -> String {
         None => (None, key),
     };
     let parts = |name: &str| name.matches('.').count();
-    let is_slip = |name: &&String| parts(name) == parts(key) && distance(name) <= 2;
-    let slip = nearest(&mut known.iter().filter(is_slip));
+    let slip = |most: usize| {
+        let is_slip = |name: &&String| parts(name) == parts(key) && distance(name) <= most;
+        nearest(&mut known.iter().filter(is_slip))
+    };
     let alike = || known.iter().filter(|name| last(name) == own);
     // Without a section, several that end alike say less than what other tools mean by the name.
     let ends_alike = match section {
@@ -233,7 +310,11 @@ fn nearest_key(key: &str, known: &[String]) -> String {
         None => alike().next().filter(|_| alike().count() == 1).cloned(),
     };
     let alias = || {
-        let (_, meant) = ALIASES.iter().find(|(name, _)| *name == own)?;
+        let is_named = |name: &str| {
+            let before = key.strip_suffix(name);
+            before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        let (_, meant) = ALIASES.iter().find(|(name, _)| is_named(name))?;
         let here = section.map(|section| format!("{section}.{}", last(meant)));
         let meant = [here, Some((*meant).to_owned())];
         meant
@@ -255,7 +336,8 @@ fn nearest_key(key: &str, known: &[String]) -> String {
             (distance(name).min(2 * of_last), distance(name))
         })
     };
-    let found = slip.or(ends_alike).or_else(alias).or_else(begins);
+    let found = slip(1).or_else(alias).or_else(|| slip(2));
+    let found = found.or(ends_alike).or_else(begins);
     found.or_else(|| by_last().cloned()).unwrap_or_default()
 }
 
@@ -270,6 +352,40 @@ mod tests {
             let row = format!("\n| `{key}` |");
             assert!(reference.contains(&row), "SETTINGS.md has no row of {key}");
         }
+    }
+
+    /// The names in a cell of a table, of which those after the first may leave out what they share with it.
+    fn names(cell: &str) -> Vec<&str> {
+        cell.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn names_of_other_tools_lead_to_the_setting_of_the_reference() {
+        let reference = include_str!("../../../SETTINGS.md");
+        let known = known_keys().unwrap();
+        let is_known = |name: &str| known.iter().any(|key| key == name);
+        let (_, elsewhere) = reference.split_once("\n## Names elsewhere\n").unwrap();
+        let (mut held, mut wrong) = (0, Vec::new());
+        for row in elsewhere.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').collect();
+            let (theirs, ours) = (names(cells[1]), names(cells[2]));
+            if theirs.len() != ours.len() {
+                continue;
+            }
+            for (their, our) in theirs.into_iter().zip(ours) {
+                // What holds a value, or is a setting here too, is for people.
+                if !is_known(our) || their.contains('=') || is_known(their) {
+                    continue;
+                }
+                held += 1;
+                let nearest = nearest_key(their.trim_start_matches('.'), &known);
+                if nearest != our {
+                    wrong.push(format!("{their} leads to {nearest}, not to {our}"));
+                }
+            }
+        }
+        assert!(held >= 50, "{held} names");
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]
@@ -291,6 +407,12 @@ mod tests {
             ("lora.r", "lora.rank"),
             ("model.lora_rank", "lora.rank"),
             ("lora.alpha_scale", "lora.alpha"),
+            // These begin or end as other settings do.
+            ("total_epochs", "steps"),
+            ("num_train_epochs", "steps"),
+            ("epsilon", "loss.clip_low"),
+            ("beta", "loss.reference_kl.coef"),
+            ("actor.kl_loss_coef", "loss.reference_kl.coef"),
         ] {
             assert_eq!(nearest_key(key, &known), meant, "{key}");
         }

@@ -145,6 +145,9 @@ impl TrainConfig {
             check_count(key, value, 1)?;
         }
         check_count("validation.problems", self.validation.problems, 0)?;
+        let minutes = self.checkpoint.minutes;
+        let is_time = minutes.is_finite() && minutes >= 0.0;
+        check("checkpoint.minutes", is_time, "0 or more", minutes)?;
         check_count("update.max_tokens", self.update.max_tokens, 0)?;
         check("steps", self.steps >= 1, "at least 1", self.steps)?;
         // TOML's integers have a sign, and a run's settings must read back from its folder.
@@ -261,11 +264,12 @@ impl TrainConfig {
         estimator: Option<&dyn Estimator>,
     ) -> Self {
         let named = self.loss.loss.policy_loss().default_aggregation();
-        if let Some(loss) = loss.filter(|_| self.loss.aggregation == Some(named)) {
+        if let Some(loss) = loss.filter(|_| self.loss.aggregation.is_none_or(|set| set == named)) {
             self.loss.aggregation = Some(loss.default_aggregation());
         }
         let named = self.advantage.compares_groups();
-        if let Some(estimator) = estimator.filter(|_| self.rollout.filter_groups == Some(named)) {
+        let is_default = self.rollout.filter_groups.is_none_or(|set| set == named);
+        if let Some(estimator) = estimator.filter(|_| is_default) {
             self.rollout.filter_groups = Some(estimator.compares_groups());
         }
         self

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use policy::Packing;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::check;
 use crate::TrainerError;
@@ -110,8 +111,16 @@ pub struct DataSection {
     pub prompt: PromptStyle,
     /// Text put after a problem of a file.
     pub instruction: String,
+    /// A system message before each problem of a file that has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Whether problems that leave no room for their responses are left out, rather than refused.
+    pub drop_overlong: bool,
     /// Whether a file's problems are reordered, anew for each epoch.
     pub shuffle: bool,
+    /// What the chat template takes beside the messages, such as `enable_thinking`.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub template_arguments: Map<String, Value>,
 }
 
 impl Default for DataSection {
@@ -122,7 +131,10 @@ impl Default for DataSection {
             prompt: PromptStyle::Auto,
             instruction:
                 "\nPlease reason step by step, and put your final answer within \\boxed{}.".into(),
+            system: None,
+            drop_overlong: false,
             shuffle: true,
+            template_arguments: Map::new(),
         }
     }
 }
@@ -366,6 +378,8 @@ impl Default for ValidationSection {
 pub struct CheckpointSection {
     /// Steps between checkpoints; 0 for the last alone.
     pub every: u64,
+    /// Minutes after which a step's end is saved in any case, so that no more is lost where steps are long; 0 for never.
+    pub minutes: f64,
     /// How many of the newest are kept; 0 keeps all.
     pub keep: usize,
     /// Whether a step whose validation is the best so far is saved too, and kept until another is better.
@@ -378,6 +392,7 @@ impl Default for CheckpointSection {
     fn default() -> Self {
         Self {
             every: 20,
+            minutes: 15.0,
             keep: 2,
             keep_best: false,
             rollouts: true,

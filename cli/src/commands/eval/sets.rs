@@ -114,7 +114,7 @@ fn file(
 ) -> Result<ProblemSet> {
     let mut problems = load_problems(path)?;
     problems.truncate(args.limit.unwrap_or(usize::MAX));
-    if config.reward.parts.is_empty() {
+    if config.reward.asks_verifier(true) {
         check_gold(&problems).with_context(|| path.display().to_string())?;
     }
     let reward = config.reward.build(Box::new(VerifierReward::default()))?;

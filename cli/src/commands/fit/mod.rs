@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{print_json, say};
-use crate::{advice::Advised, args::FitArgs, device};
+use crate::{advice::Advised, args::FitArgs, device, summary::shape_note};
 use points::{Keys, points};
 
 /// What is printed of one run. Keys that do not apply are left out.
@@ -112,6 +112,11 @@ fn too_short(error: EntropyError, first: f64, total: usize) -> anyhow::Error {
 fn tell(fitted: &Fitted, law: Option<&LawFit>) {
     if let Some(doubt) = &fitted.doubt {
         say(&format!("warning: the law does not hold here: {doubt}"));
+    }
+    if let Some(law) = law
+        && let Some(note) = shape_note(law)
+    {
+        say(&format!("note: {note}"));
     }
     let Some(law) = law.filter(|_| std::io::stderr().is_terminal()) else {
         return;

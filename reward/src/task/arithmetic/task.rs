@@ -64,6 +64,7 @@ impl Task for ArithmeticTask {
             prompt: format!("{}=\n", sum_text(&terms)),
             answer: terms.iter().sum::<i64>().to_string(),
             source: NAME.to_owned(),
+            system: None,
             numbers: Some(terms),
             solution: None,
         }

@@ -102,6 +102,7 @@ mod tests {
             prompt: "3 7 25 50 -> 178\n".into(),
             answer: "178".into(),
             source: "countdown".into(),
+            system: None,
             numbers: Some(vec![3, 7, 25, 50]),
             solution: None,
         }

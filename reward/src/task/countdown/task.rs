@@ -64,6 +64,7 @@ impl Task for CountdownTask {
             prompt: format!("{}\n", question_text(&puzzle.numbers, puzzle.target)),
             answer: puzzle.target.to_string(),
             source: NAME.to_owned(),
+            system: None,
             numbers: Some(puzzle.numbers),
             solution: Some(puzzle.solution),
         }
