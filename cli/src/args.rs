@@ -246,6 +246,15 @@ pub(crate) struct EvalArgs {
     /// Sampling temperature; 0 is greedy [default: 0; of AIME and AMC by name, 0.6]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f64>,
+    /// Keep the K most probable tokens; 0 keeps all [default: as --config has it, else 0]
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Keep the fewest tokens whose probabilities sum to P [default: as --config has it, else 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f64>,
+    /// Drop tokens less probable than P times the most probable one [default: as --config has it, else 0]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f64>,
     /// The longest response, in tokens [default: 512, or what the model's context leaves]
     #[arg(long, value_name = "N")]
     pub(crate) max_new_tokens: Option<usize>,

@@ -788,4 +788,6 @@ fn an_evaluation_needs_no_settings() {
     );
     assert_refused(&["eval", "--limit", "0"], &["--limit"]);
     assert_refused(&["eval", "--temperature", "1e-6"], &["temperature"]);
+    assert_refused(&["eval", "--top-p", "1.5"], &["top_p"]);
+    assert_refused(&["eval", "--min-p", "-1"], &["min_p"]);
 }

@@ -509,6 +509,9 @@ fn a_model_answers_in_the_type_that_is_asked_for() {
     let overruled = answer(&["--config", &config, "--dtype", "f32"], "overruled.jsonl");
     assert_eq!(of_a_run, rounded);
     assert_eq!(overruled, exact);
+    // Of one token alone to choose from, a sample is the greedy answer.
+    let sampled = answer(&["--temperature", "1", "--top-k", "1"], "sampled.jsonl");
+    assert_eq!(sampled, exact);
     let gap = |other: &[f64]| (other[0] - exact[0]).abs();
     for other in [&rounded, &coarse] {
         assert!((1e-7..0.1).contains(&gap(other)), "{other:?}, {exact:?}");
@@ -533,6 +536,29 @@ fn a_model_answers_in_the_type_that_is_asked_for() {
         error.contains("model.dtype") && error.contains("--dtype"),
         "{error}"
     );
+}
+
+#[test]
+fn steps_that_teach_nothing_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let unsolvable = "{\"problem\": \"10+20+30+40=\\n\", \"answer\": \"1\"}\n";
+    let data = file(dir.path(), "problems.jsonl", unsolvable);
+    let train = format!("data.train={data}");
+    let out = dir.path().join("run").display().to_string();
+    let (_, messages) = done(&[
+        "train",
+        "--out",
+        &out,
+        &train,
+        "steps=5",
+        "rollout.prompts_per_step=1",
+        "rollout.group_size=2",
+        "rollout.max_sampling_rounds=1",
+        "rollout.max_new_tokens=4",
+    ]);
+    let told = messages.matches("the last 3 steps taught nothing").count();
+    assert_eq!(told, 1, "{messages}");
+    assert_eq!(messages.matches("taught nothing").count(), 1, "{messages}");
 }
 
 #[test]

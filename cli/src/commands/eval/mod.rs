@@ -90,14 +90,18 @@ impl<'a> Evaluation<'a> {
         set: &'a ProblemSet,
     ) -> Result<Self> {
         let format = prompt_format(args, config, policy, set)?;
+        let base = match args.config {
+            Some(_) => config.sampling(),
+            None => SamplingParams::default(),
+        };
         let params = SamplingParams {
             temperature: set.temperature,
+            top_k: args.top_k.unwrap_or(base.top_k),
+            top_p: args.top_p.unwrap_or(base.top_p),
+            min_p: args.min_p.unwrap_or(base.min_p),
             max_new_tokens: max_new_tokens(args, config, policy, &format, set)?,
             stop_token_ids: policy.end_token_ids(),
-            ..match args.config {
-                Some(_) => config.sampling(),
-                None => SamplingParams::default(),
-            }
+            ..base
         };
         params.validate()?;
         Ok(Self {
