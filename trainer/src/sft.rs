@@ -658,9 +658,15 @@ mod tests {
             config.optimizer.learning_rate
         };
         let model = "model.path=a/b";
-        assert_eq!(rate(&[]), 1e-3);
-        assert_eq!(rate(&[model]), 1e-5);
-        assert_eq!(rate(&[model, "lora={}"]), 1e-4);
-        assert_eq!(rate(&[model, "optimizer.learning_rate=2e-4"]), 2e-4);
+        let own = "optimizer.learning_rate=2e-4";
+        for (settings, expected) in [
+            (&[][..], 1e-3_f64),
+            (&[model], 1e-5),
+            (&[model, "lora={}"], 1e-4),
+            (&[model, own], 2e-4),
+        ] {
+            let found = rate(settings);
+            assert_eq!(found.to_bits(), expected.to_bits(), "{settings:?}");
+        }
     }
 }
