@@ -207,7 +207,7 @@ pub(crate) fn read(tensor: Tensor<1>) -> Result<Vec<f32>, TrainerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Event, experience::Experience, tiny};
+    use crate::{Event, experience::Experience, tiny, tiny::weights};
 
     /// Micro-batches of one response each, and all figures from passes of the trainer's own.
     fn trainer(memory: &str) -> Trainer {
@@ -225,13 +225,6 @@ mod tests {
     fn groups(trainer: &mut Trainer) -> Vec<Group> {
         trainer.state.step = 1;
         trainer.sample_round(2, &mut |_: Event<'_>| ()).unwrap()
-    }
-
-    fn weights(trainer: &Trainer) -> Vec<u8> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("checkpoint");
-        trainer.save_checkpoint(&path).unwrap();
-        std::fs::read(path.join("model.safetensors")).unwrap()
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub struct RunState {
     /// Which stages are not the configuration's own ([`Stages`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) own_stages: Vec<String>,
+    /// The last step's figures, where the run was stopped in its validation: they are written once that is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pending: Option<StepMetrics>,
 }
 
 /// Refuses a policy on a device without gradients: `device.autodiff()` is one with them.
@@ -456,6 +459,7 @@ impl Trainer {
             folder.append(&metrics)?;
             observer.on_event(Event::Step(&metrics));
         }
+        self.finish_pending(folder, observer)?;
         let mut saved_at = Instant::now();
         let longest = self.config.checkpoint.minutes * 60.0;
         while self.state.step < self.config.steps && self.state.ended.is_none() {
@@ -485,7 +489,7 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<bool, TrainerError> {
         let StepOutcome {
-            mut metrics,
+            metrics,
             trained,
             figures,
             left_out,
@@ -493,13 +497,6 @@ impl Trainer {
         } = self.step(observer)?;
         failpoint("step-done");
         self.watch_entropy(&metrics, observer);
-        let mut is_best = false;
-        if self.is_due(self.config.validation.every) {
-            metrics.validation_accuracy = self.validate(observer)?;
-            is_best = self.state.note_accuracy(metrics.validation_accuracy);
-            failpoint("validated");
-        }
-        folder.append(&metrics)?;
         if self.config.checkpoint.rollouts {
             let groups = [
                 (GroupState::Trained, &trained[..]),
@@ -508,8 +505,64 @@ impl Trainer {
             ];
             folder.write_rollouts(self.state.step, &groups, figures)?;
         }
+        self.state.pending = Some(metrics);
+        self.finish_step(folder, observer)
+    }
+
+    /// Validates where that is due and writes the last step's figures down; says whether the validation was the best so far. A run that is
+    /// asked to stop meanwhile keeps them, as the step itself is whole.
+    fn finish_step(
+        &mut self,
+        folder: &mut RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainerError> {
+        let Some(mut metrics) = self.state.pending.clone() else {
+            return Ok(false);
+        };
+        let mut is_best = false;
+        if self.is_due(self.config.validation.every) {
+            // The weights are those of a whole step: nothing is lost by stopping at once.
+            self.stop.set_mid_step(false);
+            let validated = self.validate(observer);
+            self.stop.set_mid_step(true);
+            // What is over needs its last validation: such a run would not be gone on with.
+            let is_over = self.state.step >= self.config.steps || self.state.ended.is_some();
+            match validated {
+                Err(error) if error.is_stop() && !is_over => return Ok(false),
+                accuracy => metrics.validation_accuracy = accuracy?,
+            }
+            is_best = self.state.note_accuracy(metrics.validation_accuracy);
+            failpoint("validated");
+        }
+        self.state.pending = None;
+        folder.append(&metrics)?;
         observer.on_event(Event::Step(&metrics));
         Ok(is_best)
+    }
+
+    /// What a run that was stopped in a validation has left to do.
+    fn finish_pending(
+        &mut self,
+        folder: &mut RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainerError> {
+        let Some(pending) = &self.state.pending else {
+            return Ok(());
+        };
+        let step = pending.step;
+        // A run that went on and was killed before its next checkpoint has written the line.
+        if let Some(written) = folder.metrics()?.pop().filter(|line| line.step == step) {
+            self.state.note_accuracy(written.validation_accuracy);
+            self.state.pending = None;
+            return Ok(());
+        }
+        let is_best = self.finish_step(folder, observer)?;
+        self.stop.set_mid_step(false);
+        self.stop.obey()?;
+        if is_best && self.config.checkpoint.keep_best {
+            self.save(folder, observer)?;
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint, and then removes those that are not to be kept.

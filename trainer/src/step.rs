@@ -70,7 +70,7 @@ impl Trainer {
     /// A stage's error, or too many gradients in a row that are not finite.
     pub fn step(&mut self, observer: &mut dyn Observer) -> Result<StepOutcome, TrainerError> {
         let started = Instant::now();
-        // The weights are those of the last step: a request to stop is obeyed at once until the first update.
+        // The weights are those of the last step: until the first update, a request to stop is obeyed at once.
         self.stop.set_mid_step(false);
         self.state.step += 1;
         let sampling = self.sample_groups(observer)?;
@@ -326,7 +326,9 @@ mod tests {
     use reward::{Problem, Score};
 
     use super::*;
-    use crate::{RunFolder, Stages, TrainConfig, list_checkpoints, newest_checkpoint, tiny};
+    use crate::{
+        RunFolder, RunLock, Stages, TrainConfig, list_checkpoints, newest_checkpoint, tiny,
+    };
 
     #[test]
     fn groups_are_filtered_where_the_advantage_compares_them() {
@@ -476,6 +478,72 @@ mod tests {
             .unwrap();
         assert_eq!(step, 4);
         assert_eq!(trainer.state().law.len(), 2);
+    }
+
+    /// A run's lines without what the clock says, and its weights.
+    fn left(folder: &RunFolder, trainer: &Trainer) -> (Vec<String>, Vec<u8>) {
+        let lines = folder.metrics().unwrap().into_iter().map(|line| {
+            let timeless = StepMetrics {
+                generate_seconds: 0.0,
+                update_seconds: 0.0,
+                step_seconds: 0.0,
+                ..line
+            };
+            serde_json::to_string(&timeless).unwrap()
+        });
+        (lines.collect(), tiny::weights(trainer))
+    }
+
+    #[test]
+    fn a_stop_in_a_validation_loses_no_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = [
+            "steps=4",
+            "checkpoint.every=100",
+            "validation.every=1",
+            "validation.problems=4",
+        ];
+        let config = tiny::config(&settings);
+        let path = |name: &str| dir.path().join(name);
+        let mut whole = Trainer::new(config.clone(), tiny::policy()).unwrap();
+        let mut folder = RunFolder::create(&path("whole"), &config).unwrap();
+        whole.run(&mut folder, &mut |_: Event<'_>| ()).unwrap();
+        let expected = left(&folder, &whole);
+        drop(folder);
+
+        // Stopped in the validation of step 2, gone on with, stopped in that of step 3, and so on to the end.
+        let mut trainer = Trainer::new(config.clone(), tiny::policy()).unwrap();
+        let mut folder = RunFolder::create(&path("stopped"), &config).unwrap();
+        for step in 2..=4 {
+            let flag = Arc::new(AtomicBool::new(false));
+            trainer.stop_when(Arc::clone(&flag));
+            let outcome = trainer.run(&mut folder, &mut |event: Event<'_>| {
+                if matches!(event, Event::Validating { step: at, .. } if at == step) {
+                    flag.store(true, Relaxed);
+                }
+            });
+            // The last validation ends the run, or the step is made again.
+            let saved = step.min(3);
+            assert!(
+                matches!(outcome, Err(TrainerError::Stopped { step }) if step == saved),
+                "{outcome:?}"
+            );
+            drop(folder);
+            let (newest, checkpoint) = newest_checkpoint(&path("stopped"), &mut |_| ())
+                .unwrap()
+                .unwrap();
+            assert_eq!(newest, saved);
+            let device = burn::tensor::Device::flex().autodiff();
+            let policy = crate::resume_policy(&config, &checkpoint, &device).unwrap();
+            trainer = Trainer::new(config.clone(), policy).unwrap();
+            trainer.load_state(&checkpoint).unwrap();
+            assert!(trainer.state().pending.is_some());
+            let lock = RunLock::take(&path("stopped")).unwrap();
+            folder = RunFolder::go_on(lock, newest, &config).unwrap();
+        }
+        // The line of step 3 was written before the last stop, and stands there once.
+        trainer.run(&mut folder, &mut |_: Event<'_>| ()).unwrap();
+        assert_eq!(left(&folder, &trainer), expected);
     }
 
     #[test]

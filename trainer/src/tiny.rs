@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use policy::Policy;
 
-use crate::{ArchitectureSection, SftConfig, TrainConfig};
+use crate::{ArchitectureSection, SftConfig, TrainConfig, Trainer};
 
 /// Held by tests that run on the device which `ANNEAL_DEVICE` names: one of them counts the bytes there.
 #[cfg(feature = "cube")]
@@ -49,4 +49,12 @@ pub(crate) fn config(settings: &[&str]) -> TrainConfig {
     let all = small.iter().chain(settings);
     let all: Vec<String> = all.map(|&setting| setting.to_owned()).collect();
     TrainConfig::load(None, &all).unwrap()
+}
+
+/// The bytes of a run's weights.
+pub(crate) fn weights(trainer: &Trainer) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint");
+    trainer.save_checkpoint(&path).unwrap();
+    std::fs::read(path.join("model.safetensors")).unwrap()
 }
