@@ -10,12 +10,13 @@ use crate::report::{EARLY_FRACTION, LEAST_POINTS, WINDOW_STEPS};
 /// What of the law these points cannot tell, if so.
 pub(crate) fn shape_note(fit: &LawFit) -> Option<String> {
     let is_believed = fit.doubt().is_none();
-    (is_believed && !fit.shows_its_shape()).then(|| {
-        format!(
-            "a line in H has R² {:.3}: over this range of entropy the law is not told from it",
-            fit.linear_r_squared
-        )
-    })
+    let what = if fit.is_straight() {
+        "it fits better than the law, whose shape is not there"
+    } else {
+        "over this range of entropy the law is not told from it"
+    };
+    (is_believed && !fit.shows_its_shape())
+        .then(|| format!("a line in H has R² {:.3}: {what}", fit.linear_r_squared))
 }
 
 /// The steps so far.

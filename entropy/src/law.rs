@@ -128,6 +128,11 @@ impl LawFit {
         self.r_squared - self.linear_r_squared >= LEAST_GAIN_OVER_A_LINE
     }
 
+    /// Whether a line in H explains clearly more than the law does.
+    pub fn is_straight(&self) -> bool {
+        self.linear_r_squared - self.r_squared >= LEAST_GAIN_OVER_A_LINE
+    }
+
     /// Two standard errors of a correlation that is 0, and a third at least.
     fn largest_residual_correlation(&self) -> f64 {
         (2.0 / self.scatter.points.sqrt()).max(1.0 / 3.0)
@@ -376,7 +381,16 @@ mod tests {
         let near_zero = fit_law(&law(0.1)).unwrap();
         assert!(!near_zero.shows_its_shape() && near_zero.linear_r_squared > 0.999);
         let wide = fit_law(&law(2.0)).unwrap();
-        assert!(wide.shows_its_shape());
+        assert!(wide.shows_its_shape() && !wide.is_straight());
+        let straight: Vec<LawPoint> = law(2.0)
+            .into_iter()
+            .map(|point| LawPoint {
+                reward: 2.0 - point.entropy,
+                ..point
+            })
+            .collect();
+        let straight = fit_law(&straight).unwrap();
+        assert!(straight.is_straight() && !straight.shows_its_shape());
         // numpy.corrcoef(h, 2 - exp(h))[0, 1] ** 2
         assert!(
             (wide.linear_r_squared - 0.934_078_639_924_509_6).abs() < 1e-9,

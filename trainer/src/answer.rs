@@ -38,6 +38,11 @@ pub struct AnswerKey {
     pub first_row: u64,
 }
 
+/// Whether a policy's context holds a prompt with its longest response.
+pub(crate) fn has_room(policy: &Policy, prompt_tokens: usize, max_new_tokens: usize) -> bool {
+    prompt_tokens.saturating_add(max_new_tokens) <= policy.config.max_position_embeddings
+}
+
 /// How an engine decodes a policy's `model`: small ones on several threads, each with its share of the rows.
 pub(crate) fn engine_options(
     policy: &Policy,
@@ -124,7 +129,7 @@ impl Answerer<'_> {
     fn check(&self, problem: &Problem, prompt_tokens: usize) -> Result<(), TrainerError> {
         let context_tokens = self.policy.config.max_position_embeddings;
         let max_new_tokens = self.params.max_new_tokens;
-        if prompt_tokens.saturating_add(max_new_tokens) <= context_tokens {
+        if has_room(self.policy, prompt_tokens, max_new_tokens) {
             return Ok(());
         }
         let id = problem.id.clone();

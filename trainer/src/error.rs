@@ -111,12 +111,12 @@ pub enum TrainerError {
     },
     /// All problems of a file are too long.
     #[error(
-        "data.drop_overlong leaves no problem to train on: each is too long for the model's context; lower rollout.max_new_tokens"
+        "data.drop_overlong leaves no problem to train on: each is too long for the model's context; lower the longest response, or take a model with a longer context"
     )]
     NoneFits,
     /// A gold answer that no response could be compared with.
     #[error(
-        "problem '{id}': the answer {answer:?} is no mathematics that the verifier reads; correct it, or score by another reward (reward.parts)"
+        "problem '{id}': the answer {answer:?} is no mathematics that the verifier reads; correct it, or score by another reward (a run's reward.parts)"
     )]
     UnreadableGold {
         /// The problem.

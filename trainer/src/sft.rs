@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::{
     AnswerKey, Answerer, DataSection, Dtype, Memory, ModelSection, OptimizerSection, PromptFormat,
     Schedule, TrainConfig, TrainerError,
+    answer::has_room,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
     config::{check, check_count, load_layers},
     lora,
@@ -205,6 +206,7 @@ impl SftConfig {
     /// The first value out of range.
     pub fn validate(&self) -> Result<(), TrainerError> {
         check_count("batch_size", self.batch_size, 1)?;
+        self.data.validate()?;
         check_count("validation_problems", self.validation_problems, 0)?;
         check("steps", self.steps >= 1, "at least 1", self.steps)?;
         let stop = self.stop_at_accuracy;
@@ -300,7 +302,7 @@ impl Lessons {
         let problems = load_problems(path)?;
         if let Some(bare) = problems.iter().find(|problem| problem.solution.is_none()) {
             let message = format!(
-                "{}: problem '{}' has no solution; each line needs a \"solution\" to learn",
+                "{}: problem '{}' has no solution; each line needs a \"solution\" to learn, or an \"answer\" in GSM8K's form",
                 path.display(),
                 bare.id
             );
@@ -352,7 +354,14 @@ pub fn train_supervised(
     config.validate()?;
     check_policy(&policy)?;
     let mut lessons = Lessons::new(config)?;
-    let validation = Validation::new(config)?;
+    let mut validation = Validation::new(config)?;
+    if config.data.drop_overlong && !validation.is_task {
+        let format = PromptFormat::new(&policy, &config.data, false)?;
+        keep(&mut validation.problems, |problem| {
+            let prompt = format.encode(problem)?;
+            Ok(has_room(&policy, prompt.len(), config.max_new_tokens))
+        })?;
+    }
     if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
         let message = "stop_at_accuracy needs problems to validate on: set data.validation and validation_problems".into();
         return Err(TrainerError::Config { message });

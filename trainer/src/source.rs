@@ -12,7 +12,7 @@ use reward::{
     Problem, Reward, Split, StopCheck, Task, VerifierReward, gold_is_readable, load_problems,
 };
 
-use crate::{PromptFormat, TrainConfig, TrainerError};
+use crate::{PromptFormat, TrainConfig, TrainerError, answer::has_room};
 
 /// Training and validation problems, and the reward that scores answers to them.
 pub struct ProblemSource {
@@ -165,9 +165,11 @@ impl ProblemSource {
         config: &TrainConfig,
     ) -> Result<(), TrainerError> {
         let format = PromptFormat::new(policy, &config.data, false)?;
-        let context = policy.config.max_position_embeddings;
-        let room = context.saturating_sub(config.rollout.max_new_tokens);
-        let fits = |problem: &Problem| Ok(format.encode(problem)?.len() <= room);
+        let longest = config.rollout.max_new_tokens;
+        let fits = |problem: &Problem| {
+            let prompt = format.encode(problem)?;
+            Ok(has_room(policy, prompt.len(), longest))
+        };
         if let Training::File(epochs) = &mut self.training {
             self.overlong += keep(&mut epochs.problems, fits)?;
             if epochs.problems.is_empty() {

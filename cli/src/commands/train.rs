@@ -273,8 +273,8 @@ fn resume(run: &Path, args: &TrainArgs, device: &Device) -> Result<Option<(Train
 struct Watch {
     bar: ProgressBar,
     heartbeat: Heartbeat,
-    /// Steps since one taught anything.
-    idle: u64,
+    /// Steps since one taught anything, and the sum of their accuracies.
+    idle: (u64, f64),
     summary: Summary,
     last: String,
 }
@@ -303,7 +303,7 @@ impl Watch {
         Ok(Self {
             bar,
             heartbeat: Heartbeat::new(),
-            idle: 0,
+            idle: (0, 0.0),
             summary,
             last: String::new(),
         })
@@ -364,20 +364,19 @@ impl Watch {
     /// Warns of steps whose groups were all right or all wrong, the first time after three of them.
     fn watch_idleness(&mut self, metrics: &StepMetrics) {
         const FIRST: u64 = 3;
-        self.idle = if metrics.groups_kept == 0 {
-            self.idle + 1
-        } else {
-            0
-        };
-        if self.idle >= FIRST
-            && (self.idle / FIRST).is_power_of_two()
-            && self.idle.is_multiple_of(FIRST)
-        {
+        // What has no reward is told of by the step.
+        let has_rewards = metrics.rewards_missing == 0 && metrics.groups_dropped == 0;
+        if metrics.groups_kept > 0 || !has_rewards {
+            self.idle = (0, 0.0);
+            return;
+        }
+        self.idle = (self.idle.0 + 1, self.idle.1 + metrics.accuracy_mean);
+        let (steps, accuracies) = self.idle;
+        if steps.is_multiple_of(FIRST) && (steps / FIRST).is_power_of_two() {
             let warning = format!(
-                "warning: the last {} steps taught nothing: the answers to each problem were rewarded alike ({:.1} % right); take \
+                "warning: the last {steps} steps taught nothing: the answers to each problem were rewarded alike ({:.1} % right); take \
                  problems that the model solves now and then",
-                self.idle,
-                100.0 * metrics.accuracy_mean
+                100.0 * accuracies / steps as f64
             );
             self.bar.suspend(|| say(&warning));
         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::Position;
-use crate::{ExtractionRule, Problem, RewardError, extract_by_rule};
+use crate::{ExtractionRule, Problem, RewardError, extract_by_rule, gold_is_readable};
 
 const PROMPT_FIELDS: [&str; 3] = ["problem", "question", "prompt"];
 const ANSWER_FIELDS: [&str; 3] = ["answer", "final_answer", "ground_truth"];
@@ -24,6 +24,7 @@ pub(super) fn read_problem(
             .into_owned()
     };
     let (prompt, system) = read_prompt(object, position)?;
+    let (answer, is_solution) = read_answer(object, position)?;
     Ok(Problem {
         id: ID_FIELDS
             .iter()
@@ -31,13 +32,16 @@ pub(super) fn read_problem(
             .unwrap_or_else(|| position.line.to_string()),
         prompt,
         system,
-        answer: read_answer(object, position)?,
+        answer,
         source: SOURCE_FIELDS
             .iter()
             .find_map(|field| object.get(*field).and_then(text))
             .unwrap_or_else(stem),
         numbers: read_numbers(object, position)?,
-        solution: read_solution(object).map(str::to_owned),
+        // What is nothing but the answer teaches no way to it.
+        solution: read_solution(object)
+            .filter(|_| !is_solution)
+            .map(str::to_owned),
     })
 }
 
@@ -46,22 +50,21 @@ fn read_prompt(
     object: &Map<String, Value>,
     position: Position<'_>,
 ) -> Result<(String, Option<String>), RewardError> {
-    let own_system = || {
-        object
-            .get("system")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
+    let own_system = match object.get("system") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => said(text),
+        Some(_) => return Err(position.wrong_type("system", "a string")),
     };
     for field in PROMPT_FIELDS {
         match object.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::String(text)) if text.trim().is_empty() => {}
-            Some(Value::String(text)) => return Ok((text.clone(), own_system())),
+            Some(Value::String(text)) => return Ok((text.clone(), own_system)),
             Some(Value::Array(messages)) => {
                 let expected = "a string, or a list of messages: one of role `user`, and before it one of role `system` or none";
                 let read = read_messages(messages);
                 let (prompt, system) = read.ok_or_else(|| position.wrong_type(field, expected))?;
-                return Ok((prompt, system.or_else(own_system)));
+                return Ok((prompt, system.or(own_system)));
             }
             Some(_) => return Err(position.wrong_type(field, "a string or a list of messages")),
         }
@@ -81,14 +84,22 @@ fn read_messages(messages: &[Value]) -> Option<(String, Option<String>)> {
     };
     let (system, user) = match messages {
         [user] => (None, user),
-        [system, user] => (Some(text(system, "system")?), user),
+        [system, user] => (said(&text(system, "system")?), user),
         _ => return None,
     };
-    let prompt = text(user, "user").filter(|text| !text.trim().is_empty())?;
-    Some((prompt, system))
+    Some((said(&text(user, "user")?)?, system))
 }
 
-fn read_answer(object: &Map<String, Value>, position: Position<'_>) -> Result<String, RewardError> {
+/// A text that is not blank.
+fn said(text: &str) -> Option<String> {
+    (!text.trim().is_empty()).then(|| text.to_owned())
+}
+
+/// The gold answer, and whether that is the whole of `solution`.
+fn read_answer(
+    object: &Map<String, Value>,
+    position: Position<'_>,
+) -> Result<(String, bool), RewardError> {
     // verl's sets have it among what their scorers take.
     let of_verl = object.get("reward_model");
     let of_verl = of_verl.and_then(|scorer| scorer.get("ground_truth"));
@@ -102,13 +113,19 @@ fn read_answer(object: &Map<String, Value>, position: Position<'_>) -> Result<St
         let expected = "a string, a number, a boolean or a list of them";
         let text = text.ok_or_else(|| position.wrong_type(field, expected))?;
         if !text.trim().is_empty() {
-            return Ok(without_steps(&text));
+            return Ok((without_steps(&text), false));
         }
     }
-    boxed_in_solution(object).ok_or_else(|| RewardError::MissingAnswer {
-        path: position.path.into(),
-        line: position.line,
-    })
+    if let Some(boxed) = boxed_in_solution(object) {
+        return Ok((boxed, false));
+    }
+    match bare_solution(object) {
+        Some(answer) => Ok((answer.to_owned(), true)),
+        None => Err(RewardError::MissingAnswer {
+            path: position.path.into(),
+            line: position.line,
+        }),
+    }
 }
 
 /// GSM8K's answers are whole solutions that end in `#### 72`.
@@ -136,6 +153,14 @@ fn boxed_in_solution(object: &Map<String, Value>) -> Option<String> {
     let solution = object.get("solution")?.as_str()?;
     let found = extract_by_rule(ExtractionRule::Boxed, solution)?;
     (!found.text.is_empty()).then(|| found.text.into_owned())
+}
+
+/// A solution that is no more than an answer, `$3$`, as some of TRL's sets have it.
+fn bare_solution(object: &Map<String, Value>) -> Option<&str> {
+    let text = object.get("solution")?.as_str()?.trim();
+    let is_formula = text.len() > 2 && text.starts_with('$') && text.ends_with('$');
+    let is_bare = is_formula || !text.contains(char::is_whitespace);
+    (is_bare && gold_is_readable(text)).then_some(text)
 }
 
 fn read_numbers(

@@ -211,6 +211,24 @@ mod tests {
         let line = json!({"prompt": "1+1?", "answer": 2, "system": "Be brief."});
         let problem = &load(line.to_string().as_bytes()).unwrap()[0];
         assert_eq!(problem.system.as_deref(), Some("Be brief."));
+        let blank = json!({"prompt": "1+1?", "answer": 2, "system": " "}).to_string();
+        assert_eq!(load(blank.as_bytes()).unwrap()[0].system, None);
+        let number = json!({"prompt": "1+1?", "answer": 2, "system": 3}).to_string();
+        assert!(
+            load(number.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("`system`")
+        );
+        // An answer that is called a solution, and a solution without an answer.
+        let line = json!({"prompt": [{"role": "user", "content": "1+1?"}], "solution": "$2$"});
+        let problem = &load(line.to_string().as_bytes()).unwrap()[0];
+        assert_eq!(
+            (problem.answer.as_str(), problem.solution.as_deref()),
+            ("$2$", None)
+        );
+        let worked = json!({"prompt": "1+1?", "solution": "One and one are 2"}).to_string();
+        assert!(load(worked.as_bytes()).is_err());
         for messages in [
             json!([]),
             json!([{"role": "assistant", "content": "2"}]),

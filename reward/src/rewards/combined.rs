@@ -163,7 +163,7 @@ mod tests {
         let score = reward.score(&test_problem("7"), &"".into());
         let expected = Score {
             reward: Some(1.0),
-            parts: score.parts.clone(),
+            parts: [("0".to_owned(), 0.0), ("1".to_owned(), 1.0)].into(),
             ..wrong
         };
         assert_eq!(score, expected);

@@ -43,9 +43,8 @@ fn decide(
     pred_text: &str,
     budget: &Budget,
 ) -> Result<VerdictReason, Undecided> {
-    if let Some(word) = spelled(gold_text, gold) {
-        let is_same = pred.as_word().is_some_and(|pred| pred == word);
-        return Ok(if is_same {
+    if let (Some(gold), Some(pred)) = (spelled(gold_text, gold), spelled(pred_text, pred)) {
+        return Ok(if gold == pred {
             VerdictReason::EqualWords
         } else {
             VerdictReason::DifferentWords
@@ -72,15 +71,16 @@ fn decide(
     Ok(found.into())
 }
 
-/// The letters of an answer that is read as a product of variables and is a word: three letters or more with nothing between them, such as
-/// `Paris`. Two, as in `ab` or `AC`, are a product, a segment or two choices, which all may be turned round.
+/// The letters of words that are read as a product of variables, such as `Paris` or `New York`. What has fewer letters or capitals alone, as
+/// `ab`, `mgh` or `AC`, is more likely a product, a segment or some choices, which all may be turned round.
 fn spelled(text: &str, read: &Expr) -> Option<String> {
-    const LEAST_LETTERS: usize = 3;
-    let letters = text.trim().trim_end_matches('.');
-    let is_run = letters.chars().all(char::is_alphabetic);
-    let is_long = letters.chars().nth(LEAST_LETTERS - 1).is_some();
+    const LEAST_LETTERS: usize = 4;
+    let letters = text.trim_matches(|c: char| c.is_whitespace() || c == '$' || c == '.');
+    let is_of_words = letters.chars().all(|c| c.is_alphabetic() || c == ' ');
+    let is_word = letters.chars().any(char::is_lowercase);
     let is_product = matches!(read, Expr::Product(_));
-    read.as_word().filter(|_| is_run && is_long && is_product)
+    let word = read.as_word()?;
+    (is_of_words && is_word && is_product && word.chars().count() >= LEAST_LETTERS).then_some(word)
 }
 
 /// A lone number with a comma for its point, as one with a point.

@@ -48,17 +48,22 @@ pub(super) fn known_keys() -> Result<Vec<String>, TrainerError> {
     Ok(keys)
 }
 
+fn data_with_every_option() -> DataSection {
+    DataSection {
+        train: Some(PathBuf::new()),
+        validation: Some(PathBuf::new()),
+        system: Some(String::new()),
+        drop_overlong: true,
+        ..DataSection::default()
+    }
+}
+
 /// A configuration in which every optional table and key is there, to know their names by.
 fn with_every_option() -> TrainConfig {
     TrainConfig {
         lora: Some(LoraConfig::default()),
         optimizer: optimizer_with_every_option(),
-        data: DataSection {
-            train: Some(PathBuf::new()),
-            validation: Some(PathBuf::new()),
-            system: Some(String::new()),
-            ..DataSection::default()
-        },
+        data: data_with_every_option(),
         rollout: RolloutSection {
             dtype: Some(RolloutDtype::Bf16),
             filter_groups: Some(true),
@@ -130,13 +135,7 @@ fn default_of<T: DeserializeOwned + Serialize>(
 
 /// The keys of a supervised run's configuration.
 pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
-    let keys = [
-        "data.train",
-        "data.validation",
-        "data.system",
-        TEMPLATE_ARGUMENTS,
-    ];
-    let mut keys: Vec<String> = keys.map(str::to_owned).into();
+    let mut keys = vec![TEMPLATE_ARGUMENTS.to_owned()];
     let mut add = |prefix: &str, text: String| -> Result<(), TrainerError> {
         collect_keys(
             &text.parse().map_err(|error| config_error(&error))?,
@@ -149,6 +148,7 @@ pub(crate) fn known_sft_keys() -> Result<Vec<String>, TrainerError> {
         "",
         toml::to_string(&SftConfig {
             lora: Some(LoraConfig::default()),
+            data: data_with_every_option(),
             optimizer: optimizer_with_every_option(),
             ..SftConfig::default()
         })
@@ -192,7 +192,7 @@ pub(super) fn check_key(key: &str, known: &[String], place: &str) -> Result<(), 
 }
 
 /// Names that other tools have for a setting, by their last part: those of SETTINGS.md, and what else people write.
-const ALIASES: [(&str, &str); 90] = [
+const ALIASES: [(&str, &str); 89] = [
     ("critic.optim.lr", "critic.learning_rate"),
     ("lr", "optimizer.learning_rate"),
     ("learning_rate", "optimizer.learning_rate"),
@@ -203,7 +203,6 @@ const ALIASES: [(&str, &str); 90] = [
     ("generation_batch_size", "rollout.prompts_per_step"),
     ("max_completion_length", "rollout.max_new_tokens"),
     ("max_response_length", "rollout.max_new_tokens"),
-    ("max_tokens", "rollout.max_new_tokens"),
     ("val_kwargs.temperature", "validation.temperature"),
     ("temperature", "rollout.temperature"),
     ("ppo_mini_batch_size", "update.mini_batch_prompts"),

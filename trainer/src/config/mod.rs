@@ -145,6 +145,7 @@ impl TrainConfig {
             check_count(key, value, 1)?;
         }
         check_count("validation.problems", self.validation.problems, 0)?;
+        self.data.validate()?;
         let minutes = self.checkpoint.minutes;
         let is_time = minutes.is_finite() && minutes >= 0.0;
         check("checkpoint.minutes", is_time, "0 or more", minutes)?;

@@ -97,6 +97,14 @@ impl From<Dtype> for burn::tensor::DType {
     }
 }
 
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what serde calls takes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Problems from JSON-lines files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -115,12 +123,33 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Whether problems that leave no room for their responses are left out, rather than refused.
+    #[serde(skip_serializing_if = "is_false")]
     pub drop_overlong: bool,
     /// Whether a file's problems are reordered, anew for each epoch.
     pub shuffle: bool,
     /// What the chat template takes beside the messages, such as `enable_thinking`.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub template_arguments: Map<String, Value>,
+}
+
+impl DataSection {
+    /// Refuses what no chat template can be given.
+    pub(crate) fn validate(&self) -> Result<(), TrainerError> {
+        const RESERVED: [&str; 2] = ["messages", "add_generation_prompt"];
+        let wrong = self
+            .template_arguments
+            .iter()
+            .find(|(name, value)| value.is_null() || RESERVED.contains(&name.as_str()));
+        match wrong {
+            None => Ok(()),
+            Some((name, value)) => check(
+                &format!("data.template_arguments.{name}"),
+                false,
+                "a value that is no NaN, under a name that the prompt does not fill itself",
+                value,
+            ),
+        }
+    }
 }
 
 impl Default for DataSection {
