@@ -573,6 +573,22 @@ fn supervised_runs_validate_on_a_file_and_refuse_what_does_not_fit() {
         matches!(error, TrainerError::LessonTooLong { tokens: 6, .. }),
         "{error}"
     );
+    // What is too long may be left out, if something is left.
+    let dropping = |context: usize| {
+        teach(&settings(&[
+            format!("architecture.max_position_embeddings={context}"),
+            "data.drop_overlong=true".to_owned(),
+            "stop_at_accuracy=1".to_owned(),
+            "max_new_tokens=1".to_owned(),
+            "steps=1".to_owned(),
+        ]))
+    };
+    assert!(matches!(dropping(5), Err(TrainerError::NoneFits)));
+    assert_eq!(dropping(6).unwrap().overlong, 0);
+    let mixed = (8..12).map(line).collect::<String>();
+    std::fs::write(&data, mixed).unwrap();
+    // 9+1=10 is a token longer than 8+1=9, and 10+1=11 one more.
+    assert_eq!(dropping(6).unwrap().overlong, 3);
 }
 
 #[test]
@@ -802,7 +818,7 @@ fn every_recipe_is_a_valid_configuration() {
         let path = entry.unwrap().path();
         match path.file_name().unwrap().to_str().unwrap() {
             "base.toml" | "base_large.toml" | "gsm8k_smollm2_sft.toml" => {
-                drop(SftConfig::load(Some(&path), &[]).unwrap())
+                drop(SftConfig::load(Some(&path), &[]).unwrap());
             }
             // The command's own tests read it.
             "compare.toml" => (),

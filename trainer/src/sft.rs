@@ -339,6 +339,47 @@ fn solution(problem: &Problem) -> &str {
     problem.solution.as_deref().unwrap_or_default()
 }
 
+/// What is learnt and what is validated on, with how many lessons were left out for their length. All that the input can get wrong is found
+/// here, before the first update is paid for.
+fn checked(
+    config: &SftConfig,
+    policy: &Policy,
+) -> Result<(Lessons, Validation, u64), TrainerError> {
+    let mut lessons = Lessons::new(config)?;
+    let mut validation = Validation::new(config)?;
+    let mut overlong = 0;
+    if config.data.drop_overlong {
+        if !validation.is_task {
+            let format = PromptFormat::new(policy, &config.data, false)?;
+            keep(&mut validation.problems, |problem| {
+                let prompt = format.encode(problem)?;
+                Ok(has_room(policy, prompt.len(), config.max_new_tokens))
+            })?;
+        }
+        if let Lessons::File(epochs) = &mut lessons {
+            overlong = keep(&mut epochs.problems, |problem| {
+                match tokens(config, policy, false, problem, solution(problem)) {
+                    Err(TrainerError::LessonTooLong { .. }) => Ok(false),
+                    lesson => lesson.map(|_| true),
+                }
+            })?;
+            if epochs.problems.is_empty() {
+                return Err(TrainerError::NoneFits);
+            }
+        }
+    }
+    if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
+        let message = "stop_at_accuracy needs problems to validate on: set data.validation and validation_problems".into();
+        return Err(TrainerError::Config { message });
+    }
+    validation.check(config, policy)?;
+    if let Lessons::File(epochs) = &lessons {
+        let count = epochs.problems.len() as u64;
+        (0..count).try_for_each(|index| sequence(config, policy, &lessons, index).map(drop))?;
+    }
+    Ok((lessons, validation, overlong as u64))
+}
+
 /// Trains a policy, whose weights must be f32, on worked solutions; its device must track gradients. Adapters are merged at the end,
 /// which leaves weights without gradients: load what is saved to train it further. After each update it tells
 /// of it, and ends with what it has where that answers so.
@@ -353,39 +394,11 @@ pub fn train_supervised(
 ) -> Result<(Policy, SftReport), TrainerError> {
     config.validate()?;
     check_policy(&policy)?;
-    let mut lessons = Lessons::new(config)?;
-    let mut validation = Validation::new(config)?;
-    if config.data.drop_overlong && !validation.is_task {
-        let format = PromptFormat::new(&policy, &config.data, false)?;
-        keep(&mut validation.problems, |problem| {
-            let prompt = format.encode(problem)?;
-            Ok(has_room(&policy, prompt.len(), config.max_new_tokens))
-        })?;
-    }
-    if config.stop_at_accuracy < 1.0 && validation.problems.is_empty() {
-        let message = "stop_at_accuracy needs problems to validate on: set data.validation and validation_problems".into();
-        return Err(TrainerError::Config { message });
-    }
-    // All that the input can get wrong is found before the first update is paid for.
-    validation.check(config, &policy)?;
-    let mut report = SftReport::default();
-    if let Lessons::File(epochs) = &mut lessons
-        && config.data.drop_overlong
-    {
-        report.overlong = keep(&mut epochs.problems, |problem| {
-            match tokens(config, &policy, false, problem, solution(problem)) {
-                Err(TrainerError::LessonTooLong { .. }) => Ok(false),
-                lesson => lesson.map(|_| true),
-            }
-        })? as u64;
-        if epochs.problems.is_empty() {
-            return Err(TrainerError::NoneFits);
-        }
-    }
-    if let Lessons::File(epochs) = &lessons {
-        let count = epochs.problems.len() as u64;
-        (0..count).try_for_each(|index| sequence(config, &policy, &lessons, index).map(drop))?;
-    }
+    let (lessons, validation, overlong) = checked(config, &policy)?;
+    let mut report = SftReport {
+        overlong,
+        ..SftReport::default()
+    };
     let mut optimizer = adamw(&config.optimizer);
     let workers = workers(policy.config.parameters(), &policy.model.device());
     let policy = lora::attach(policy, config.lora.as_ref(), config.seed)?;
