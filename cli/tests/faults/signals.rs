@@ -8,10 +8,11 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::harness::{
-    Ended, Random, Run, anneal, assert_same, assert_unbroken, bits, left, times, to_the_end, train,
-    unbroken,
+    Ended, Random, Run, anneal, assert_same, assert_unbroken, bits, checkpoint, left, times,
+    to_the_end, train, unbroken,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -47,17 +48,19 @@ fn stopped(ended: Ended, signal: Signal) -> String {
     said
 }
 
-/// Steps that `metrics.jsonl` has lines of, and the newest checkpoint's.
+/// Steps whose figures stand in `metrics.jsonl` or, stopped in a validation, wait in the newest checkpoint; and that checkpoint's step.
 fn steps(folder: &Path) -> (u64, u64) {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
     let names = left(folder, "");
     let saved = names
         .iter()
         .filter_map(|name| name.strip_prefix("step-")?.parse().ok());
-    (
-        text.lines().count().saturating_sub(1) as u64,
-        saved.max().unwrap_or(0),
-    )
+    let written = text.lines().count().saturating_sub(1) as u64;
+    let saved = saved.max().unwrap_or(0);
+    let state = fs::read(checkpoint(folder, saved).join("trainer_state.json"));
+    let state: Value = state.map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
+    let waits = state["pending"]["step"].as_u64() == Some(written + 1);
+    (written + u64::from(waits), saved)
 }
 
 #[test]
