@@ -103,7 +103,7 @@ fn types_that_are_mixed() {
 fn files_of_another_kind() {
     assert_data_refused(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", &["line 1", "not UTF-8"]);
     assert_data_refused(b"PK\x03\x04\x14\0\0\0", &["line 1", "not valid JSON"]);
-    assert_data_refused(b"PAR1\x15\x04", &["line 1", "not valid JSON"]);
+    assert_data_refused(b"PAR1\x15\x04", &["problems.jsonl", "Parquet", "to_json"]);
     assert_data_refused(&b"\n".repeat(10 << 20), &["no problems"]);
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("run");
