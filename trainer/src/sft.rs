@@ -24,7 +24,7 @@ use crate::{
     Schedule, TrainConfig, TrainerError,
     answer::has_room,
     batch::{Collated, Sequence, TokenBudget, longest_response, micro_batches},
-    config::{check, check_count, load_layers},
+    config::{check, check_count, is_default, load_layers},
     lora,
     memory::{blocks_kept_alone, computing, prepare, tensor_dtype},
     optimizer::{adamw, clip, gradient_norm, is_finite},
@@ -158,7 +158,7 @@ pub struct SftReport {
     /// Updates skipped, their gradient not being finite.
     pub skipped: u64,
     /// Problems left out because they are too long for the model's context (`data.drop_overlong`).
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub overlong: u64,
     /// Share of held-out problems answered right, greedily.
     pub greedy_accuracy: Option<f64>,
@@ -171,14 +171,6 @@ pub struct SftReport {
 /// The rate for a model that has learnt something, where none is given: [`SftConfig::default`]'s is for one that has not.
 const PRETRAINED_LEARNING_RATE: f64 = 1e-5;
 const LORA_LEARNING_RATE: f64 = 1e-4;
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "what serde calls takes a reference"
-)]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
 
 impl SftConfig {
     /// Reads a file, if one is given, and applies `key=value` overrides.

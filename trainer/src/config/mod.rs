@@ -16,6 +16,7 @@ use toml::Table;
 
 pub(crate) use keys::known_sft_keys;
 pub(crate) use layers::load_layers;
+pub(crate) use sections::is_default;
 pub use sections::{
     CheckpointSection, DataSection, Dtype, FilterBy, MeasurementSection, Memory, ModelSection,
     OptimizerSection, PromptStyle, RolloutDtype, RolloutSection, Schedule, UpdateSection,

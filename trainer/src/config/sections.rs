@@ -45,16 +45,6 @@ pub enum FilterBy {
     Correct,
 }
 
-impl FilterBy {
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "what serde calls takes a reference"
-    )]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// What generation rounds weights, and what they are multiplied with, to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,12 +87,9 @@ impl From<Dtype> for burn::tensor::DType {
     }
 }
 
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "what serde calls takes a reference"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
+/// Whether a value goes without saying: what is written then leaves it out.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Problems from JSON-lines files.
@@ -123,7 +110,7 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// Whether problems that leave no room for their responses are left out, rather than refused.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub drop_overlong: bool,
     /// Whether a file's problems are reordered, anew for each epoch.
     pub shuffle: bool,
@@ -208,7 +195,7 @@ pub struct RolloutSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter_groups: Option<bool>,
     /// What must differ within a group that is kept.
-    #[serde(skip_serializing_if = "FilterBy::is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub filter_by: FilterBy,
     /// The most times that a step samples to fill its groups; then it trains on what it has.
     pub max_sampling_rounds: usize,
@@ -306,7 +293,7 @@ pub struct OptimizerSection {
     /// have the full size whatever the gradient's noise.
     pub warmup_steps: u64,
     /// How the rate falls after the warm-up, until the last step.
-    #[serde(skip_serializing_if = "Schedule::is_constant")]
+    #[serde(skip_serializing_if = "is_default")]
     pub schedule: Schedule,
     /// The share of the rate that it falls to; nothing of it at the default of 0.
     #[serde(skip_serializing_if = "is_zero")]
@@ -361,14 +348,6 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    #[allow(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "what serde calls takes a reference"
-    )]
-    fn is_constant(&self) -> bool {
-        *self == Self::Constant
-    }
-
     /// What is left of the rate once a share of the way is done.
     fn left(self, done: f64) -> f64 {
         match self {
