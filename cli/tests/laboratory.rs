@@ -512,6 +512,9 @@ fn a_model_answers_in_the_type_that_is_asked_for() {
     // Of one token alone to choose from, a sample is the greedy answer.
     let sampled = answer(&["--temperature", "1", "--top-k", "1"], "sampled.jsonl");
     assert_eq!(sampled, exact);
+    let hot = |more: &[&str], name: &str| answer(&[&["--temperature", "50"], more].concat(), name);
+    let (any, one) = (hot(&[], "any.jsonl"), hot(&["--top-k", "1"], "one.jsonl"));
+    assert_ne!(any, one);
     let gap = |other: &[f64]| (other[0] - exact[0]).abs();
     for other in [&rounded, &coarse] {
         assert!((1e-7..0.1).contains(&gap(other)), "{other:?}, {exact:?}");
